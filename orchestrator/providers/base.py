@@ -1,0 +1,127 @@
+"""The contract of a provider: something that makes machines which we reach over SSH.
+
+Every verb can be called twice. Every error is one of `orchestrator.errors`. A provider never retries, never loops
+over places and never waits for a machine to be ready: the workflows do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from remote.contract.run_spec import StoreRef
+
+
+class MachineState(Enum):
+    STARTING = "starting"  # accepted, not yet reachable
+    RUNNING = "running"
+    STOPPED = "stopped"  # costs its disk; `start` brings it back
+    STOPPING = "stopping"  # being stopped or deleted
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """What the user asked for. `settings()` is what `up` with other settings is compared by."""
+
+    name: str
+    owner: str
+    project: str
+    public_key: str  # OpenSSH format; of this computer, for this machine only
+    store: StoreRef
+    max_hours: float  # the hard clock
+    idle_minutes: float  # the soft clock; 0 = none
+    accelerator: str = "none"
+    accelerator_count: int = 0
+    machine_type: str = ""
+    disk_gb: int = 0
+    cpus: float = 0  # 0 = all
+    memory_gb: float = 0  # 0 = all
+    spot: bool = False
+    image: str = ""
+
+    def settings(self) -> dict[str, str]:
+        """The settings in which two machines of one name must agree, as text."""
+        names = (
+            "accelerator", "accelerator_count", "machine_type", "disk_gb", "cpus", "memory_gb", "spot", "image",
+            "max_hours", "idle_minutes",
+        )  # fmt: skip
+        return {name: str(getattr(self, name)) for name in names} | {"store": self.store.url}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One place that may have what the spec asks for."""
+
+    place: str  # "us-central1-b", "this computer"
+    accelerator: str
+    price_per_hour: float  # US dollars, an estimate
+
+
+@dataclass(frozen=True)
+class SshAddress:
+    host: str
+    port: int
+    user: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    name: str
+    provider: str
+    id: str  # of this very instance: the next one of the same name has another
+    place: str
+    state: MachineState
+    owner: str
+    project: str
+    created: datetime  # UTC, as all times
+    ends: datetime  # the hard clock
+    accelerator: str
+    accelerator_count: int
+    price_per_hour: float
+    store: StoreRef  # as this machine sees the store
+    ssh: SshAddress | None = None  # None until it is known
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    name: str
+
+    def offers(self, spec: MachineSpec) -> list[Offer]:
+        """The places to try, in order. Asks, creates nothing. ConfigError when the spec can never be met here."""
+
+    def create(self, spec: MachineSpec, offer: Offer) -> Machine:
+        """Ask for the machine in one request that already holds its labels, its hard clock and its key.
+
+        Returns as soon as it is accepted, not when it is ready. The same name again adopts the machine that is
+        there (whatever its settings: the caller compares). After an error nothing is left behind.
+        """
+
+    def get(self, name: str) -> Machine | None:
+        """The machine of that name that carries our label; None when there is none, or when it is another's."""
+
+    def machines(self) -> list[Machine]:
+        """Every machine with our label, whoever owns it, in every place, stopped ones too."""
+
+    def host_keys(self, name: str) -> list[str]:
+        """The machine's SSH host keys ("ssh-ed25519 AAAA..."), learnt out of band; empty while not yet known.
+
+        NotFoundError when there is no such machine.
+        """
+
+    def authorize(self, name: str, public_key: str, expires: datetime) -> None:
+        """Let another computer of the same owner in, with a key of its own, until `expires` (UTC)."""
+
+    def stop(self, name: str) -> None:
+        """Halt the machine and keep its disk; its hard clock goes on. Stopped already is success."""
+
+    def start(self, name: str) -> None:
+        """Boot a stopped machine, within its hard clock. Running already is success."""
+
+    def delete(self, name: str) -> None:
+        """End the machine and everything that was made with it. Already gone is success.
+
+        Waits until the provider has accepted; `get` tells when it is gone.
+        """

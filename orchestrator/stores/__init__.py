@@ -1,0 +1,1 @@
+"""Stores move bytes. Named by URL, imported on use, so that a folder needs no Google library."""

@@ -1,0 +1,118 @@
+"""The list of a dataset version: a header line, then one line an image, as JSON lines in a gzip file.
+
+The version is the sha256 of the uncompressed text, which is canonical: sorted keys, no spaces, images sorted by path.
+The header is {"schema", "dataset", "classes", "split_source", "flips", "intensity_window"}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import layout
+from .document import ContractError, decode
+
+SCHEMA = 1
+BYTES_MAX = 4 * 1024**3  # uncompressed; a million images are about 400 MB
+
+Split = Literal["train", "val", "test"]
+Flips = Literal["none", "horizontal", "all"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a dataset version."""
+
+    path: str  # below the dataset's folder, "/"-separated, bytes percent-encoded
+    split: Split
+    class_name: str
+    label_source: str  # "folder", or the name of the table that said it
+    group: str | None  # patient, slide, video: never on two sides of a split
+    size: int  # bytes of the file
+    sha256: str
+    mtime_ns: int
+    width: int  # pixels, as stored: before the orientation is applied
+    height: int
+    orientation: int  # EXIF, 1 to 8
+    pages: int
+    page: int  # the one that counts, from 0
+    mode: str  # of Pillow: "RGB", "L", "I;16" ...
+    pack: str  # sha256 of the pack
+    offset: int  # of the file's first byte in the pack
+    excluded: str | None = None  # why a train image is left out of training ("equal to val/bees/1.jpg")
+
+
+@dataclass(frozen=True)
+class DatasetManifest:
+    dataset: str
+    classes: list[str]  # sorted; the index is the label
+    split_source: Literal["folders", "hash"]
+    flips: Flips  # which ones leave the meaning of an image alone
+    intensity_window: list[float] | None  # of 16-bit and float images: what becomes black and white
+    images: list[Image]
+    schema: int = SCHEMA
+
+    def packs(self) -> set[str]:
+        return {image.pack for image in self.images}
+
+
+def encode(manifest: DatasetManifest) -> tuple[bytes, str]:
+    """The file's bytes (gzip, reproducible) and the version."""
+    text = b"".join(_lines(manifest))
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0, filename="") as file:
+        file.write(text)
+    return packed.getvalue(), hashlib.sha256(text).hexdigest()
+
+
+def decode_manifest(data: bytes, *, version: str) -> DatasetManifest:
+    """Read a manifest and verify that it is the version it is called. ContractError otherwise."""
+    what = f"dataset manifest {version[:12]}"
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            text = file.read(BYTES_MAX + 1)
+    except (OSError, EOFError) as error:
+        raise ContractError(f"{what}: not a gzip file ({error})") from None
+    if len(text) > BYTES_MAX:
+        raise ContractError(f"{what}: larger than {BYTES_MAX} bytes")
+    if hashlib.sha256(text).hexdigest() != version:
+        raise ContractError(f"{what}: its content has another hash; it was damaged")
+    head, *rows = text.splitlines()
+    try:
+        header = json.loads(head)
+        images = [decode(Image, row, what=f"{what}, line {number}") for number, row in enumerate(rows, 2)]
+    except ValueError as error:
+        raise ContractError(f"{what}: {error}") from None
+    manifest = decode(DatasetManifest, json.dumps({**header, "images": []}), what=what)
+    for image in images:
+        _check(image, manifest, what)
+    return dataclasses.replace(manifest, images=images)
+
+
+def _lines(manifest: DatasetManifest) -> Iterator[bytes]:
+    header = {name: value for name, value in vars(manifest).items() if name != "images"}
+    yield _canonical(header)
+    for image in sorted(manifest.images, key=lambda image: image.path):
+        yield _canonical(vars(image))
+
+
+def _canonical(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+
+
+def _check(image: Image, manifest: DatasetManifest, what: str) -> None:
+    layout.inside(image.path)
+    layout.sha256(image.sha256)
+    layout.sha256(image.pack)
+    if image.class_name not in manifest.classes:
+        raise ContractError(
+            f"{what}: {image.path}: class {image.class_name[:80]!r} is not in its list of classes"
+        )
+    if min(image.size, image.offset, image.width, image.height) < 0:
+        raise ContractError(f"{what}: {image.path}: a negative size")

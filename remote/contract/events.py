@@ -1,0 +1,65 @@
+"""What happens in a run, one JSON object a line: `events.jsonl` on the machine, segments of it in the bucket.
+
+Each event has `t` (seconds since the epoch) and `type`:
+
+    state      state, message                             the run's state changed
+    step       number (1 to 8), name, text                one of the eight steps has something to say
+    network    stages: [{name, shape, parameters, frozen}]  the network, stage by stage, before training
+    progress   step, done, total, unit                    feeds a bar; at most a few a second
+    epoch      epoch, of, train_loss, val_loss, val_accuracy, seconds
+    metrics    the whole of metrics.json, at the end
+    log        level, text                                for people
+    published  files, bytes                               the result is in the store
+
+A reader skips types and fields that it does not know; text in events is data, never markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+STEPS = ("select", "load", "freeze", "head", "preprocess", "extract", "train", "evaluate")
+LINE_BYTES_MAX = 1024 * 1024
+
+
+class EventWriter:
+    """Appends events to a file; every line goes out in one write, so that two processes may share the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._progressed = 0.0
+
+    def emit(self, type: str, **fields: Any) -> None:
+        line = json.dumps({"t": round(time.time(), 3), "type": type, **fields}, ensure_ascii=True)
+        os.write(self._descriptor, line.encode() + b"\n")
+
+    def step(self, name: str, text: str, **fields: Any) -> None:
+        """One of STEPS, by its name, and a line for people about it."""
+        self.emit("step", number=STEPS.index(name) + 1, name=name, text=text, **fields)
+
+    def progress(self, step: str, done: int, total: int, unit: str) -> None:
+        """At most four a second, and always the last one."""
+        now = time.monotonic()
+        if done < total and now - self._progressed < 0.25:
+            return
+        self._progressed = now
+        self.emit("progress", step=step, done=done, total=total, unit=unit)
+
+    def log(self, text: str, *, level: str = "info") -> None:
+        self.emit("log", level=level, text=text)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None for anything that is not one."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None

@@ -1,0 +1,81 @@
+"""What a run is to do: written once by the laptop, read by the machine, never changed."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from . import layout
+from .document import ContractError
+
+SCHEMA = 1
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # none that is mistaken for another
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    name: str
+    version: str  # sha256 of the manifest
+
+    def __post_init__(self) -> None:
+        layout.dataset_name(self.name)
+        layout.sha256(self.version)
+
+
+@dataclass(frozen=True)
+class WeightsRef:
+    """Pre-trained weights: a file in the store, pinned by its hash; or none (`source` "none")."""
+
+    source: str  # for people: "ImageNet V1", "run fixed-...-k3qz", "file my.pth", "none"
+    sha256: str = ""
+    key: str = ""  # in the store, below weights/ or runs/
+
+    def __post_init__(self) -> None:
+        if self.source != "none":
+            layout.sha256(self.sha256)
+            layout.inside(self.key)
+
+
+@dataclass(frozen=True)
+class StoreRef:
+    """The store as the machine sees it."""
+
+    url: str  # "gs://bucket" or an absolute path
+    endpoint: str | None = None
+    credentials_file: str | None = None
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    run_id: str
+    scenario: str
+    dataset: DatasetRef
+    model: str  # "resnet18", a name of torchvision
+    weights: WeightsRef
+    store: StoreRef
+    bundle: str  # sha256
+    parameters: dict[str, Any]  # of the scenario, resolved: nothing is left to a default
+    seed: int
+    owner: str
+    project: str
+    machine: str
+    created: str  # ISO 8601, UTC
+    max_hours: float
+    tlvm_version: str
+    job: Literal["train"] = "train"
+    accelerators: int = 0
+    schema: int = field(default=SCHEMA)
+
+    def __post_init__(self) -> None:
+        layout.checked_run_id(self.run_id)
+        layout.sha256(self.bundle)
+        if not self.max_hours > 0:
+            raise ContractError(f"max_hours is {self.max_hours}, not above 0")
+
+
+def new_run_id(scenario: str, now: datetime) -> str:
+    """fixed-extractor-20260807-142530-k3qz: scenario, UTC time, four random letters or digits."""
+    tail = "".join(secrets.choice(_ALPHABET) for _ in range(4))
+    return layout.checked_run_id(f"{scenario}-{now:%Y%m%d-%H%M%S}-{tail}")
