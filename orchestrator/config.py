@@ -1,0 +1,227 @@
+"""`tlvm.toml`, environment variables and flags become one `Settings`: strict, frozen, and nothing is read later.
+
+Flags override environment variables, which override the file. The variable of `[machine] disk_gb` is
+`TLVM_MACHINE_DISK_GB`, that of `provider` is `TLVM_PROVIDER`. Without a file everything has a default and
+the provider is `local`, where nothing is rented.
+"""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.errors import ConfigError
+from remote.contract.run_spec import StoreRef
+
+FILE = "tlvm.toml"
+ProviderName = Literal["local", "docker"]
+PROVIDERS: tuple[str, ...] = get_args(ProviderName)
+_HOURS = {"local": 168.0, "docker": 24.0}  # nothing is rented there: long enough for any training
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(_Section):
+    url: str = Field("", description="gs://bucket, or a folder; empty: a folder in the user's data directory")
+    endpoint: str | None = Field(None, description="another address of the storage API than Google's")
+    credentials_file: Path | None = Field(
+        None, description="a service account's key file; default: gcloud's login"
+    )
+
+
+class MachineSettings(_Section):
+    name: str | None = Field(None, description="default: tlvm-<owner>-<project folder>")
+    accelerator: str = Field("none", description='"none", or a kind of GPU: "nvidia"')
+    accelerator_count: int = Field(0, ge=0, le=16)
+    disk_gb: int = Field(0, ge=0, le=65536, description="0: what the provider gives")
+    cpus: float = Field(0, ge=0, description="0: all of them")
+    memory_gb: float = Field(0, ge=0, description="0: all of it")
+    max_hours: float | None = Field(None, gt=0, le=168, description="after this the machine ends by itself")
+    idle_minutes: float = Field(30, ge=0, description="0: never")
+    image: str = Field("", description="a Docker image instead of the one built from infra/docker")
+
+
+class DatasetSettings(_Section):
+    name: str | None = Field(None, description="the dataset that `run` takes when there are several")
+
+
+class RunSettings(_Section):
+    model: str = Field("resnet18", description="a classification model of torchvision")
+    weights: str = Field("imagenet", description='"imagenet", a file, "run:ID", or "none"')
+    seed: int = Field(0, ge=0, lt=2**32)
+    max_hours: float = Field(24, gt=0, le=168)
+
+
+class Settings(_Section):
+    provider: ProviderName = "local"
+    owner: str = Field("", description="default: your login name; a label on everything that is made")
+    store: StoreSettings = StoreSettings()
+    machine: MachineSettings = MachineSettings()
+    dataset: DatasetSettings = DatasetSettings()
+    run: RunSettings = RunSettings()
+    scenarios: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    file: Path | None = Field(None, exclude=True)
+    folder: Path = Field(default_factory=Path.cwd, exclude=True)
+    data_dir: Path = Field(default_factory=lambda: data_dir(os.environ), exclude=True)
+
+    @property
+    def project(self) -> str:
+        """The project folder's name as a label; "default" where there is no `tlvm.toml`."""
+        return _label(self.file.parent.name) if self.file else "default"
+
+    @property
+    def owner_label(self) -> str:
+        return _label(self.owner or getpass.getuser())
+
+    @property
+    def machine_name(self) -> str:
+        """Carries owner and project folder, so that two people never adopt each other's machine."""
+        return self.machine.name or f"tlvm-{self.owner_label}-{self.project}"[:63].rstrip("-")
+
+    @property
+    def max_hours(self) -> float:
+        return self.machine.max_hours or _HOURS[self.provider]
+
+    @property
+    def records_dir(self) -> Path:
+        """`.tlvm/` beside `tlvm.toml`; without one, the same place for every folder."""
+        return self.file.parent / ".tlvm" if self.file else self.data_dir / "records"
+
+    @property
+    def store_ref(self) -> StoreRef:
+        url = self.store.url or str(self.data_dir / "store")
+        if "://" not in url:
+            url = str((self.folder / Path(url).expanduser()).resolve())
+        credentials = self.store.credentials_file
+        return StoreRef(
+            url, self.store.endpoint, str(credentials.expanduser().resolve()) if credentials else None
+        )
+
+
+def data_dir(environ: Mapping[str, str]) -> Path:
+    """Where local machines and the default store live, and the records of work without a `tlvm.toml`."""
+    return Path(
+        environ.get("TLVM_DATA_DIR") or platformdirs.user_data_dir("tlvm", appauthor=False)
+    ).absolute()
+
+
+def load(
+    flags: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] = os.environ,
+    folder: Path | None = None,
+) -> Settings:
+    """The settings in force in `folder` (the current one), from `tlvm.toml` there or in the nearest parent.
+
+    flags         by dotted name, {"machine.name": "x"}; None means not given
+    ConfigError   names the file or variable, the key, and the nearest key that exists
+    """
+    folder = (folder or Path.cwd()).absolute()
+    file = _find(folder)
+    values = _read(file) if file else {}
+    sources = {".".join(path): str(file) for path in _paths(values)}
+    for path, variable in variables().items():
+        if variable in environ:
+            _put(values, path, environ[variable])
+            sources[path] = f"environment variable {variable}"
+    for path, value in flags.items():
+        if value is not None:
+            _put(values, path, value)
+            sources[path] = f"--{path.replace('.', '-')}"
+    try:
+        return Settings(
+            **values, file=file, folder=file.parent if file else folder, data_dir=data_dir(environ)
+        )
+    except ValidationError as error:
+        raise _explain(error, sources, str(file or "the settings")) from None
+
+
+def variables() -> dict[str, str]:
+    """The environment variable of every setting: {"machine.disk_gb": "TLVM_MACHINE_DISK_GB"}."""
+    return {path: "TLVM_" + path.replace(".", "_").upper() for path in keys()}
+
+
+def keys() -> list[str]:
+    """Every key of `tlvm.toml` but those of scenarios, dotted."""
+    names = []
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            names += [f"{name}.{key}" for key in section.model_fields]
+        elif name not in ("scenarios", "file", "folder", "data_dir"):
+            names.append(name)
+    return names
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """`Did you mean X?`, or what is valid when nothing is near."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else "Valid: " + ", ".join(sorted(valid))
+
+
+def _find(folder: Path) -> Path | None:
+    return next((path / FILE for path in (folder, *folder.parents) if (path / FILE).is_file()), None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML", detail=str(error), next="Mend that line.") from None
+    except OSError as error:
+        raise ConfigError(f"{file} can't be read", detail=str(error), next="Make it readable.") from None
+    for internal in ("file", "folder", "data_dir"):
+        if internal in values:
+            raise ConfigError(f"{file}: unknown key {internal!r}", next=nearest(internal, keys()))
+    return values
+
+
+def _paths(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _paths(value, (*above, key))
+        else:
+            yield (*above, key)
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *sections, key = path.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            return  # the file holds a plain value where a section belongs: validation names it
+        values = inner
+    values[key] = value
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str], file: str) -> ConfigError:
+    problem = error.errors()[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    source = sources.get(path, file)
+    if problem["type"] == "extra_forbidden":
+        return ConfigError(f"{source}: unknown key {path!r}", next=nearest(path, keys()))
+    if path == "provider":
+        wrong = str(problem["input"])
+        return ConfigError(f"{source}: unknown provider {wrong!r}", next=nearest(wrong, list(PROVIDERS)))
+    return ConfigError(
+        f"{source}: {path} = {problem['input']!r} is not valid",
+        detail=problem["msg"],
+        next=f"Change it there; `tlvm init` writes a commented {FILE}.",
+    )
+
+
+def _label(text: str) -> str:
+    """As a cloud label and a part of a name: lower-case letters, digits and "-"."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:30].strip("-") or "project"

@@ -1,0 +1,124 @@
+"""What this computer remembers: intents, pinned host keys, keys of its own. Nothing that can't be rebuilt.
+
+    .tlvm/                          mode 0700, ignored by git through a file of its own
+        machines/<provider>/<name>.json
+        runs/<run id>.json
+        keys/<provider>/<name>      the private key for one machine; it never leaves this computer
+
+A missing record is no evidence of anything: the provider and the store are asked. Each record is a file of its own,
+replaced whole, so two terminals never mix theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from orchestrator.errors import CloudError
+from remote.contract import document
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    name: str
+    provider: str
+    asked: str  # ISO 8601: when `up` was about to ask for it
+    outcome: Literal["asked", "accepted"] = "asked"
+    id: str = ""  # of the instance whose host keys these are
+    host_keys: list[str] = field(default_factory=list)
+    schema: int = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    run_id: str
+    machine: str
+    provider: str
+    asked: str
+    pulled_to: str | None = None  # absolute path of the verified result
+    schema: int = 1
+
+
+class Records:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def machine(self, provider: str, name: str) -> MachineRecord | None:
+        return self._read(MachineRecord, self._machine_file(provider, name))
+
+    def save_machine(self, record: MachineRecord) -> None:
+        self._write(self._machine_file(record.provider, record.name), record)
+
+    def forget_machine(self, provider: str, name: str) -> None:
+        """Only after the provider has confirmed that the machine is gone. Its key goes too."""
+        for path in (self._machine_file(provider, name), self.key_file(provider, name)):
+            path.unlink(missing_ok=True)
+            path.with_name(path.name + ".pub").unlink(missing_ok=True)
+
+    def key_file(self, provider: str, name: str) -> Path:
+        """Where the private key for a machine is, or will be; its folder exists."""
+        folder = self._folder("keys", provider)
+        return folder / name
+
+    def run(self, run_id: str) -> RunRecord | None:
+        return self._read(RunRecord, self._folder("runs") / f"{run_id}.json")
+
+    def save_run(self, record: RunRecord) -> None:
+        self._write(self._folder("runs") / f"{record.run_id}.json", record)
+
+    def runs(self) -> list[RunRecord]:
+        """Newest last: run ids of one scenario sort by time, so order by when they were asked for."""
+        files = sorted(self._folder("runs").glob("*.json"))
+        found = [record for file in files if (record := self._read(RunRecord, file))]
+        return sorted(found, key=lambda record: record.asked)
+
+    def pulled(self, run_id: str, folder: Path) -> None:
+        """Remember where a verified result lies."""
+        if record := self.run(run_id):
+            self.save_run(dataclasses.replace(record, pulled_to=str(folder)))
+
+    def _machine_file(self, provider: str, name: str) -> Path:
+        return self._folder("machines", provider) / f"{name}.json"
+
+    def _folder(self, *parts: str) -> Path:
+        folder = self.folder.joinpath(*parts)
+        try:
+            if not self.folder.is_dir():
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self.folder / ".gitignore").write_text("*\n", encoding="ascii")
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _broken(self.folder, error) from None
+        return folder
+
+    def _read(self, kind: type[T], file: Path) -> T | None:
+        try:
+            return document.decode(kind, file.read_bytes(), what=str(file))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _broken(file, error) from None
+        except document.ContractError as error:
+            raise CloudError(
+                "A record of tlvm can't be read",
+                detail=str(error),
+                next=f"Delete {file}: it is rebuilt when needed.",
+            ) from None
+
+    def _write(self, file: Path, record: object) -> None:
+        try:
+            document.write(file, record)
+        except OSError as error:
+            raise _broken(file, error) from None
+
+
+def _broken(path: Path, error: OSError) -> CloudError:
+    return CloudError(
+        f"The records of tlvm at {path} can't be used",
+        detail=str(error.strerror or error),
+        next="Check that folder.",
+    )

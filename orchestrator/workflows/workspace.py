@@ -1,0 +1,128 @@
+"""What every verb works with: the settings, and the provider, store and records that they name, opened on use."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.config import Settings
+from orchestrator.errors import AuthError, ConfigError, ConflictError, NotFoundError, TransientError
+from orchestrator.progress import Progress, Silent
+from orchestrator.providers import provider
+from orchestrator.providers.base import Machine, Provider
+from orchestrator.records import MachineRecord, Records
+from orchestrator.stores import open_store
+from orchestrator.stores.base import Store
+
+if TYPE_CHECKING:
+    from orchestrator.ssh import Connection
+
+
+class Workspace:
+    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
+        self.settings = settings
+        self.progress = progress or Silent()
+
+    @cached_property
+    def records(self) -> Records:
+        return Records(self.settings.records_dir)
+
+    @cached_property
+    def store(self) -> Store:
+        return open_store(self.settings.store_ref)
+
+    @cached_property
+    def provider(self) -> Provider:
+        return provider(self.settings.provider, self.settings.data_dir)
+
+    @property
+    def project_folder(self) -> Path:
+        """Where results are put: beside `tlvm.toml`, or the current folder."""
+        return self.settings.folder
+
+    def machines(self) -> list[Machine]:
+        """The machines of this owner and project, on the provider in force."""
+        mine = (self.settings.owner_label, self.settings.project)
+        return [machine for machine in self.provider.machines() if (machine.owner, machine.project) == mine]
+
+    def machine(self, name: str | None = None) -> Machine:
+        """The machine of that name, else the configured one, else the only one.
+
+        NotFoundError when there is none, ConfigError with the list when there are several.
+        """
+        wanted = name or self.settings.machine.name
+        if wanted:
+            found = self.provider.get(wanted)
+            if found is None:
+                raise NotFoundError(
+                    f"There is no machine {wanted} on the provider {self.settings.provider}",
+                    next="tlvm up makes one.",
+                )
+            return found
+        machines = self.machines()
+        if not machines:
+            raise NotFoundError(
+                f"There is no machine on the provider {self.settings.provider}", next="tlvm up makes one."
+            )
+        if len(machines) > 1:
+            names = ", ".join(sorted(machine.name for machine in machines))
+            raise ConfigError("There are several machines", detail=names, next="Name one with --machine.")
+        return machines[0]
+
+    def connect(self, machine: Machine, *, timeout_s: float = 10) -> Connection:
+        """Over SSH, to a machine whose host key is the one pinned when this instance was first met.
+
+        TransientError while the machine has not yet said its address or host keys.
+        """
+        from orchestrator.ssh import connect  # fabric costs 0.2 to 0.8 s
+
+        if machine.ssh is None:
+            raise TransientError(
+                f"The machine {machine.name} has no address yet", next="tlvm status shows its state."
+            )
+        key_file = self.records.key_file(machine.provider, machine.name)
+        if not key_file.exists():
+            raise AuthError(
+                f"This computer has no key for the machine {machine.name}",
+                detail=f"No file {key_file}: the machine was made from another computer, or the records were deleted.",
+                next="tlvm up lets this computer in with a key of its own.",
+            )
+        host_keys = self._pinned(machine)
+        return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
+
+    def _pinned(self, machine: Machine) -> list[str]:
+        record = self.records.machine(machine.provider, machine.name) or MachineRecord(
+            machine.name,
+            machine.provider,
+            asked=datetime.now(UTC).isoformat(timespec="seconds"),
+            outcome="accepted",
+        )
+        if record.id == machine.id and record.host_keys:
+            return record.host_keys
+        host_keys = self.provider.host_keys(machine.name)
+        if not host_keys:
+            raise TransientError(
+                f"The machine {machine.name} has not yet said its host keys", next="Try again."
+            )
+        self.records.save_machine(
+            dataclasses.replace(record, id=machine.id, host_keys=host_keys, outcome="accepted")
+        )
+        return host_keys
+
+
+def agree(machine: Machine, settings: dict[str, str]) -> None:
+    """ConflictError naming what differs, when a machine that is there is not the one that was asked for."""
+    differing = [
+        f"{key}: it has {machine.settings.get(key)!r}, asked for {value!r}"
+        for key, value in settings.items()
+        if machine.settings.get(key) != value
+    ]
+    if differing:
+        raise ConflictError(
+            f"The machine {machine.name} is there with other settings",
+            detail="\n".join(differing),
+            next="tlvm down ends it first; or --machine NAME makes another one beside it.",
+        )
