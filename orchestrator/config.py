@@ -33,46 +33,50 @@ class _Section(BaseModel):
 
 
 class StoreSettings(_Section):
-    url: str = Field("", description="gs://bucket, or a folder; empty: a folder in the user's data directory")
-    endpoint: str | None = Field(None, description="another address of the storage API than Google's")
+    url: str = Field(
+        default="", description="gs://bucket, or a folder; empty: a folder in the user's data directory"
+    )
+    endpoint: str | None = Field(default=None, description="another address of the storage API than Google's")
     credentials_file: Path | None = Field(
-        None, description="a service account's key file; default: gcloud's login"
+        default=None, description="a service account's key file; default: gcloud's login"
     )
 
 
 class MachineSettings(_Section):
-    name: str | None = Field(None, description="default: tlvm-<owner>-<project folder>")
-    accelerator: str = Field("none", description='"none", or a kind of GPU: "nvidia"')
-    accelerator_count: int = Field(0, ge=0, le=16)
-    disk_gb: int = Field(0, ge=0, le=65536, description="0: what the provider gives")
-    cpus: float = Field(0, ge=0, description="0: all of them")
-    memory_gb: float = Field(0, ge=0, description="0: all of it")
-    max_hours: float | None = Field(None, gt=0, le=168, description="after this the machine ends by itself")
-    idle_minutes: float = Field(30, ge=0, description="0: never")
-    image: str = Field("", description="a Docker image instead of the one built from infra/docker")
+    name: str | None = Field(default=None, description="default: tlvm-<owner>-<project folder>")
+    accelerator: str = Field(default="none", description='"none", or a kind of GPU: "nvidia"')
+    accelerator_count: int = Field(default=0, ge=0, le=16)
+    disk_gb: int = Field(default=0, ge=0, le=65536, description="0: what the provider gives")
+    cpus: float = Field(default=0, ge=0, description="0: all of them")
+    memory_gb: float = Field(default=0, ge=0, description="0: all of it")
+    max_hours: float | None = Field(
+        default=None, gt=0, le=168, description="after this the machine ends by itself"
+    )
+    idle_minutes: float = Field(default=30, ge=0, description="0: never")
+    image: str = Field(default="", description="a Docker image instead of the one built from infra/docker")
 
 
 class DatasetSettings(_Section):
-    name: str | None = Field(None, description="the dataset that `run` takes when there are several")
+    name: str | None = Field(default=None, description="the dataset that `run` takes when there are several")
 
 
 class RunSettings(_Section):
-    model: str = Field("resnet18", description="a classification model of torchvision")
-    weights: str = Field("imagenet", description='"imagenet", a file, "run:ID", or "none"')
-    seed: int = Field(0, ge=0, lt=2**32)
-    max_hours: float = Field(24, gt=0, le=168)
+    model: str = Field(default="resnet18", description="a classification model of torchvision")
+    weights: str = Field(default="imagenet", description='"imagenet", a file, "run:ID", or "none"')
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    max_hours: float = Field(default=24, gt=0, le=168)
 
 
 class Settings(_Section):
     provider: ProviderName = "local"
-    owner: str = Field("", description="default: your login name; a label on everything that is made")
+    owner: str = Field(default="", description="default: your login name; a label on everything that is made")
     store: StoreSettings = StoreSettings()
     machine: MachineSettings = MachineSettings()
     dataset: DatasetSettings = DatasetSettings()
     run: RunSettings = RunSettings()
     scenarios: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    file: Path | None = Field(None, exclude=True)
+    file: Path | None = Field(default=None, exclude=True)
     folder: Path = Field(default_factory=Path.cwd, exclude=True)
     data_dir: Path = Field(default_factory=lambda: data_dir(os.environ), exclude=True)
 
