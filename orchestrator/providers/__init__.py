@@ -1,1 +1,33 @@
 """Providers make machines. They do not know each other; they are named as strings and imported on use."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import cast
+
+from ..errors import ConfigError
+from .base import Provider
+
+NAMES = {
+    "docker": "orchestrator.providers.docker:DockerProvider",
+    "local": "orchestrator.providers.local:LocalProvider",
+}
+
+
+def provider(name: str, *, data_dir: Path) -> Provider:
+    """The provider of that name.
+
+    data_dir      the user's data directory: where this computer keeps what no cloud keeps for it
+    ConfigError   when there is no such provider
+    """
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        raise ConfigError(
+            f"There is no provider {name!r}",
+            detail=f"Did you mean {near[0]!r}?" if near else "",
+            next=f"The providers are {', '.join(sorted(NAMES))}.",
+        )
+    module, _, attribute = NAMES[name].partition(":")
+    return cast(Provider, getattr(importlib.import_module(module), attribute)(data_dir))
