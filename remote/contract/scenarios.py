@@ -1,0 +1,234 @@
+"""The scenarios and their parameters: names, defaults, ranges, and what each is for. One table for both halves.
+
+The laptop resolves a scenario's parameters from it, so that a run spec leaves nothing to a default; the machine
+checks them again. `configs/scenarios/<name>.toml` say the same for people; a test holds both together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from .document import ContractError
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of a scenario. Its type is that of its default."""
+
+    name: str
+    default: Value
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> type:
+        return type(self.default)
+
+    @property
+    def range_text(self) -> str:
+        """ "1 to 4096", "none, light or strong", "true or false"."""
+        if self.choices:
+            return " or ".join((", ".join(self.choices[:-1]), self.choices[-1]))
+        return "true or false" if self.kind is bool else f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    cell: str  # of the two-by-two table: how much new data, how similar
+    help: str
+    parameters: tuple[Parameter, ...]
+
+    def parameter(self, name: str) -> Parameter:
+        """By name; ContractError with the nearest name otherwise."""
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise ContractError(
+            f"{self.name} has no parameter {name[:80]!r}. {_nearest(name, (p.name for p in self.parameters))}"
+        )
+
+
+def scenario(name: str) -> Scenario:
+    """By name; ContractError with the nearest name otherwise."""
+    if name not in SCENARIOS:
+        raise ContractError(f"There is no scenario {name[:80]!r}. {_nearest(name, SCENARIOS)}")
+    return SCENARIOS[name]
+
+
+def resolve(name: str, overrides: Mapping[str, Any]) -> dict[str, Value]:
+    """Every parameter of a scenario: the override where there is one, else the default.
+
+    Text is read as the parameter's type, so that flags and files may both be given here.
+    ContractError   an unknown scenario or parameter (with the nearest name), a wrong type, a value out of range
+    """
+    found = scenario(name)
+    values = {parameter.name: parameter.default for parameter in found.parameters}
+    for key, value in overrides.items():
+        values[key] = _checked(found, found.parameter(key), value)
+    return values
+
+
+def _checked(found: Scenario, parameter: Parameter, value: Any) -> Value:
+    what = f"{found.name}: {parameter.name} is {str(value)[:80]!r}, not"
+    result = _typed(parameter, value)
+    if result is None:
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[parameter.kind]
+        raise ContractError(f"{what} {kind}")
+    if parameter.choices and result not in parameter.choices:
+        raise ContractError(f"{what} {parameter.range_text}")
+    if not isinstance(result, (str, bool)) and not parameter.low <= result <= parameter.high:
+        raise ContractError(f"{what} in the range {parameter.range_text}")
+    return result
+
+
+def _typed(parameter: Parameter, value: Any) -> Value | None:
+    """The value as the parameter's type, or None."""
+    default = parameter.default
+    if isinstance(default, bool):
+        return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
+    if isinstance(default, str):
+        return value if isinstance(value, str) else None
+    if isinstance(value, bool) or (isinstance(default, int) and isinstance(value, float)):
+        return None
+    try:
+        return int(value) if isinstance(default, int) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else "There are: " + ", ".join(names)
+
+
+_IMAGE_SIZE = Parameter(
+    "image_size",
+    0,
+    "side in pixels of what the network sees; 0: what its weights were made for (a multiple of 32 suits most)",
+    low=0,
+    high=1024,
+)
+_BATCH_SIZE = Parameter("batch_size", 32, "images that pass through the network together", low=1, high=4096)
+_DECODE_WORKERS = Parameter(
+    "decode_workers",
+    0,
+    "threads that decode images; 0: as many as there are cores, at most 16",
+    low=0,
+    high=128,
+)
+
+SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
+    {
+        "fixed-extractor": Scenario(
+            "fixed-extractor",
+            "little new data, similar to the old",
+            "Train only a new classifier, on features of the frozen network.",
+            (
+                _BATCH_SIZE,
+                _DECODE_WORKERS,
+                _IMAGE_SIZE,
+                Parameter(
+                    "folds",
+                    5,
+                    "of the cross-validation inside train that chooses the penalty",
+                    low=2,
+                    high=20,
+                ),
+                Parameter(
+                    "penalties",
+                    13,
+                    "how many penalties are tried, evenly spaced in their logarithm",
+                    low=1,
+                    high=100,
+                ),
+                Parameter(
+                    "penalty_max",
+                    1.0,
+                    "the strongest penalty (of the squared weights, beside the mean log-loss)",
+                    low=1e-12,
+                    high=1e6,
+                ),
+                Parameter("penalty_min", 1e-6, "the weakest penalty", low=1e-12, high=1e6),
+                Parameter(
+                    "holdout_above",
+                    20_000,
+                    "with more train images than this, one holdout takes the place of the folds",
+                    low=100,
+                    high=10_000_000,
+                ),
+            ),
+        ),
+        "from-scratch": Scenario(
+            "from-scratch",
+            "lots of new data, different from the old",
+            "Reuse the architecture, compute all weights anew.",
+            (
+                Parameter(
+                    "epochs",
+                    30,
+                    "passes over train, at most; early stopping may end it sooner",
+                    low=1,
+                    high=10_000,
+                ),
+                Parameter("batch_size", 64, "images per step", low=2, high=4096),
+                _DECODE_WORKERS,
+                _IMAGE_SIZE,
+                Parameter(
+                    "learning_rate",
+                    1e-3,
+                    "of AdamW, at its highest: after the warm-up, before the cosine takes it down",
+                    low=1e-8,
+                    high=10.0,
+                ),
+                Parameter(
+                    "weight_decay", 0.05, "of the weights; norms and biases have none", low=0.0, high=10.0
+                ),
+                Parameter(
+                    "warmup_epochs",
+                    1.0,
+                    "epochs (or parts of one) over which the rate rises",
+                    low=0.0,
+                    high=1000.0,
+                ),
+                Parameter(
+                    "label_smoothing",
+                    0.1,
+                    "share of each label that is spread over all classes",
+                    low=0.0,
+                    high=0.9,
+                ),
+                Parameter(
+                    "augmentation",
+                    "light",
+                    "what is done to a train image at random: light shifts and scales a little, strong crops widely; flips as the dataset allows",
+                    choices=("none", "light", "strong"),
+                ),
+                Parameter(
+                    "holdout",
+                    0.1,
+                    "share of train that steers early stopping where val is the reported figure",
+                    low=0.01,
+                    high=0.5,
+                ),
+                Parameter(
+                    "patience",
+                    10,
+                    "epochs without a better log-loss after which training stops",
+                    low=1,
+                    high=10_000,
+                ),
+            ),
+        ),
+    }
+)
