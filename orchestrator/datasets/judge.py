@@ -1,0 +1,141 @@
+"""One image: is it one, can all of it be decoded, what is it? Runs in worker processes, on untrusted bytes.
+
+`load()`, not `verify()`, decides: `verify()` passes JPEG files that end too early. Truncated files are refused,
+never filled up with grey.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+PIXELS_MAX = 89_478_485  # where Pillow begins to warn of a decompression bomb; 256 MiB of RGB
+SAMPLES = 1024  # pixels of a 16-bit or float image that stand for it
+DEEP = frozenset(
+    {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
+)  # Pillow's RGB of these is all white, or all black
+_ORIENTATION = 274  # EXIF tag
+_EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "BMP": "bmp",
+    "DIB": "bmp",
+    "PPM": "ppm",
+    "TIFF": "tif",
+}
+_KNOWN = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # no other decoder ever sees the bytes
+_BROKEN = (  # all that Pillow's decoders were seen to raise on damaged files
+    OSError,
+    ValueError,
+    SyntaxError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an image is; a function of its bytes alone."""
+
+    sha256: str
+    extension: str  # of its real format, whatever its name says: "jpg"
+    width: int  # pixels, as stored
+    height: int
+    mode: str  # of Pillow
+    orientation: int  # EXIF, 1 to 8
+    pages: int
+    sample: bytes  # of DEEP images: SAMPLES values, float32; else empty
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    reason: str
+
+
+def judge(data: bytes) -> Verdict | Unusable:
+    """Decode all of an image. Never raises for what is in `data`."""
+    if not data:
+        return Unusable("empty file")
+    if data.startswith(b"version https://git-lfs"):
+        return Unusable("a pointer of git-lfs, not the image: run `git lfs pull`")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode(data)
+    except UnidentifiedImageError:
+        return Unusable("not an image, whatever its name says")
+    except Image.DecompressionBombError:
+        return Unusable(f"more than {PIXELS_MAX:,} pixels: make it smaller")
+    except _BROKEN as error:
+        return Unusable(f"can't be decoded: {_one_line(error)}")
+
+
+def _decode(data: bytes) -> Verdict | Unusable:
+    with Image.open(io.BytesIO(data), formats=_KNOWN) as image:
+        form = image.format or ""
+        width, height = image.size
+        if form not in _EXTENSIONS:
+            return Unusable(f"{form} is not taken as a photo, whatever its name says")
+        if width * height > PIXELS_MAX:
+            return Unusable(f"{width * height:,} pixels, more than {PIXELS_MAX:,}: make it smaller")
+        if width * height == 0:
+            return Unusable("no pixels")
+        pages = int(getattr(image, "n_frames", 1))
+        if pages > 1 and form != "MPO":  # of MPO the first picture is the photo, the others are previews
+            what = "pages" if form == "TIFF" else "frames"
+            return Unusable(f"{pages} {what}: only files of one image are read yet")
+        image.load()
+        sample = _sample(image) if image.mode in DEEP else b""
+        if image.mode in DEEP and not sample:
+            return Unusable("no finite pixel")
+        return Verdict(
+            hashlib.sha256(data).hexdigest(),
+            _EXTENSIONS[form],
+            width,
+            height,
+            image.mode,
+            _orientation(image),
+            pages,
+            sample,
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """1, "as it is", where EXIF says nothing, nonsense, or is broken: the pixels are sound all the same."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _BROKEN:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _sample(image: Image.Image) -> bytes:
+    """Pixels spread evenly by the golden ratio: no generator whose stream may change, no beat with the rows."""
+    values = np.asarray(image).astype(np.float32).ravel()
+    places = ((np.arange(SAMPLES) + 0.5) * 0.6180339887498949 % 1 * values.size).astype(np.int64)
+    chosen = values[places]
+    return chosen[np.isfinite(chosen)].tobytes()
+
+
+def _one_line(error: BaseException) -> str:
+    """What Pillow says, without the address of the buffer that it may name."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:120] if "<_io" not in text else type(error).__name__

@@ -1,0 +1,51 @@
+"""Names of files, folders, classes and datasets. A file's name is bytes, which need not be UTF-8."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+_PLAIN = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%\\")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A file or folder that is not part of the dataset, and why."""
+
+    path: str  # below the dataset's folder, percent-encoded
+    reason: str
+
+
+def encode(path: bytes) -> str:
+    """Percent-encode what is not printable ASCII, "%" and the backslash: reversible, safe in JSON and on screens."""
+    return quote_from_bytes(path, safe=_PLAIN)
+
+
+def decode(path: str) -> bytes:
+    return unquote_to_bytes(path)
+
+
+def shown(path: bytes) -> str:
+    """For people: readable where it is UTF-8, without control characters; not reversible."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def class_name(folder: bytes) -> str:
+    """The class of a folder: its name in composed form, so that folders made on different systems agree."""
+    return unicodedata.normalize("NFC", folder.decode("utf-8", "backslashreplace"))
+
+
+def folded(name: str) -> str:
+    """Equal for two names that some file systems hold for the same one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def dataset_name(folder: bytes) -> str:
+    """A dataset name (remote.contract.layout) made of a folder's name: "Blüten 2024" gives "bluten-2024"."""
+    text = unicodedata.normalize("NFKD", folder.decode("utf-8", "replace"))
+    plain = text.encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._")[:63].strip("-._")
+    return name or "dataset"

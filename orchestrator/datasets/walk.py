@@ -1,0 +1,141 @@
+"""One walk over a folder, `stat` only: the tree of folders, files that may be images, and what is neither.
+
+Links to files are followed. Links to folders are followed only where datasets, splits and classes stand (three
+levels), and never into a folder that holds the link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .names import SetAside, encode
+
+IMAGES = frozenset(
+    b".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp".split()  # torchvision's, and their kin
+)
+_LINKED_LEVELS = 3
+_LEVELS_MAX = 64
+_NOT_READ = {
+    b".gif": "GIF is not taken as a photo",
+    b".heic": "HEIC is not read yet: convert it to JPEG or PNG",
+    b".heif": "HEIF is not read yet: convert it to JPEG or PNG",
+    b".avif": "AVIF is not read yet: convert it to JPEG or PNG",
+}
+_SYSTEM_FILES = frozenset({b"thumbs.db", b"desktop.ini", b"ehthumbs.db", b"icon\r"})
+_TOOL_FOLDERS = frozenset(
+    b".git .hg .svn .dvc .tlvm .idea .vscode .cache .ipynb_checkpoints .thumbnails .trash .trashes .fseventsd"
+    b" .spotlight-v100 .appledouble __macosx @eadir __pycache__".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file whose name says that it is an image, as `stat` saw it."""
+
+    name: bytes
+    path: bytes  # below the folder that was walked
+    size: int  # bytes
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    name: bytes
+    path: bytes  # below the folder that was walked; b"" is that folder
+    files: list[File] = field(default_factory=list)
+    folders: list[Folder] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+
+    @property
+    def hidden(self) -> bool:
+        return self.name.startswith(b".")
+
+    def everything(self) -> Iterator[Folder]:
+        """This folder and all below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.everything()
+
+    def holds_images(self) -> bool:
+        """Directly or in a folder that is not hidden."""
+        return bool(self.files) or any(f.holds_images() for f in self.folders if not f.hidden)
+
+
+def walk(root: Path) -> Folder:
+    """The tree below `root`, names sorted. OSError when `root` itself can't be listed."""
+    seen = root.stat()
+    top = Folder(os.fsencode(root.name), b"")
+    _fill(top, _entries(os.fsencode(root)), ((seen.st_dev, seen.st_ino),))
+    return top
+
+
+def _entries(place: bytes) -> list[os.DirEntry[bytes]]:
+    with os.scandir(place) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _fill(folder: Folder, entries: list[os.DirEntry[bytes]], above: tuple[tuple[int, int], ...]) -> None:
+    for entry in entries:
+        path = folder.path + b"/" + entry.name if folder.path else entry.name
+        if reason := _add(folder, entry, path, above):
+            folder.set_aside.append(SetAside(encode(path), reason))
+
+
+def _add(
+    folder: Folder, entry: os.DirEntry[bytes], path: bytes, above: tuple[tuple[int, int], ...]
+) -> str | None:
+    """Put one entry where it belongs; why it is set aside, if it is."""
+    try:
+        seen = entry.stat()
+    except OSError as error:
+        return f"a link that leads nowhere ({error.strerror})" if entry.is_symlink() else str(error.strerror)
+    if stat.S_ISDIR(seen.st_mode):
+        return _add_folder(folder, entry, path, (*above, (seen.st_dev, seen.st_ino)))
+    if not stat.S_ISREG(seen.st_mode):
+        return "not a plain file"
+    if reason := _foreign(entry.name):
+        return reason
+    folder.files.append(File(entry.name, path, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+    return None
+
+
+def _add_folder(
+    parent: Folder, entry: os.DirEntry[bytes], path: bytes, line: tuple[tuple[int, int], ...]
+) -> str | None:
+    """`line` is the device and inode of every folder from the top to this one."""
+    if entry.name.lower() in _TOOL_FOLDERS:
+        return "a folder of another program"
+    if line[-1] in line[:-1]:
+        return "a link back to a folder that holds it"
+    if entry.is_symlink() and len(line) - 1 > _LINKED_LEVELS:
+        return "a link to a folder"
+    if len(line) > _LEVELS_MAX:
+        return f"more than {_LEVELS_MAX} folders deep"
+    try:
+        entries = _entries(entry.path)
+    except OSError as error:
+        return f"can't be listed ({error.strerror})"
+    folder = Folder(entry.name, path)
+    _fill(folder, entries, line)
+    parent.folders.append(folder)
+    return None
+
+
+def _foreign(name: bytes) -> str | None:
+    """Why a file of this name is not an image; None where it may be one."""
+    if name.startswith(b"._"):
+        return "a side file of macOS"
+    if name.lower() in _SYSTEM_FILES or name == b".DS_Store":
+        return "a file of the operating system"
+    if name.startswith(b"."):
+        return "a hidden file"
+    _, dot, ending = name.lower().rpartition(b".")
+    extension = dot + ending
+    if extension in IMAGES:
+        return None
+    return _NOT_READ.get(extension, "not an image, by its name")
