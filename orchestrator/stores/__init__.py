@@ -1,1 +1,35 @@
 """Stores move bytes. Named by URL, imported on use, so that a folder needs no Google library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.errors import ConfigError
+from orchestrator.stores.base import Store
+from remote.contract.attempts import Attempts
+from remote.contract.run_spec import StoreRef
+
+
+def open_store(ref: StoreRef, *, attempts: Attempts | None = None) -> Store:
+    """The store that a reference names, wrapped so that what may succeed a moment later is tried again.
+
+    Asks nothing of the store yet. ConfigError when the URL is none of ours, AuthError without credentials.
+    """
+    from orchestrator.stores.retrying import Retrying
+
+    return Retrying(_open(ref), attempts=attempts or Attempts())
+
+
+def _open(ref: StoreRef) -> Store:
+    if ref.url.startswith("gs://"):
+        from orchestrator.stores.gcs import GcsStore
+
+        return GcsStore(ref.url, endpoint=ref.endpoint, credentials_file=ref.credentials_file)
+    if Path(ref.url).is_absolute():
+        from orchestrator.stores.directory import DirectoryStore
+
+        return DirectoryStore(Path(ref.url))
+    raise ConfigError(
+        f"The store {ref.url!r} is neither a bucket nor an absolute folder",
+        next='Set store to "gs://BUCKET", "gs://BUCKET/FOLDER" or the full path of a folder.',
+    )

@@ -1,0 +1,336 @@
+"""How blobs are kept in a folder: what laptop and machine must agree on when both write into the same one.
+
+    <folder>/<key>      the blobs, and nothing else
+    <folder>/.tmp/      the lock, and files that are still being written: same file system, never listed
+
+Whole or not at all: a blob is written in `.tmp/`, flushed to the disk and renamed to its place.
+Generation: the modification time in nanoseconds, set by the writer, under the lock, to a time after the one of the
+blob that is replaced. A file that somebody edits by hand gets a new one too.
+Preconditions hold between processes: they are checked, and the rename done, under one exclusive `flock` on
+`.tmp/lock`, which a crash frees.
+No key leaves the folder: each part is opened relative to the one before, and links are never followed.
+A shared folder stays shared: what is made in it has the group and the permission bits of the folder it is made in.
+
+Plain OSErrors come out of here; the stores of the two halves translate them.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from .keys import HIDDEN, checked_key, is_key
+
+STALE_S = 24 * 3600  # a file in `.tmp/` that is older belongs to a writer that died
+_CHUNK_BYTES = 1024 * 1024
+
+
+class Checksum(Protocol):
+    """A running crc32c: `google_crc32c.Checksum`, which is not part of the standard library and so comes from outside."""
+
+    def update(self, data: bytes) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    key: str
+    size: int  # bytes
+    crc32c: str  # base64 of the big-endian checksum
+    generation: int
+
+
+class Changed(Exception):
+    """The blob is not of the generation that the caller expected."""
+
+
+class Missing(Exception):
+    """There is no such blob."""
+
+
+class Damaged(Exception):
+    """What was written is not what was read, or the source became shorter meanwhile. Another try may succeed."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place, flushed to the disk, when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        with beside.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def crc32c_of(file: BinaryIO, checksum: Checksum) -> str:
+    """The checksum of a file from where it stands to its end."""
+    while chunk := file.read(_CHUNK_BYTES):
+        checksum.update(chunk)
+    return base64.b64encode(checksum.digest()).decode()
+
+
+class Folder:
+    """Blobs below `root`, which is made when the first one is written. May be used by many threads."""
+
+    def __init__(self, root: Path, checksum: Callable[[], Checksum]) -> None:
+        self.root = root
+        self._checksum = checksum
+        # Checksums of files seen before, so that a pack is not read again for each question about it.
+        self._known: dict[str, tuple[tuple[int, int, int], str]] = {}
+
+    def get(self, key: str) -> Entry | None:
+        """What is known of a blob, None when there is none. A link, a pipe or a device is no blob."""
+        file = self._open(checked_key(key))
+        if file is None:
+            return None
+        with file:
+            return self._entry(key, file)
+
+    def entries(self, prefix: str, delimiter: str | None) -> Iterator[Entry]:
+        """The blobs whose key starts with `prefix`, in key order; those that vanish meanwhile are left out.
+
+        With `delimiter`, only those that have none after the prefix. Files whose names are no keys are left out.
+        """
+        folder = prefix.rpartition("/")[0]
+        if folder and not is_key(folder):
+            return
+        for key in self._keys(folder, prefix, deep=delimiter != "/"):
+            if delimiter is None or delimiter not in key[len(prefix) :]:
+                entry = self.get(key)
+                if entry is not None:
+                    yield entry
+
+    def put(self, source: BinaryIO, key: str, if_generation: int | None) -> Entry:
+        """Keep a copy of a file, as long as it is now. Changed, Damaged; nothing is left of a failed one."""
+        *folders, name = checked_key(key).split("/")
+        with self._folder([HIDDEN], create=True) as hidden, _scratch(hidden) as (scratch, file):
+            size = os.fstat(source.fileno()).st_size
+            checksum = self._copy(source, file, size)
+            file.flush()
+            os.fsync(file.fileno())
+            with _locked(hidden), self._folder(folders, create=True) as folder:
+                now = _generation(name, folder)
+                if if_generation is not None and now != if_generation:
+                    raise Changed(key)
+                _share(file.fileno(), folder, mask=0o666)
+                generation = _stamp(file.fileno(), after=now)
+                os.replace(scratch, name, src_dir_fd=hidden, dst_dir_fd=folder)
+                os.fsync(folder)
+        return Entry(key, size, checksum, generation)
+
+    def fetch(self, key: str, path: Path, start: int) -> None:
+        """Copy a blob, from byte `start` on, to `path`: whole or not at all. Missing, Damaged."""
+        source = self._open(checked_key(key))
+        if source is None:
+            raise Missing(key)
+        with source, replacing(path) as file:
+            size = os.fstat(source.fileno()).st_size
+            source.seek(min(start, size))
+            self._copy(source, file, max(0, size - start))
+
+    def remove(self, key: str, if_generation: int | None) -> None:
+        """Remove a blob, and the folders that it leaves empty, except those at the top. Missing is success. Changed."""
+        *folders, name = checked_key(key).split("/")
+        if not self.root.is_dir():
+            return
+        with self._folder([HIDDEN], create=True) as hidden, _locked(hidden):
+            try:
+                with self._folder(folders) as folder:
+                    now = _generation(name, folder)
+                    if now and if_generation is not None and now != if_generation:
+                        raise Changed(key)
+                    if now:
+                        os.unlink(name, dir_fd=folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            self._prune(folders)
+
+    def _open(self, key: str) -> BinaryIO | None:
+        *folders, name = key.split("/")
+        try:
+            with self._folder(folders) as folder:
+                # O_NONBLOCK: opening a pipe that somebody put there must not wait for its other end.
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link, a socket
+                return None
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return None
+        return os.fdopen(descriptor, "rb")
+
+    def _entry(self, key: str, file: BinaryIO) -> Entry:
+        found = os.fstat(file.fileno())
+        seen = (found.st_ino, found.st_size, found.st_mtime_ns)
+        known = self._known.get(key)
+        if known is None or known[0] != seen:
+            known = (seen, crc32c_of(file, self._checksum()))
+            self._known[key] = known
+        return Entry(key, found.st_size, known[1], max(1, found.st_mtime_ns))
+
+    def _keys(self, folder: str, prefix: str, *, deep: bool) -> Iterator[str]:
+        for name in self._names(folder):
+            key = f"{folder}/{name}" if folder else name
+            if not is_key(key.removesuffix("/")):
+                continue
+            if not key.endswith("/"):
+                if key.startswith(prefix):
+                    yield key
+            elif prefix.startswith(key) or (deep and key.startswith(prefix)):
+                yield from self._keys(key[:-1], prefix, deep=deep)
+
+    def _names(self, folder: str) -> list[str]:
+        """The names in a folder, those of folders with a "/", which is what makes the order that of the keys."""
+        try:
+            with (
+                self._folder(folder.split("/") if folder else []) as descriptor,
+                os.scandir(descriptor) as found,
+            ):
+                return sorted(
+                    entry.name + "/" * entry.is_dir(follow_symlinks=False)
+                    for entry in found
+                    if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _copy(self, source: BinaryIO, target: BinaryIO, size: int) -> str:
+        """Copy `size` bytes, read them back, and return their checksum."""
+        begin, checksum = target.tell(), self._checksum()
+        left = size
+        while left:
+            chunk = source.read(min(left, _CHUNK_BYTES))
+            if not chunk:
+                raise Damaged(f"it became {left} bytes shorter while it was copied")
+            checksum.update(chunk)
+            target.write(chunk)
+            left -= len(chunk)
+        expected = base64.b64encode(checksum.digest()).decode()
+        target.seek(begin)
+        if crc32c_of(target, self._checksum()) != expected:
+            raise Damaged("the copy has another checksum")
+        return expected
+
+    def _prune(self, folders: list[str]) -> None:
+        for depth in range(len(folders) - 1, 0, -1):
+            with self._folder(folders[:depth]) as above:
+                try:
+                    os.rmdir(folders[depth], dir_fd=above)
+                except OSError:  # not empty, most often; an empty folder that stays does no harm
+                    return
+
+    @contextmanager
+    def _folder(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        """A descriptor of the folder at `parts` below the root."""
+        if create:
+            self.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for part in parts:
+                deeper = _enter(part, descriptor, create=create)
+                os.close(descriptor)
+                descriptor = deeper
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _enter(name: str, folder: int, *, create: bool) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        if not create:
+            raise
+    try:
+        os.mkdir(name, stat.S_IMODE(os.fstat(folder).st_mode), dir_fd=folder)
+    except FileExistsError:  # another writer was faster
+        return os.open(name, flags, dir_fd=folder)
+    made = os.open(name, flags, dir_fd=folder)
+    _share(made, folder, mask=0o7777)
+    return made
+
+
+def _share(descriptor: int, folder: int, *, mask: int) -> None:
+    """Give a new file or folder the group and the permission bits of the folder that it is made in."""
+    above = os.fstat(folder)
+    # Who is not a member of that group may not give a file to it; the bits for others still count then.
+    with suppress(PermissionError):
+        os.fchown(descriptor, -1, above.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(above.st_mode) & mask)
+
+
+@contextmanager
+def _scratch(hidden: int) -> Iterator[tuple[str, BinaryIO]]:
+    """A new file in `.tmp/`, gone afterwards if it was not renamed. Those of writers that died are swept out."""
+    _sweep(hidden)
+    name = secrets.token_hex(16)
+    with os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=hidden), "w+b") as file:
+        try:
+            yield name, file
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=hidden)
+
+
+def _sweep(hidden: int) -> None:
+    with os.scandir(hidden) as found:
+        for entry in found:
+            with suppress(FileNotFoundError, PermissionError):  # another sweeps too, or it is another user's
+                if entry.name != "lock" and time.time() - entry.stat().st_mtime > STALE_S:
+                    os.unlink(entry.name, dir_fd=hidden)
+
+
+@contextmanager
+def _locked(hidden: int) -> Iterator[None]:
+    try:
+        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=hidden)
+        _share(lock, hidden, mask=0o666)
+    except FileExistsError:
+        lock = os.open("lock", os.O_RDWR | os.O_NOFOLLOW, dir_fd=hidden)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _generation(name: str, folder: int) -> int:
+    """Of the blob that is there now; 0 when there is none."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    return max(1, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else 0
+
+
+def _stamp(descriptor: int, *, after: int) -> int:
+    """Set the modification time to now, but later than `after`, even where the disk rounds it or the clock went back."""
+    stamp, step = max(time.time_ns(), after + 1), 1
+    while True:
+        os.utime(descriptor, ns=(stamp, stamp))
+        found = os.fstat(descriptor).st_mtime_ns
+        if found > after:
+            return found
+        step *= 10
+        stamp = after + step
