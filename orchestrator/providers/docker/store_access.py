@@ -1,0 +1,119 @@
+"""How a container reaches the store: what is mounted where, and whose files its user writes.
+
+A folder store is mounted read-only at /srv/tlvm-store, with its `runs/` and `checkpoints/` writable on top: as much as
+the service account of a cloud machine may do. The container's user gets the number of the folder's owner, so what the
+machine writes is the user's own, and the other way round.
+
+Where that owner is root, the machine does not become root: its user is number 1000, and the folder is opened to group
+1000 instead (the store keeps that group and those bits in the folders it makes later).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from docker.types import Mount
+
+from orchestrator.errors import CloudError, ConfigError
+from remote.contract import layout
+from remote.contract.run_spec import StoreRef
+
+STORE = "/srv/tlvm-store"
+CREDENTIALS = "/srv/tlvm-credentials.json"
+OWN_CREDENTIALS = (
+    "/etc/tlvm/credentials.json"  # the entrypoint's copy for `tlvm`, of a file that only root may read
+)
+WRITABLE = (layout.RUNS, layout.CHECKPOINTS)
+SHARED_ID = 1000
+
+
+@dataclass(frozen=True)
+class StoreAccess:
+    ref: StoreRef  # as the machine sees it
+    mounts: list[Mount]
+    uid: int
+    gid: int
+    environment: dict[str, str]
+
+
+def check(store: StoreRef) -> None:
+    """ConfigError when a container can't use this store. Changes nothing."""
+    if not store.url.startswith("gs://"):
+        if not Path(store.url).is_absolute():
+            raise ConfigError(
+                f"The store {store.url} is neither gs://BUCKET nor the absolute path of a folder",
+                next="Set `store` in tlvm.toml, or pass --store.",
+            )
+        return
+    if store.credentials_file is None and store.endpoint is None:
+        raise ConfigError(
+            f"A container can't open {store.url}: it has no Google identity of its own",
+            next="Name the file of a service account in store.credentials_file, or use a folder as the store.",
+        )
+    if store.credentials_file is not None and not Path(store.credentials_file).is_file():
+        raise ConfigError(
+            f"There is no credentials file {store.credentials_file}",
+            next="Correct store.credentials_file.",
+        )
+
+
+def grant(store: StoreRef) -> StoreAccess:
+    """Prepare the store for a container; makes the folders that are mounted writable."""
+    try:
+        return _bucket(store) if store.url.startswith("gs://") else _folder(Path(store.url))
+    except OSError as error:
+        raise CloudError(
+            f"The store {store.url} could not be prepared for a container: {error}",
+            next="Check who owns that folder and whether its disk is full.",
+        ) from error
+
+
+def _folder(root: Path) -> StoreAccess:
+    for name in WRITABLE:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    uid, gid = _numbers(root)
+    if os.geteuid() == 0:
+        _open_to_group(root, gid)
+    mounts = [Mount(STORE, str(root.resolve()), type="bind", read_only=True)]
+    mounts += [
+        Mount(f"{STORE}/{name}".rstrip("/"), str((root / name).resolve()), type="bind") for name in WRITABLE
+    ]
+    return StoreAccess(StoreRef(STORE), mounts, uid, gid, {})
+
+
+def _bucket(store: StoreRef) -> StoreAccess:
+    """No credentials of this computer but the named file get in."""
+    if store.credentials_file is None:
+        uid, gid = _numbers(Path.home())
+        return StoreAccess(store, [], uid, gid, {})
+    source = Path(store.credentials_file).resolve()
+    uid, gid = _numbers(source)
+    mounts = [Mount(CREDENTIALS, str(source), type="bind", read_only=True)]
+    if source.stat().st_uid == uid:
+        return StoreAccess(replace(store, credentials_file=CREDENTIALS), mounts, uid, gid, {})
+    copied = {"TLVM_CREDENTIALS": CREDENTIALS}
+    return StoreAccess(replace(store, credentials_file=OWN_CREDENTIALS), mounts, uid, gid, copied)
+
+
+def _numbers(path: Path) -> tuple[int, int]:
+    """The user and group of the container: the owner's, else the caller's; never root's."""
+    found = path.stat()
+    if found.st_uid != 0:
+        return found.st_uid, found.st_gid or SHARED_ID
+    return os.geteuid() or SHARED_ID, os.getegid() or SHARED_ID
+
+
+def _open_to_group(root: Path, gid: int) -> None:
+    """What root puts into the store from now on can be read there, and added to in the writable folders."""
+    _share(root, gid, stat.S_IRGRP | stat.S_IXGRP | stat.S_ISGID)
+    for name in WRITABLE:
+        for folder, _, _ in os.walk(root / name):
+            _share(Path(folder), gid, stat.S_IRWXG | stat.S_ISGID)
+
+
+def _share(folder: Path, gid: int, bits: int) -> None:
+    os.chown(folder, -1, gid, follow_symlinks=False)
+    folder.chmod(stat.S_IMODE(folder.stat().st_mode) | bits)
