@@ -17,6 +17,7 @@ from orchestrator.providers import provider
 from orchestrator.providers.base import Machine, MachineSpec, Provider
 from orchestrator.ssh import Connection, connect, new_key
 from remote.contract.run_spec import StoreRef
+from tests.docker_engine import by_hand
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,15 @@ def _folder_by_hand(data_dir: Path, name: str) -> Iterator[Callable[[], bool]]:
     yield lambda: (folder / "thesis.txt").read_text() == "years of work"
 
 
+@contextmanager
+def _container_by_hand(_: Path, name: str) -> Iterator[Callable[[], bool]]:
+    with by_hand(name) as stands:
+        yield stands
+
+
 CASES = [
     Case("local", made_by_hand=_folder_by_hand),
+    Case("docker", made_by_hand=_container_by_hand, shortest_life_s=8, marks=(pytest.mark.docker,)),
 ]
 
 PARAMETERS = [pytest.param(case, id=case.name, marks=case.marks) for case in CASES]
