@@ -7,7 +7,8 @@ import importlib
 from pathlib import Path
 from typing import cast
 
-from ..errors import ConfigError
+from orchestrator.errors import ConfigError
+
 from .base import Provider
 
 NAMES = {
