@@ -1,7 +1,9 @@
 """How blobs are kept in a folder: what laptop and machine must agree on when both write into the same one.
 
-    <folder>/<key>      the blobs, and nothing else
-    <folder>/.tmp/      the lock, and files that are still being written: same file system, never listed
+    <folder>/<key>          the blobs, and nothing else
+    <folder>/<top>/.tmp/    the lock, and files that are still being written: never listed; <top> is the key's first
+                            part, because in a container runs/ and checkpoints/ are mounts of their own, and a file
+                            can't be renamed from one mount to another
 
 Whole or not at all: a blob is written in `.tmp/`, flushed to the disk and renamed to its place.
 Generation: the modification time in nanoseconds, set by the writer, under the lock, to a time after the one of the
@@ -120,7 +122,7 @@ class Folder:
     def put(self, source: BinaryIO, key: str, if_generation: int | None) -> Entry:
         """Keep a copy of a file, as long as it is now. Changed, Damaged; nothing is left of a failed one."""
         *folders, name = checked_key(key).split("/")
-        with self._folder([HIDDEN], create=True) as hidden, _scratch(hidden) as (scratch, file):
+        with self._folder([*folders[:1], HIDDEN], create=True) as hidden, _scratch(hidden) as (scratch, file):
             size = os.fstat(source.fileno()).st_size
             checksum = self._copy(source, file, size)
             file.flush()
@@ -148,9 +150,9 @@ class Folder:
     def remove(self, key: str, if_generation: int | None) -> None:
         """Remove a blob, and the folders that it leaves empty, except those at the top. Missing is success. Changed."""
         *folders, name = checked_key(key).split("/")
-        if not self.root.is_dir():
+        if not self.root.joinpath(*folders[:1]).is_dir():
             return
-        with self._folder([HIDDEN], create=True) as hidden, _locked(hidden):
+        with self._folder([*folders[:1], HIDDEN], create=True) as hidden, _locked(hidden):
             try:
                 with self._folder(folders) as folder:
                     now = _generation(name, folder)

@@ -14,7 +14,7 @@ def checked_key(key: str) -> str:
     layout.inside(key)
     if not _is_text(key) or len(key.encode()) > BYTES_MAX:
         raise ContractError(f"{key[:80]!r} is not a key (UTF-8, at most {BYTES_MAX} bytes)")
-    if key.split("/", 1)[0] == HIDDEN:
+    if HIDDEN in key.split("/"):
         raise ContractError(f"{key[:80]!r} is not a key ({HIDDEN}/ is the store's own)")
     return key
 
