@@ -1,0 +1,169 @@
+"""Pre-trained networks of torchvision: built, loaded from a verified file, frozen, and given a new head.
+
+A network without its head gives the head's input: that is what "features" means here, whatever the family. The head
+is the layer that `HEADS` names; with a new one of that kind in its place, the network is a plain model of torchvision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import CannotRun
+from .torchvision_guard import models
+
+# The path of the head in each family, by the start of the model's name; the longest that fits counts.
+HEADS = {
+    "alexnet": "classifier.6",
+    "convnext": "classifier.2",
+    "densenet": "classifier",
+    "efficientnet": "classifier.1",
+    "googlenet": "fc",
+    "inception": "fc",
+    "maxvit": "classifier.5",
+    "mnasnet": "classifier.1",
+    "mobilenet_v2": "classifier.1",
+    "mobilenet_v3": "classifier.3",
+    "regnet": "fc",
+    "resnet": "fc",
+    "resnext": "fc",
+    "shufflenet": "fc",
+    "squeezenet": "classifier.1",  # a convolution, followed by a ReLU and the mean over positions
+    "swin": "head",
+    "vgg": "classifier.6",
+    "vit": "heads.head",
+    "wide_resnet": "fc",
+}
+
+# How torchvision builds the ones that are not built by their name alone. Their weights were made for another scale
+# of the input, which `transform_input` restores; the auxiliary heads serve training only and are left out.
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "transform_input": True},
+    "inception_v3": {"aux_logits": False, "transform_input": True},
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model of torchvision and where its head is. The module is changed in place."""
+
+    model: str
+    module: nn.Module
+    head_path: str
+    feature_count: int  # numbers that the head is given for each image
+
+    @property
+    def head(self) -> nn.Module:
+        return self.module.get_submodule(self.head_path)
+
+    def set_head(self, head: nn.Module) -> None:
+        parent, _, name = self.head_path.rpartition(".")
+        setattr(self.module.get_submodule(parent), name, head)
+
+
+def build(model: str, classes: int, *, seed: int) -> Network:
+    """The architecture with new weights, a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        extra = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
+        module = models.get_model(model, weights=None, num_classes=classes, **arguments(model), **extra)
+    head_path = head_path_of(model)
+    return Network(model, module, head_path, _inputs(module.get_submodule(head_path)))
+
+
+def arguments(model: str) -> dict[str, Any]:
+    """What the builder of this model is given besides the number of classes."""
+    return dict(_ARGUMENTS.get(model, {}))
+
+
+def head_path_of(model: str) -> str:
+    family = max((name for name in HEADS if model.startswith(name)), key=len, default=None)
+    if family is None:
+        raise CannotRun(f"tlvm does not know where the head of {model} is")
+    return HEADS[family]
+
+
+def new_head(network: Network, weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
+    """A head of the kind that the network has: logits = weight @ features + bias, up to a constant for all classes.
+
+    weight  (classes, features)
+    """
+    if isinstance(network.head, nn.Conv2d | Ceiling):
+        return _convolution(network.head, weight, bias)
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.weight = nn.Parameter(weight.clone())
+    head.bias = nn.Parameter(bias.clone())
+    return head
+
+
+def remove_head(network: Network) -> None:
+    """From here on the module gives the features."""
+    network.set_head(Ceiling(network.feature_count) if isinstance(network.head, nn.Conv2d) else nn.Identity())
+
+
+class Ceiling(nn.Module):
+    """In the place of SqueezeNet's head: passes its input on, and remembers the highest value of each channel.
+
+    With it, a bias can be found that the ReLU after the head never cuts.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.highest = torch.zeros(channels)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        self.highest = torch.maximum(self.highest, maps.amax(dim=(0, 2, 3)).cpu())
+        return maps
+
+
+def _convolution(place: nn.Module, weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
+    """SqueezeNet applies ReLU to its logits at each position, before the mean. A linear classifier has no ReLU.
+
+    Adding the same constant to every class changes no probability. It is chosen so high that no logit can become
+    negative at any position of the images seen, even if all channels were highest where that hurts most.
+    """
+    highest = place.highest if isinstance(place, Ceiling) else torch.zeros(weight.shape[1])
+    lowest = (weight.clamp(max=0.0) * highest).sum(1) + bias
+    head = nn.Conv2d(weight.shape[1], weight.shape[0], kernel_size=1)
+    head.weight = nn.Parameter(weight[:, :, None, None].clone())
+    head.bias = nn.Parameter(bias - lowest.min().clamp(max=0.0))
+    return head
+
+
+def freeze(module: nn.Module) -> None:
+    """No gradient, and normalisation in eval mode: in training mode it would go on moving its statistics."""
+    module.requires_grad_(False)
+    module.eval()
+
+
+def fingerprint(module: nn.Module) -> dict[str, str]:
+    """The hash of every parameter and buffer, to the bit."""
+    return {name: _digest(tensor) for name, tensor in module.state_dict().items()}
+
+
+def equal_tensors(before: Mapping[str, str], after: Mapping[str, str]) -> int:
+    return sum(after.get(name) == digest for name, digest in before.items())
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    values = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)} ".encode())
+    digest.update(values.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _inputs(head: nn.Module) -> int:
+    if isinstance(head, nn.Linear):
+        return head.in_features
+    if isinstance(head, nn.Conv2d):
+        return head.in_channels
+    raise CannotRun(f"A head of kind {type(head).__name__} can't be replaced")

@@ -1,0 +1,129 @@
+"""Images out of packs: read by offset from the mapped file, decoded in threads, handed over in batches.
+
+Nothing is unpacked. A pack was verified against its hash when it was fetched; here only sizes are checked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from PIL import Image as Pillow
+
+from .contract.dataset_manifest import DatasetManifest, Image
+from .errors import CannotRun
+from .images import Unreadable, decode
+from .preprocessing import Pixels, Preprocessing, pixels
+
+T = TypeVar("T")
+
+
+class Packs:
+    """The packs of one dataset version, mapped into memory when first needed. Safe to use from threads."""
+
+    def __init__(self, path_of: Callable[[str], Path]) -> None:
+        self._path_of = path_of
+        self._open: dict[str, mmap.mmap] = {}
+        self._lock = threading.Lock()
+
+    def read(self, image: Image) -> bytes:
+        """The file's bytes. CannotRun when the pack is missing or too short."""
+        mapped = self._mapped(image.pack)
+        data = mapped[image.offset : image.offset + image.size]
+        if len(data) != image.size:
+            raise CannotRun(
+                f"{image.path}: pack {image.pack[:12]} ends at byte {len(mapped)}, before the image does. "
+                "Upload the dataset again."
+            )
+        return data
+
+    def close(self) -> None:
+        for mapped in self._open.values():
+            mapped.close()
+        self._open.clear()
+
+    def _mapped(self, pack: str) -> mmap.mmap:
+        with self._lock:
+            if pack not in self._open:
+                path = self._path_of(pack)
+                try:
+                    with path.open("rb") as file:
+                        self._open[pack] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                except (OSError, ValueError) as error:
+                    raise CannotRun(f"Pack {pack[:12]} is not on this machine: {error}") from None
+            return self._open[pack]
+
+
+class Reader:
+    """Decodes the images of a manifest and counts how many it has decoded."""
+
+    def __init__(self, manifest: DatasetManifest, packs: Packs) -> None:
+        self._window = manifest.intensity_window
+        self._packs = packs
+        self._lock = threading.Lock()
+        self.decoded = 0
+
+    def rgb(self, image: Image) -> Pillow.Image:
+        """Upright RGB pixels. CannotRun, naming the image, when it can't be read."""
+        try:
+            rgb = decode(self._packs.read(image), page=image.page, window=self._window)
+        except Unreadable as error:
+            raise CannotRun(
+                f"{image.path} can't be read: {error}. Repair or remove it, and upload the dataset again."
+            ) from None
+        with self._lock:
+            self.decoded += 1
+        return rgb
+
+    def pixels(self, image: Image, spec: Preprocessing) -> Pixels:
+        return pixels(spec, self.rgb(image))
+
+
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    items: Sequence[T]
+    pixels: Pixels  # n, height, width, 3
+
+
+def batches(
+    items: Sequence[T], load: Callable[[T], Pixels], *, batch_size: int, workers: int
+) -> Iterator[Batch[T]]:
+    """The items in their order, loaded by `workers` threads at most two batches ahead of what is used.
+
+    Threads, not processes: Pillow works outside the interpreter's lock, and nothing has to be copied between them.
+    """
+    ahead = 2 * batch_size
+    waiting: deque[Future[Pixels]] = deque()
+    todo = iter(items)
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            for start in range(0, len(items), batch_size):
+                group = items[start : start + batch_size]
+                waiting.extend(
+                    pool.submit(load, item) for item in itertools.islice(todo, ahead - len(waiting))
+                )
+                yield Batch(group, np.stack([waiting.popleft().result() for _ in group]))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def worker_count(asked: int) -> int:
+    """Threads that decode: what was asked, or a core each, at most 16."""
+    return asked or min(16, usable_cores())
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
