@@ -1,0 +1,166 @@
+"""The waiting line of a machine: one run per accelerator, or one at all where there is none.
+
+Everything is a file lock (flock) below `MachineHome.locks`, so a crash frees its place and nothing has to be swept:
+
+    run-<run id>        held by the supervisor of a run, and by its training: the run is active
+    waiting-<number>    held by a run that waits; the lowest number that is held is the next
+    accelerator-<n>     held while a run uses that accelerator
+    line                held for the moment in which the line is looked at or changed
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class AlreadyActive(Exception):
+    """Another process supervises this run."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Accelerators that a run holds, until `release` or the end of the process and of those that inherited them."""
+
+    numbers: list[int]
+    descriptors: list[int]
+
+    def release(self) -> None:
+        for descriptor in self.descriptors:
+            with suppress(OSError):
+                os.close(descriptor)
+        self.descriptors.clear()
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A place in the line."""
+
+    locks: Path
+    path: Path
+    descriptor: int
+
+    def try_take(self, count: int, of: int) -> Places | None:
+        """`count` accelerators of the `of` that the machine has, once this ticket is the first in line."""
+        with _looking(self.locks):
+            if self._ahead():
+                return None
+            places = _take(self.locks, count, of)
+            if places:
+                self._tear()
+            return places
+
+    def ahead(self) -> int:
+        """How many runs wait before this one."""
+        with _looking(self.locks):
+            return self._ahead()
+
+    def leave(self) -> None:
+        with _looking(self.locks):
+            self._tear()
+
+    def _ahead(self) -> int:
+        return sum(1 for path in waiting(self.locks) if path.name < self.path.name and is_held(path))
+
+    def _tear(self) -> None:
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.close(self.descriptor)
+
+
+def join(locks: Path) -> Ticket:
+    """Take the last place in the line. Tickets of runs that died are swept on the way."""
+    with _looking(locks):
+        tickets = waiting(locks)
+        number = 1 + max((int(path.name.rpartition("-")[2]) for path in tickets), default=0)
+        for path in tickets:
+            if not is_held(path):
+                path.unlink(missing_ok=True)
+        path = locks / f"waiting-{number:08d}"
+        descriptor = try_hold(path)
+        assert descriptor is not None, "a new ticket can't be held by another"
+        return Ticket(locks, path, descriptor)
+
+
+def waiting(locks: Path) -> list[Path]:
+    return sorted(path for path in locks.glob("waiting-*") if path.name.rpartition("-")[2].isdigit())
+
+
+def accelerators() -> int:
+    """How many accelerators of NVIDIA this machine shows; 0 where the processor trains (or Apple's GPU, which is one place)."""
+    return sum(1 for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
+
+
+def run_lock(locks: Path, run_id: str) -> Path:
+    return locks / f"run-{run_id}"
+
+
+def hold_run(locks: Path, run_id: str, *, patience_s: float = 1.0) -> int:
+    """The descriptor that makes this process the supervisor of a run. AlreadyActive when there is one.
+
+    Somebody who asks `is_held` holds the lock for a moment, hence the patience.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        descriptor = try_hold(run_lock(locks, run_id))
+        if descriptor is not None:
+            return descriptor
+        if time.monotonic() > deadline:
+            raise AlreadyActive(run_id)
+        time.sleep(0.02)
+
+
+def try_hold(path: Path) -> int | None:
+    """The descriptor of an exclusive lock, None when another has it. Closing it, or dying, frees the lock."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _take(locks: Path, count: int, of: int) -> Places | None:
+    places = Places([], [])
+    for number in range(of):
+        descriptor = try_hold(locks / f"accelerator-{number}")
+        if descriptor is not None:
+            places.numbers.append(number)
+            places.descriptors.append(descriptor)
+        if len(places.numbers) == count:
+            return places
+    places.release()
+    return None
+
+
+@contextmanager
+def _looking(locks: Path) -> Iterator[None]:
+    locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(locks / "line", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,176 @@
+"""A machine of one test: a home, a folder as the store with a dataset in it, and real supervisors as processes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from remote.contract import document, layout
+from remote.contract.dataset_manifest import DatasetManifest, Image, encode
+from remote.contract.layout import MachineHome, RunFolder
+from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef, new_run_id
+from remote.contract.run_status import ResultManifest, RunStatus
+
+ROOT = Path(__file__).resolve().parents[2]
+STANDIN = Path(__file__).with_name("standin_training.py")
+SUPERVISE = """
+import sys
+from pathlib import Path
+from remote.contract.layout import MachineHome
+from remote.job import supervise
+from remote.training_process import Limits
+lock = int(sys.argv[3]) if len(sys.argv) > 2 else None
+limits = Limits(hang_s={hang_s}, grace_s={grace_s}, publish_s={publish_s}, poll_s=0.02)
+command = [sys.executable, {standin!r}]
+sys.exit(supervise(Path(sys.argv[1]), MachineHome.of_this_user(), command=command, limits=limits, lock=lock))
+"""
+
+
+@dataclass
+class TestMachine:
+    __test__ = False
+    folder: Path
+    hang_s: float = 60
+    grace_s: float = 5
+    publish_s: float = 5
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.home = MachineHome(self.folder / "home" / ".tlvm")
+        self.store = self.folder / "store"
+        self.store.mkdir()
+        self.home.root.mkdir(parents=True)
+        self.pack = b"a pack of images" * 100
+        self.dataset = self._publish_dataset()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HOME": str(self.home.root.parent), "PYTHONPATH": str(ROOT)}
+
+    def spec(self, behaviour: str, *, scenario: str = "fixed-extractor", **changes: Any) -> RunSpec:
+        values: dict[str, Any] = {
+            "run_id": new_run_id(scenario, datetime.now(UTC)),
+            "scenario": scenario,
+            "dataset": self.dataset,
+            "model": "resnet18",
+            "weights": WeightsRef("none"),
+            "store": StoreRef(str(self.store)),
+            "bundle": "0" * 64,
+            "parameters": {"behaviour": behaviour},
+            "seed": 0,
+            "owner": "ana",
+            "project": "bees",
+            "machine": "tlvm-test",
+            "created": "2026-08-07T14:25:30+00:00",
+            "max_hours": 1.0,
+            "tlvm_version": "0",
+        }
+        return RunSpec(**(values | changes))
+
+    def write(self, spec: RunSpec) -> Path:
+        path = self.folder / f"{spec.run_id}.json"
+        document.write(path, spec)
+        return path
+
+    def supervisor(self) -> list[str]:
+        """A command that supervises with the stand-in as training, followed by the path of the spec."""
+        script = SUPERVISE.format(
+            hang_s=self.hang_s, grace_s=self.grace_s, publish_s=self.publish_s, standin=str(STANDIN)
+        )
+        return [sys.executable, "-c", script]
+
+    def begin(self, spec: RunSpec) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*self.supervisor(), str(self.write(spec))], env=self.environment, stdin=subprocess.DEVNULL
+        )
+        self.processes.append(process)
+        return process
+
+    def carry_out(self, spec: RunSpec) -> int:
+        return self.begin(spec).wait(60)
+
+    def remote(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "remote", *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=timeout_s)
+
+    def run_folder(self, spec: RunSpec) -> RunFolder:
+        return self.home.run(spec.run_id)
+
+    def status(self, spec: RunSpec) -> RunStatus:
+        return document.decode(RunStatus, self.run_folder(spec).status.read_bytes(), what="status")
+
+    def stored(self, spec: RunSpec, file: str) -> bytes:
+        return (self.store / layout.run_key(spec.run_id, file)).read_bytes()
+
+    def stored_status(self, spec: RunSpec) -> RunStatus:
+        return document.decode(RunStatus, self.stored(spec, "status.json"), what="status")
+
+    def manifest(self, spec: RunSpec) -> ResultManifest:
+        return document.decode(ResultManifest, self.stored(spec, "MANIFEST.json"), what="manifest")
+
+    def stored_stream(self, spec: RunSpec, stream: str) -> bytes:
+        folder = self.store / layout.run_key(spec.run_id, stream)
+        return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+
+    def log_says(self, spec: RunSpec, text: str) -> Callable[[], bool]:
+        log = self.run_folder(spec).log
+        return lambda: log.exists() and text in log.read_text()
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(20)
+
+    def _publish_dataset(self) -> DatasetRef:
+        digest = hashlib.sha256(self.pack).hexdigest()
+        image = Image(
+            "train/bees/1.jpg",
+            "train",
+            "bees",
+            "folder",
+            None,
+            10,
+            "1" * 64,
+            0,
+            8,
+            8,
+            1,
+            1,
+            0,
+            "RGB",
+            digest,
+            512,
+        )
+        data, version = encode(
+            DatasetManifest("bees", ["ants", "bees"], "folders", "horizontal", None, [image])
+        )
+        for key, content in (
+            (layout.pack_key(digest), self.pack),
+            (layout.manifest_key("bees", version), data),
+        ):
+            path = self.store / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return DatasetRef("bees", version)
+
+
+def eventually(happened: Callable[[], bool], *, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def events_of(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in io.BytesIO(data)]

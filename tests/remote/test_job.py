@@ -1,0 +1,229 @@
+"""One run on one machine: real supervisors, real subprocesses, a folder as the store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remote.contract import layout
+from remote.contract.run_spec import DatasetRef, WeightsRef
+from tests.remote.machine import TestMachine, eventually, events_of
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[TestMachine]:
+    machine = TestMachine(tmp_path)
+    yield machine
+    machine.end()
+
+
+def test_a_run_fetches_trains_and_publishes(machine: TestMachine) -> None:
+    spec = machine.spec("succeed")
+    assert machine.carry_out(spec) == 0
+    status = machine.status(spec)
+    assert (status.state, status.published, status.step, status.exit_code) == ("SUCCEEDED", True, 8, 0)
+    assert machine.stored_status(spec) == status
+    packs = list((machine.home.root / "packs").iterdir())
+    assert [path.read_bytes() for path in packs] == [machine.pack]
+    manifest = machine.manifest(spec)
+    assert manifest.state == "SUCCEEDED"
+    assert [file.path for file in manifest.files] == [
+        "events/0000000000000000",
+        "log/0000000000000000",
+        "metrics.json",
+        "model/model.json",
+        "model/model.safetensors",
+    ]
+    for file in manifest.files:
+        data = machine.stored(spec, file.path)
+        assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_the_events_tell_the_states_in_order_and_are_whole_in_the_store(machine: TestMachine) -> None:
+    spec = machine.spec("succeed")
+    machine.carry_out(spec)
+    data = machine.run_folder(spec).events.read_bytes()
+    assert machine.stored_stream(spec, "events") == data
+    states = [event["state"] for event in events_of(data) if event["type"] == "state"]
+    assert states == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
+    published = [event for event in events_of(data) if event["type"] == "published"]
+    assert [event["files"] for event in published] == [3]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message", "exit_code"),
+    [
+        ("unusable", "Only one class: bees", 3),
+        ("crash", "The training ended with exit code 1", 1),
+        ("killed", "killed (SIGKILL)", -9),
+        ("segfault", "crashed (SIGSEGV)", -11),
+        ("nothing", "without a result", 0),
+    ],
+)
+def test_a_training_that_fails_says_why(
+    machine: TestMachine, behaviour: str, message: str, exit_code: int
+) -> None:
+    spec = machine.spec(behaviour)
+    assert machine.carry_out(spec) == 9
+    status = machine.stored_status(spec)
+    assert status.state == "FAILED"
+    assert message in status.message
+    assert status.exit_code == exit_code
+    assert "training begins" in status.log_tail
+    assert status.published
+    assert machine.manifest(spec).state == "FAILED"
+    assert not [file for file in machine.manifest(spec).files if file.path.startswith("model")]
+
+
+def test_the_log_of_a_crash_ends_with_its_reason(machine: TestMachine) -> None:
+    spec = machine.spec("crash")
+    machine.carry_out(spec)
+    assert machine.status(spec).log_tail[-1] == "RuntimeError: out of luck"
+
+
+def test_a_training_that_hangs_is_stopped_and_says_where(machine: TestMachine) -> None:
+    machine.hang_s = 1
+    spec = machine.spec("hang")
+    assert machine.carry_out(spec) == 9
+    assert "no sign of life for 1 s" in machine.status(spec).message
+    assert any("standin_training.py" in text for text in machine.status(spec).log_tail)
+
+
+def test_max_hours_ends_a_run(machine: TestMachine) -> None:
+    spec = machine.spec("wait", max_hours=1.0 / 3600)
+    assert machine.carry_out(spec) == 9
+    assert machine.status(spec).message.startswith("Stopped after its max_hours of 0.000")
+    assert (machine.run_folder(spec).checkpoints / "mark").exists()
+
+
+def test_a_deaf_training_is_killed_after_the_grace(machine: TestMachine) -> None:
+    machine.grace_s = 0.2
+    spec = machine.spec("deaf", max_hours=0.5 / 3600)
+    assert machine.carry_out(spec) == 9
+    assert machine.status(spec).exit_code == -9
+
+
+def test_sigterm_becomes_a_checkpoint_and_the_run_goes_on_later(machine: TestMachine) -> None:
+    spec = machine.spec("wait")
+    supervisor = machine.begin(spec)
+    eventually(machine.log_says(spec, "waiting"))
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(20) == 12
+    assert machine.stored_status(spec).state == "INTERRUPTED"
+    assert (machine.run_folder(spec).checkpoints / "mark").exists()
+    assert not (machine.store / layout.run_key(spec.run_id, "MANIFEST.json")).exists()
+    again = machine.begin(spec)
+    eventually(lambda: machine.status(spec).attempt == 2 and machine.status(spec).state == "RUNNING")
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(20) == 12
+
+
+def test_a_training_whose_supervisor_is_killed_checkpoints_and_frees_the_run(machine: TestMachine) -> None:
+    spec = machine.spec("wait")
+    supervisor = machine.begin(spec)
+    eventually(machine.log_says(spec, "waiting"))
+    supervisor.kill()
+    supervisor.wait()
+    eventually((machine.run_folder(spec).checkpoints / "mark").exists)
+    assert machine.carry_out(machine.spec("succeed")) == 0
+
+
+def test_a_result_that_is_complete_is_published_without_training_again(machine: TestMachine) -> None:
+    spec = machine.spec("succeed")
+    machine.publish_s = 0.5
+    runs = machine.store / "runs"
+    runs.write_text("in the way: nothing can be written below")
+    assert machine.carry_out(spec) == 0
+    assert not machine.status(spec).published
+    assert "the store refused" in machine.status(spec).message
+    runs.unlink()
+    log = machine.run_folder(spec).log.read_bytes()
+    assert machine.carry_out(spec) == 0
+    assert machine.stored_status(spec).published
+    assert machine.run_folder(spec).log.read_bytes() == log
+
+
+def test_a_store_that_refuses_is_said_once_and_training_goes_on(machine: TestMachine) -> None:
+    machine.publish_s = 0.5
+    (machine.store / "runs").write_text("in the way")
+    spec = machine.spec("succeed")
+    machine.carry_out(spec)
+    warnings = [
+        event
+        for event in events_of(machine.run_folder(spec).events.read_bytes())
+        if event["type"] == "log" and event["level"] == "warning"
+    ]
+    assert len(warnings) == 1
+    assert "goes on" in warnings[0]["text"]
+
+
+def test_a_missing_dataset_version_fails_with_its_key(machine: TestMachine) -> None:
+    spec = machine.spec("succeed", dataset=DatasetRef("bees", "2" * 64))
+    assert machine.carry_out(spec) == 9
+    assert "can't be fetched" in machine.status(spec).message
+    assert "2" * 64 in machine.status(spec).message
+
+
+def test_a_damaged_pack_is_refused(machine: TestMachine) -> None:
+    pack = next((machine.store / "packs").iterdir())
+    pack.write_bytes(b"something else")
+    spec = machine.spec("succeed")
+    assert machine.carry_out(spec) == 9
+    assert "it was damaged" in machine.status(spec).message
+    assert not list((machine.home.root / "packs").iterdir())
+
+
+def test_weights_are_fetched_and_verified(machine: TestMachine) -> None:
+    data = b"weights"
+    digest = hashlib.sha256(data).hexdigest()
+    (machine.store / "weights").mkdir()
+    (machine.store / "weights" / "resnet18.pth").write_bytes(data)
+    good = machine.spec("succeed", weights=WeightsRef("a file", digest, "weights/resnet18.pth"))
+    assert machine.carry_out(good) == 0
+    assert machine.home.weights(digest).read_bytes() == data
+    bad = machine.spec("succeed", weights=WeightsRef("a file", "3" * 64, "weights/resnet18.pth"))
+    assert machine.carry_out(bad) == 9
+
+
+def test_more_accelerators_than_there_are_fail(machine: TestMachine) -> None:
+    spec = machine.spec("succeed", accelerators=16)
+    assert machine.carry_out(spec) == 9
+    assert "asks for 16 accelerators" in machine.status(spec).message
+
+
+def test_a_long_log_travels_in_segments(machine: TestMachine) -> None:
+    spec = machine.spec("noisy")
+    assert machine.carry_out(spec) == 0
+    log = machine.run_folder(spec).log.read_bytes()
+    assert len(log) > 3 * layout.SEGMENT_BYTES
+    assert machine.stored_stream(spec, "log") == log
+    segments = [file for file in machine.manifest(spec).files if file.path.startswith("log/")]
+    assert max(file.size for file in segments) == layout.SEGMENT_BYTES
+    assert [int(file.path[4:]) for file in segments] == [
+        number * layout.SEGMENT_BYTES for number in range(len(segments))
+    ]
+
+
+def test_no_process_and_no_lock_is_left(machine: TestMachine) -> None:
+    spec = machine.spec("killed")
+    machine.carry_out(spec)
+    marker = str(machine.home.root)
+    mine = [
+        pid
+        for pid in os.listdir("/proc" if Path("/proc/self").exists() else str(machine.folder))
+        if pid.isdigit() and marker in _environment(pid)
+    ]
+    assert not mine
+    assert machine.carry_out(machine.spec("succeed")) == 0
+
+
+def _environment(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
