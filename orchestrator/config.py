@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import getpass
+import hashlib
 import os
 import re
 import tomllib
@@ -43,7 +44,11 @@ class StoreSettings(_Section):
 
 
 class MachineSettings(_Section):
-    name: str | None = Field(default=None, description="default: tlvm-<owner>-<project folder>")
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="default: tlvm-<owner>-<project folder>",
+    )
     accelerator: str = Field(default="none", description='"none", or a kind of GPU: "nvidia"')
     accelerator_count: int = Field(default=0, ge=0, le=16)
     disk_gb: int = Field(default=0, ge=0, le=65536, description="0: what the provider gives")
@@ -87,7 +92,7 @@ class Settings(_Section):
 
     @property
     def owner_label(self) -> str:
-        return _label(self.owner or getpass.getuser())
+        return _label(self.owner or _login())
 
     @property
     def machine_name(self) -> str:
@@ -137,13 +142,13 @@ def load(
     values = _read(file) if file else {}
     sources = {".".join(path): str(file) for path in _paths(values)}
     for path, variable in variables().items():
-        if variable in environ:
+        if environ.get(variable):  # an empty one is what CI calls not set
             _put(values, path, environ[variable])
             sources[path] = f"environment variable {variable}"
     for path, value in flags.items():
         if value is not None:
             _put(values, path, value)
-            sources[path] = f"--{path.replace('.', '-')}"
+            sources[path] = f"--{_flag(path)}"
     try:
         return Settings(
             **values, file=file, folder=file.parent if file else folder, data_dir=data_dir(environ)
@@ -219,13 +224,44 @@ def _explain(error: ValidationError, sources: Mapping[str, str], file: str) -> C
     if path == "provider":
         wrong = str(problem["input"])
         return ConfigError(f"{source}: unknown provider {wrong!r}", next=nearest(wrong, list(PROVIDERS)))
+    if problem["type"] in ("model_type", "dict_type"):
+        return ConfigError(
+            f"{source}: {path} is a section, not a value",
+            detail=f"Found {path} = {str(problem['input'])[:80]!r}.",
+            next=f"Write [{path}] on a line of its own, and its keys below.",
+        )
     return ConfigError(
-        f"{source}: {path} = {problem['input']!r} is not valid",
-        detail=problem["msg"],
+        f"{source}: {path} = {str(problem['input'])[:80]!r} is not valid",
+        detail=_wanted(problem["type"], problem["msg"]),
         next=f"Change it there; `tlvm init` writes a commented {FILE}.",
     )
 
 
+def _wanted(kind: str, message: str) -> str:
+    """What a value should be; pydantic's own words where they are for people."""
+    if kind == "string_pattern_mismatch":
+        return "It takes a-z, 0-9 and '-', begins with a letter, and has at most 63 characters."
+    return message.replace("Input should", "It should")
+
+
+def _flag(path: str) -> str:
+    """The option of a setting: that of machine.name is --machine, that of machine.disk_gb --disk-gb."""
+    section, _, key = path.rpartition(".")
+    return (section if key == "name" else key).replace("_", "-")
+
+
+def _login() -> str:
+    """The name of this user; a container may run under a number that has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user-{os.getuid()}"
+
+
 def _label(text: str) -> str:
-    """As a cloud label and a part of a name: lower-case letters, digits and "-"."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:30].strip("-") or "project"
+    """As a cloud label and a part of a name: lower-case letters, digits and "-".
+
+    Names of which nothing is left, in other scripts, keep apart by a short hash.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:30].strip("-")
+    return plain or "x" + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]

@@ -3,6 +3,7 @@
     .tlvm/                          mode 0700, ignored by git through a file of its own
         machines/<provider>/<name>.json
         runs/<run id>.json
+        datasets/<hash>.json        which version of a dataset a folder last saw
         keys/<provider>/<name>      the private key for one machine; it never leaves this computer
 
 A missing record is no evidence of anything: the provider and the store are asked. Each record is a file of its own,
@@ -12,6 +13,7 @@ replaced whole, so two terminals never mix theirs.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -43,12 +45,28 @@ class RunRecord:
     schema: int = 1
 
 
+@dataclass(frozen=True)
+class SeenRecord:
+    """The version of a dataset that a folder last agreed with: what later differs was changed by somebody."""
+
+    folder: str  # absolute path
+    store: str
+    dataset: str
+    version: str
+    schema: int = 1
+
+
 class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def machine(self, provider: str, name: str) -> MachineRecord | None:
         return self._read(MachineRecord, self._machine_file(provider, name))
+
+    def machines(self) -> list[MachineRecord]:
+        """Every machine that this computer asked for, or has met, on any provider."""
+        files = sorted(self._folder("machines").glob("*/*.json"))
+        return [record for file in files if (record := self._read(MachineRecord, file))]
 
     def save_machine(self, record: MachineRecord) -> None:
         self._write(self._machine_file(record.provider, record.name), record)
@@ -80,6 +98,18 @@ class Records:
         """Remember where a verified result lies."""
         if record := self.run(run_id):
             self.save_run(dataclasses.replace(record, pulled_to=str(folder)))
+
+    def seen(self, folder: Path, store: str, dataset: str) -> str | None:
+        """The version of a dataset in a store that a folder last saw."""
+        record = self._read(SeenRecord, self._seen_file(folder, store, dataset))
+        return record.version if record else None
+
+    def save_seen(self, folder: Path, store: str, dataset: str, version: str) -> None:
+        self._write(self._seen_file(folder, store, dataset), SeenRecord(str(folder), store, dataset, version))
+
+    def _seen_file(self, folder: Path, store: str, dataset: str) -> Path:
+        what = "\0".join((str(folder), store, dataset)).encode("utf-8", "surrogateescape")
+        return self._folder("datasets") / f"{hashlib.sha256(what).hexdigest()}.json"
 
     def _machine_file(self, provider: str, name: str) -> Path:
         return self._folder("machines", provider) / f"{name}.json"

@@ -62,7 +62,7 @@ def commands() -> list[str]:
         [
             sys.executable,
             "-c",
-            "import typer.main; from orchestrator.cli import app; print(*typer.main.get_command(app).commands)",
+            "from orchestrator.cli.app import COMMANDS; print(*(command.name for command in COMMANDS))",
         ],
         check=True,
         stdout=subprocess.PIPE,

@@ -1,0 +1,5 @@
+"""`python -m orchestrator` is `tlvm`."""
+
+from orchestrator.cli import main
+
+main()

@@ -1,0 +1,134 @@
+"""The application: its commands in the order of the work, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from orchestrator import __version__
+from orchestrator.cli import datasets, machines, runs, setup
+from orchestrator.errors import TlvmError
+
+PROGRAM = "tlvm"
+BUG = 1
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # as of a program that SIGPIPE ended
+COMMANDS = (
+    setup.init,
+    machines.up,
+    machines.status,
+    datasets.upload,
+    datasets.datasets,
+    runs.run,
+    runs.runs,
+    runs.logs,
+    runs.pull,
+    runs.predict,
+    machines.ssh,
+    machines.down,
+    setup.doctor,
+    setup.demo,
+)
+
+_REPORT = "This is a bug of tlvm. Please report it with the lines above: https://github.com/tlvm/tlvm/issues"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    sys.exit(_exit_code(list(sys.argv[1:] if argv is None else argv)))
+
+
+def application() -> typer.Typer:
+    """Every command, with plain help: rich would cost more than all the rest of `tlvm --help`."""
+    app = typer.Typer(
+        name=PROGRAM,
+        help="From a folder of labelled images to a trained, measured, explained classifier.",
+        epilog="\b\nThe way:  tlvm up  →  tlvm upload DIR  →  tlvm run fixed-extractor  →  tlvm down\n"
+        "or at once, on this computer:  tlvm run fixed-extractor --data DIR",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+    )
+    app.callback()(_root)
+    for command in COMMANDS:
+        app.command(command.name, epilog=command.epilog)(command.call)
+    return app
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """From a folder of labelled images to a trained, measured, explained classifier."""
+    if version:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+def _exit_code(argv: list[str]) -> int:
+    try:
+        application()(args=argv, prog_name=PROGRAM)
+    except SystemExit as exit:
+        return _after_typer(exit, argv)
+    except TlvmError as error:
+        return _failed(error, argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _quiet_pipe()
+    except Exception:  # noqa: BLE001  # the last place that can say where to report it
+        traceback.print_exc()
+        print(f"\n{_REPORT}", file=sys.stderr)
+        _error_document(argv, "Bug", "An unexpected error", traceback.format_exc(limit=-1), _REPORT, BUG)
+        return BUG
+    return 0
+
+
+def _after_typer(exit: SystemExit, argv: list[str]) -> int:
+    code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else BUG
+    if code == USAGE:
+        _error_document(
+            argv, "UsageError", "The command line can't be used", "", "See stderr, or --help", code
+        )
+    return code
+
+
+def _failed(error: TlvmError, argv: list[str]) -> int:
+    from orchestrator.render import problem
+
+    problem.show(error, sys.stderr)
+    _error_document(argv, type(error).__name__, error.what, error.detail, error.next, error.exit_code)
+    return error.exit_code
+
+
+def _error_document(argv: list[str], kind: str, what: str, detail: str, next: str, code: int) -> None:
+    """With --json, the error as the object on stdout."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    if "--json" not in words:
+        return
+    import json
+
+    command = _command(words)
+    error = {"class": kind, "exit_code": code, "what": what, "detail": detail, "next": next}
+    print(json.dumps({"schema": 1, "command": command, "error": error}, indent=1), flush=True)
+
+
+def _command(words: list[str]) -> str:
+    """The name of the command: the first word that is no option; those of the program itself take no value."""
+    return next((word for word in words if not word.startswith("-")), "")
+
+
+def _quiet_pipe() -> int:
+    """Whoever read our output has gone: nothing more can be said, and Python's own complaint at exit is noise."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(devnull, stream.fileno())
+    return BROKEN_PIPE

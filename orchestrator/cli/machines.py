@@ -1,0 +1,117 @@
+"""up, status, ssh, down: the life of a machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import Common, command
+from orchestrator.errors import (
+    AuthError,
+    CapacityError,
+    CloudError,
+    ConflictError,
+    ConnectionLost,
+    NotFoundError,
+    PartialError,
+    QuotaError,
+)
+
+
+@command(AuthError, CapacityError, QuotaError, CloudError, ConnectionLost, ConflictError)
+def up(
+    common: Common,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", metavar="H", help="The machine ends by itself after this.")
+    ] = None,
+    idle_minutes: Annotated[
+        float | None, typer.Option("--idle-minutes", metavar="M", help="Idle for so long, it ends; 0: never.")
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option("--accelerator", metavar="KIND", help="none, or nvidia.")
+    ] = None,
+    accelerator_count: Annotated[
+        int | None, typer.Option("--accelerator-count", metavar="N", help="How many of them.")
+    ] = None,
+    cpus: Annotated[float | None, typer.Option("--cpus", metavar="N", help="0: all of them.")] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", metavar="GB", help="0: all of it.")
+    ] = None,
+    disk_gb: Annotated[int | None, typer.Option("--disk-gb", metavar="GB", help="0: what there is.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be asked for; create nothing.")
+    ] = False,
+) -> None:
+    """Bring up a machine, or adopt the one that is there.
+
+    Returns when it is ready. Other settings than those it has are a conflict, never a silent change.
+    """
+    from orchestrator.render import machines
+    from orchestrator.workflows.up import up
+
+    workspace = common.workspace(
+        machine__max_hours=max_hours,
+        machine__idle_minutes=idle_minutes,
+        machine__accelerator=accelerator,
+        machine__accelerator_count=accelerator_count,
+        machine__cpus=cpus,
+        machine__memory_gb=memory_gb,
+        machine__disk_gb=disk_gb,
+    )
+    common.show("up", up(workspace, dry_run=dry_run), machines.ready)
+
+
+@command(AuthError, CloudError)
+def status(common: Common) -> None:
+    """Machines, their end, and what runs on them."""
+    from orchestrator.render import machines
+    from orchestrator.workflows.status import status
+
+    common.show("status", status(common.workspace()), machines.overview)
+
+
+@command(NotFoundError, AuthError, CloudError, ConnectionLost, ConflictError)
+def ssh(
+    common: Common,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- CMD...]", help="A command for the machine; without, a shell."),
+    ] = None,
+    forwards: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-L", metavar="LOCAL:HOST:PORT", help="That port of the machine's side, here. Repeatable."
+        ),
+    ] = None,
+) -> None:
+    """A shell on the machine, or one command there.
+
+    Exits with the command's own exit code. With -L alone, the ports stay open until Ctrl-C.
+    """
+    from orchestrator.render import machines
+    from orchestrator.workflows.ssh import ssh
+
+    result = ssh(common.workspace(), words or [], forwards=forwards or [], capture=common.json)
+    common.show("ssh", result, machines.left)
+    raise typer.Exit(result.exit_code)
+
+
+@command(PartialError, AuthError, CloudError, ConflictError)
+def down(
+    common: Common,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also with runs that are active, or results that are not in the store."),
+    ] = False,
+) -> None:
+    """Delete the machine, once its results are safe.
+
+    Every result is proven to be in the store, the machine is deleted, and that is confirmed. Twice is success.
+    """
+    from orchestrator.render import machines
+    from orchestrator.workflows.down import down
+
+    result = down(common.workspace(), force=force, confirm=common.confirm)
+    common.show("down", result, machines.gone)
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,158 @@
+"""What every command has: the same options with the same meaning, and help that ends with its exit codes.
+
+    @command(NotFoundError, CloudError)
+    def status(common: Common) -> None: ...
+
+gives a `Command` whose function typer sees with the options of `Common` after its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator import errors
+from orchestrator.cli import complete
+from orchestrator.errors import ConfigError, TlvmError
+
+if TYPE_CHECKING:
+    from orchestrator.config import Settings
+    from orchestrator.render.console import Screen
+    from orchestrator.workflows.workspace import Workspace
+
+MaxHours = Annotated[
+    float | None, typer.Option("--max-hours", metavar="H", help="The machine ends by itself after this.")
+]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that mean the same on every command."""
+
+    machine: Annotated[
+        str | None,
+        typer.Option("--machine", metavar="NAME", help="Which machine.", autocompletion=complete.machines),
+    ] = None
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="NAME", help="Which dataset.", autocompletion=complete.datasets),
+    ] = None
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            "--provider",
+            metavar="NAME",
+            help="local (this computer) or docker.",
+            autocompletion=complete.providers,
+        ),
+    ] = None
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to every question.")] = False
+    json: Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log every request on stderr, secrets removed.")
+    ] = False
+
+    @functools.cached_property
+    def screen(self) -> Screen:
+        from orchestrator.render.console import Screen
+
+        return Screen.of_process(json=self.json)
+
+    def settings(self, **flags: Any) -> Settings:
+        """From flags, environment and `tlvm.toml`; `machine__disk_gb=9` is the flag of `machine.disk_gb`."""
+        from orchestrator.config import load
+
+        common = {
+            "provider": self.provider,
+            "machine.name": self.machine,
+            "dataset.name": self.dataset,
+        }
+        return load(common | {name.replace("__", "."): value for name, value in flags.items()})
+
+    def workspace(self, **flags: Any) -> Workspace:
+        """What every workflow works with, its progress going to stderr."""
+        from orchestrator.workflows.workspace import Workspace
+
+        return Workspace(self.settings(**flags), self.screen.progress)
+
+    def confirm(self, question: str) -> bool:
+        """Ask once on a terminal; elsewhere, with --yes and with --json the answer is yes."""
+        if self.yes or self.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return True
+        return typer.confirm(question, err=True)
+
+    def show(self, command: str, result: object, draw: Callable[[Screen, Any], None]) -> None:
+        """The result on stdout: as JSON, or drawn for people."""
+        if self.json:
+            self.screen.document(command, result)
+        else:
+            draw(self.screen, result)
+
+
+@dataclass(frozen=True)
+class Command:
+    name: str
+    call: Callable[..., None]
+    epilog: str
+
+
+def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Command]:
+    """A command of the name of the function, with the options of `Common` after its own."""
+
+    def decorate(function: Callable[..., None]) -> Command:
+        shared = inspect.signature(Common, eval_str=True).parameters
+        own = inspect.signature(function, eval_str=True).parameters
+
+        @functools.wraps(function)
+        def call(**values: Any) -> None:
+            common = Common(**{name: values.pop(name) for name in shared})
+            if common.verbose:
+                from orchestrator.cli.logs import log_requests
+
+                log_requests()
+            function(common, **values)
+
+        parameters = [own[name] for name in own if name != "common"] + list(shared.values())
+        call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        )
+        call.__annotations__ = {}
+        return Command(function.__name__, call, exit_codes(may_raise))
+
+    return decorate
+
+
+def exit_codes(may_raise: tuple[type[TlvmError], ...]) -> str:
+    """The last paragraph of a command's help."""
+    meanings = {0: "done", 1: "a bug of tlvm: please report it"}
+    described = descriptions()
+    for kind in (ConfigError, *may_raise):
+        text = described.get(kind.__name__, kind.__name__)
+        known = meanings.get(kind.exit_code)
+        meanings[kind.exit_code] = f"{known}; {text}" if known and known != text else text
+    meanings[130] = "interrupted; a run that was started goes on"
+    lines = [f"  {code:>3}  {text}" for code, text in sorted(meanings.items())]
+    return "\n".join(["\b", "Exit codes:", *lines])
+
+
+def descriptions() -> dict[str, str]:
+    """What each error is for: {"ConfigError": "unknown key ..."}; read from the tree in the errors' docstring."""
+    return dict(re.findall(r"^\W*(\w+) +\d+ +(.+)$", errors.__doc__ or "", flags=re.MULTILINE))
+
+
+def overrides(values: list[str]) -> dict[str, str]:
+    """`--set key=value` as a dictionary."""
+    pairs = {}
+    for value in values:
+        key, found, text = value.partition("=")
+        if not found or not key:
+            raise ConfigError(f"--set {value!r} is not KEY=VALUE", next="For example: --set folds=5")
+        pairs[key.strip()] = text.strip()
+    return pairs

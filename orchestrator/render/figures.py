@@ -1,0 +1,72 @@
+"""The figures of a run as a table that a person understands: what was measured, on what, how sure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.render.text import columns, count, duration
+from remote.contract.metrics import Evaluation, Metrics
+
+CLASSES_MAX = 20
+CONFUSED_MAX = 3
+
+
+def lines(metrics: Metrics) -> Iterator[str]:
+    """Accuracy with n and interval, guessing, calibration; each class; what is most confused; the proof of frozen."""
+    result = metrics.result
+    low, high = result.accuracy_interval
+    yield (
+        f"accuracy {result.accuracy:.3f} ({result.correct:,} of {result.n:,}; 95 %: {low:.3f} – {high:.3f})"
+        f"    guessing {result.guessing:.3f}"
+        f"    calibration error {result.calibration_error_uncalibrated:.3f} → {result.calibration_error:.3f}"
+    )
+    yield f"measured on {result.split}: {count(result.n, 'image')} that chose {result.chose}"
+    yield from columns(_classes(result), indent="  ")
+    if len(result.classes) > CLASSES_MAX:
+        yield f"  ... and {len(result.classes) - CLASSES_MAX} more classes in metrics.json"
+    if confused := _confused(result, metrics.classes):
+        yield "most confused: " + "; ".join(confused)
+    if metrics.excluded:
+        yield f"{count(metrics.excluded, 'train image')} left out: val or test has the same"
+    frozen = metrics.frozen
+    total = metrics.trained_parameters + frozen.parameters
+    share = 100 * metrics.trained_parameters / total if total else 0
+    trained = f"trained {metrics.trained_parameters:,} of {total:,} parameters ({share:.2g} %)"
+    proof = (
+        f"; frozen part: {frozen.equal} of {frozen.tensors} tensors equal to the bit"
+        if frozen.tensors
+        else ""
+    )
+    yield trained + proof
+    yield f"on {metrics.device}, {duration(sum(metrics.seconds.values()))}, {metrics.images_per_s:,.0f} images a second"
+
+
+def _classes(result: Evaluation) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("class", "right", "recall", "95 %", "precision")]
+    for one in sorted(result.classes, key=lambda one: one.recall if one.recall is not None else 2)[
+        :CLASSES_MAX
+    ]:
+        interval = (
+            f"{one.recall_interval[0]:.2f} – {one.recall_interval[1]:.2f}" if one.recall_interval else "–"
+        )
+        rows.append((one.name, f"{one.correct}/{one.n}", _share(one.recall), interval, _share(one.precision)))
+    return rows
+
+
+def _confused(result: Evaluation, classes: list[str]) -> list[str]:
+    """ "maple taken for oak, 4 of 60": the largest cells beside the diagonal."""
+    cells = [
+        (number, is_, said)
+        for is_, row in enumerate(result.confusion)
+        for said, number in enumerate(row)
+        if is_ != said and number
+    ]
+    cells.sort(key=lambda cell: -cell[0])
+    return [
+        f"{classes[is_]} taken for {classes[said]}, {number} of {sum(result.confusion[is_])}"
+        for number, is_, said in cells[:CONFUSED_MAX]
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

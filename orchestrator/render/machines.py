@@ -1,0 +1,131 @@
+"""Machines, as tables and sentences: up, status, ssh, down."""
+
+from __future__ import annotations
+
+from orchestrator.render.console import Screen
+from orchestrator.render.progress import labelled
+from orchestrator.render.text import clock, columns, count, duration, moment, price
+from orchestrator.workflows.down import DownResult
+from orchestrator.workflows.ssh import SshResult
+from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
+from orchestrator.workflows.up import UpResult
+
+_RUN_STYLES = {"FAILED": "red", "LOST": "red", "SUCCEEDED": "green", "RUNNING": "cyan"}
+
+
+def ready(screen: Screen, result: UpResult) -> None:
+    """What `up` made, or would make."""
+    spec = result.spec
+    if result.machine is None:
+        places = "; then ".join(f"{offer.place} ({price(offer.price_per_hour)})" for offer in result.offers)
+        screen.line(labelled("would ask", places))
+        screen.line(labelled("machine", f"{spec.name}, store {spec.store.url}"))
+        most = max((offer.price_per_hour for offer in result.offers), default=0) * spec.max_hours
+        screen.line(
+            labelled("ends", f"{duration(spec.max_hours * 3600)} after its start; at most {price(most)}")
+        )
+        screen.next("the same without --dry-run; nothing has been created")
+        return
+    machine = result.machine
+    how = f"ready after {duration(result.seconds)}" if result.made else "was there and is ready"
+    left = (machine.ends - machine.created).total_seconds() if result.made else None
+    screen.line(
+        labelled(
+            "ready",
+            f"{machine.name} on {machine.place} {how} · {price(machine.price_per_hour)}"
+            + (" an hour" if machine.price_per_hour else "")
+            + f" · ends at {clock(machine.ends)}"
+            + (f", in {duration(left)}" if left is not None else ""),
+        ),
+        style="green",
+    )
+    screen.next("tlvm upload DIR, then tlvm run fixed-extractor     to end it: tlvm down")
+
+
+def overview(screen: Screen, result: StatusResult) -> None:
+    """Machines with their runs below them, then what has no machine."""
+    for problem in result.problems:
+        screen.progress.warn(problem)
+    for machine in result.machines:
+        _machine(screen, result, machine)
+    if not result.machines:
+        screen.line(f"No machine on the provider {result.provider}; nothing runs.")
+    if result.other_runs:
+        screen.line("runs without a machine", style="bold")
+        _runs(screen, result.other_runs)
+    if result.elsewhere:
+        screen.line(labelled("others", f"{', '.join(result.elsewhere)} (tlvm status --provider NAME)"))
+    screen.line(labelled("store", result.store))
+    mine = [machine for machine in result.machines if machine.mine]
+    busy = [run for machine in mine for run in machine.runs if run.state in ("QUEUED", "STARTING", "RUNNING")]
+    if busy:
+        screen.next(f"tlvm logs -f {busy[0].run_id}")
+    elif mine:
+        screen.next("tlvm run SCENARIO     to end the machine: tlvm down")
+    else:
+        screen.next("tlvm up")
+
+
+def left(screen: Screen, result: SshResult) -> None:
+    """The shell or the command has said everything itself."""
+
+
+def gone(screen: Screen, result: DownResult) -> None:
+    if not result.was_there:
+        screen.line(f"There is no machine {result.machine}: nothing to delete.")
+        screen.next("tlvm up makes one")
+        return
+    if not result.deleted:
+        screen.line(f"Nothing was deleted: {result.machine} is still there.")
+        screen.next("tlvm down")
+        return
+    screen.line(
+        labelled(
+            "results", f"{count(len(result.runs), 'run')} of this machine verified in the store, file by file"
+        )
+    )
+    for run_id, why in result.abandoned.items():
+        screen.line(labelled("lost", f"{run_id}: {why} (--force)"), style="red")
+    for run_id, why in result.not_pulled.items():
+        screen.line(labelled("not here", f"{run_id}: {why}"), style="yellow")
+    screen.line(
+        labelled("delete", f"{result.machine} is gone, confirmed twice, after {duration(result.seconds)}"),
+        style="green",
+    )
+    screen.line(labelled("cost", f"{price(result.cost)} for {duration(result.hours * 3600)} (estimate)"))
+    if result.not_pulled:
+        screen.next("; ".join(f"tlvm pull {run_id}" for run_id in result.not_pulled))
+    else:
+        screen.next("tlvm runs shows the results; tlvm up makes a machine again")
+
+
+def _machine(screen: Screen, result: StatusResult, machine: MachineLine) -> None:
+    age = duration((result.now - machine.created).total_seconds())
+    left = (machine.ends - result.now).total_seconds()
+    gpu = f", {machine.accelerator_count} × {machine.accelerator}" if machine.accelerator_count else ""
+    whose = "" if machine.mine else f"     of {machine.owner}, not touched by your commands"
+    ends = f"ends {clock(machine.ends, result.now)}, in {duration(left)}" if left > 0 else "past its end"
+    screen.line(
+        f"{machine.name}  {machine.place}{gpu}, {machine.state.value} for {age}, {price(machine.cost)} so far"
+        f"     {ends}{whose}",
+        style="bold" if machine.mine else "dim",
+    )
+    _runs(screen, machine.runs)
+
+
+def _runs(screen: Screen, runs: list[RunLine]) -> None:
+    rows = []
+    for run in runs:
+        updated = moment(run.updated)
+        rows.append(
+            (
+                run.state.lower(),
+                run.run_id,
+                f"{run.model} on {run.dataset}",
+                run.message or (f"step {run.step} of 8" if run.step else ""),
+                "result in the store" if run.published else "",
+                clock(updated) if updated else "",
+            )
+        )
+    for line, run in zip(columns(rows, indent="  "), runs, strict=True):
+        screen.line(line, style=_RUN_STYLES.get(run.state, ""))

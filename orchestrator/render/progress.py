@@ -1,0 +1,163 @@
+"""Progress on stderr: bars where somebody looks at a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from orchestrator.progress import Bar
+from orchestrator.render.text import clean, duration, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+_LABEL_WIDTH = 8
+_PLAIN_EVERY_S = 10.0
+
+
+def labelled(label: str, text: str) -> str:
+    return f"{label:<{_LABEL_WIDTH}}{text}" if len(label) < _LABEL_WIDTH else f"{label} {text}"
+
+
+def amount(number: float, unit: str) -> str:
+    return size(number) if unit == "bytes" else f"{number:,.0f}"
+
+
+class Plain:
+    """Whole lines, no colours: a bar says where it is at most every ten seconds, and how long it took."""
+
+    def __init__(self, stream: IO[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def say(self, label: str, text: str) -> None:
+        self.line(labelled(clean(label), clean(text)))
+
+    def warn(self, text: str) -> None:
+        self.line(labelled("warn", clean(text)))
+
+    def line(self, text: str, *, style: str = "") -> None:
+        """`style` is for terminals."""
+        with self._lock:
+            self._stream.write(clean(text).rstrip() + "\n")
+            self._stream.flush()
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+        bar = _PlainBar(self, clean(label), total, unit, self._clock)
+        yield bar
+        bar.finish()
+
+
+class _PlainBar:
+    def __init__(self, out: Plain, label: str, total: int, unit: str, clock: Callable[[], float]) -> None:
+        self._out, self._label, self._total, self._unit, self._clock = out, label, total, unit, clock
+        self._done = 0
+        self._lock = threading.Lock()
+        self._began = self._said = clock()
+
+    def advance(self, amount: int = 1) -> None:
+        with self._lock:
+            self._done += amount
+            now = self._clock()
+            if now - self._said < _PLAIN_EVERY_S:
+                return
+            self._said = now
+        self._out.say(self._label, self._text())
+
+    def finish(self) -> None:
+        self._out.say(self._label, f"{self._text()} in {duration(self._clock() - self._began)}")
+
+    def _text(self) -> str:
+        of = f" of {amount(self._total, self._unit)}" if self._total and self._done != self._total else ""
+        unit = "" if self._unit == "bytes" else f" {self._unit}"
+        return f"{amount(self._done, self._unit)}{of}{unit}"
+
+
+class Terminal:
+    """Colours, and one live bar below the lines; a finished bar becomes a line."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._live: RichProgress | None = None
+        self._bars = 0
+
+    def say(self, label: str, text: str) -> None:
+        from rich.text import Text
+
+        line = labelled(clean(label), clean(text))
+        shown = Text(line)
+        shown.stylize("bold cyan", 0, len(clean(label)))
+        self._console.print(shown, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.line(labelled("warn", clean(text)), style="yellow")
+
+    def line(self, text: str, *, style: str = "") -> None:
+        from rich.text import Text
+
+        self._console.print(Text(clean(text).rstrip(), style=style), soft_wrap=True)
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+        live = self._begin()
+        task = live.add_task(clean(label), total=total or None, done="", unit=unit)
+        bar = _TerminalBar(live, task, total, unit)
+        began = self._clock()
+        try:
+            yield bar
+        finally:
+            self._end(live, task)
+        self.say(label, f"{bar.text()} in {duration(self._clock() - began)}")
+
+    def _begin(self) -> RichProgress:
+        """One live display for however many bars run at once: rich allows no second."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        with self._lock:
+            if self._live is None:
+                self._live = Progress(
+                    TextColumn("{task.description:<7}", markup=False),
+                    BarColumn(bar_width=30),
+                    TextColumn("{task.fields[done]}", markup=False),
+                    TimeRemainingColumn(compact=True),
+                    console=self._console,
+                    transient=True,
+                )
+                self._live.start()
+            self._bars += 1
+            return self._live
+
+    def _end(self, live: RichProgress, task: TaskID) -> None:
+        with self._lock:
+            live.remove_task(task)
+            self._bars -= 1
+            if self._bars == 0:
+                live.stop()
+                self._live = None
+
+
+class _TerminalBar:
+    def __init__(self, live: RichProgress, task: TaskID, total: int, unit: str) -> None:
+        self._live, self._task, self._total, self._unit = live, task, total, unit
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int = 1) -> None:
+        with self._lock:
+            self._done += amount
+            text = self.text()
+        self._live.update(self._task, advance=amount, done=text)
+
+    def text(self) -> str:
+        of = f" of {amount(self._total, self._unit)}" if self._total and self._done != self._total else ""
+        unit = "" if self._unit == "bytes" else f" {self._unit}"
+        return f"{amount(self._done, self._unit)}{of}{unit}"

@@ -1,0 +1,42 @@
+"""init and doctor."""
+
+from __future__ import annotations
+
+from orchestrator.render.console import Screen
+from orchestrator.render.text import columns, count, duration
+from orchestrator.workflows.doctor import DoctorResult
+from orchestrator.workflows.init import InitResult
+
+_STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
+
+
+def written(screen: Screen, result: InitResult) -> None:
+    verb = "Replaced" if result.replaced else "Wrote"
+    screen.line(
+        f"{verb} {result.file} ({count(result.comments, 'commented line')}), provider {result.provider}"
+    )
+    screen.next("tlvm doctor")
+
+
+def examined(screen: Screen, result: DoctorResult) -> None:
+    """A line for each finding; the ones that need something say what."""
+    rows = [
+        (
+            finding.level.upper() if finding.level == "fail" else finding.level,
+            finding.name,
+            f"{finding.text} → {finding.next}" if finding.next else finding.text,
+        )
+        for finding in result.findings
+    ]
+    for line, finding in zip(columns(rows), result.findings, strict=True):
+        screen.line(line, style=_STYLES[finding.level])
+    exits = f" (exit {result.exit_code})" if result.exit_code else ""
+    screen.line(
+        f"{count(result.failures, 'failure')}, {count(result.warnings, 'warning')}, "
+        f"{duration(result.seconds)}{exits}"
+    )
+    screen.next(
+        "what the arrows say, then tlvm doctor again"
+        if result.failures
+        else "tlvm demo, or tlvm run fixed-extractor --data DIR"
+    )

@@ -1,0 +1,104 @@
+"""Text that somebody else wrote, made safe for a terminal; sizes, times and tables as people write them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, screen
+    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\Z)"  # OSC, DCS, SOS, PM, APC: titles, clipboards, links
+    r"|\x1b[ -/]*[0-~]"
+    r"|\x9b[0-?]*[ -/]*[@-~]"
+    r"|[\x90\x98\x9d-\x9f].*?(?:\x9c|\x07|\Z)",
+    re.DOTALL,
+)
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, direction overrides, halves of characters
+LENGTH_MAX = 4000
+
+
+def clean(text: object) -> str:
+    """One line without escape sequences, control characters and marks that reorder a line, of bounded length."""
+    plain = _ESCAPES.sub("", str(text)[: LENGTH_MAX + 1])
+    shown = "".join(
+        " " if character in "\t\n\r\v\f" else character
+        for character in plain
+        if character in "\t\n\r\v\f" or unicodedata.category(character) not in _HIDDEN
+    )
+    return shown if len(shown) <= LENGTH_MAX else shown[:LENGTH_MAX] + "…"
+
+
+def clean_lines(text: object) -> str:
+    """Several lines, each one `clean`."""
+    return "\n".join(clean(line) for line in str(text).splitlines())
+
+
+def columns(rows: Iterable[Sequence[object]], *, indent: str = "", gap: str = "  ") -> list[str]:
+    """Rows as lines with their cells below each other; wide characters count as two."""
+    from rich.cells import cell_len
+
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [
+        max(cell_len(row[column]) for row in cells if column < len(row))
+        for column in range(max(map(len, cells), default=0))
+    ]
+    return [
+        (
+            indent
+            + gap.join(cell + " " * (widths[column] - cell_len(cell)) for column, cell in enumerate(row))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: "68 MB"."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.5:
+            return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
+    return f"{count / 1000:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """ "0.4 s", "41 s", "1 min 31 s", "3 h 58 min", "6 d 4 h"."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min" if whole % 3600 // 60 else f"{whole // 3600} h"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """ "1 image", "900 images"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def clock(moment: datetime, now: datetime | None = None) -> str:
+    """When, in the time of this computer; with the day when it is another."""
+    local, today = moment.astimezone(), (now or datetime.now(UTC)).astimezone()
+    return f"{local:%H:%M}" if local.date() == today.date() else f"{local:%Y-%m-%d %H:%M}"
+
+
+def moment(text: str) -> datetime | None:
+    """An ISO 8601 time from a document of somebody else; None when it is not one."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def price(dollars: float) -> str:
+    if dollars == 0:
+        return "free"
+    return f"${dollars:.2f}" if dollars >= 0.01 else "under $0.01"

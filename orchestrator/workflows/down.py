@@ -1,0 +1,158 @@
+"""`tlvm down`: the machine is deleted, after every result is proven to be in the store, and that is confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from orchestrator.errors import AuthError, ConflictError, ConnectionLost, TlvmError, TransientError
+from orchestrator.providers.base import Machine, MachineState
+from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
+from orchestrator.workflows.status import runs_of
+from orchestrator.workflows.up import Clock, wait_until_gone
+from orchestrator.workflows.workspace import Workspace
+from remote.contract import layout
+from remote.contract.document import ContractError
+
+
+@dataclass(frozen=True)
+class DownResult:
+    machine: str
+    was_there: bool
+    deleted: bool  # False: there was nothing to delete, or the user said no
+    runs: list[str] = field(default_factory=list)  # verified in the store
+    abandoned: dict[str, str] = field(default_factory=dict)  # with force: run -> what is not in the store
+    not_pulled: dict[str, str] = field(default_factory=dict)  # run -> why it is not on this computer
+    hours: float = 0
+    cost: float = 0  # dollars, an estimate
+    seconds: float = 0
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.not_pulled else 0
+
+
+def down(
+    workspace: Workspace,
+    *,
+    force: bool = False,
+    confirm: Callable[[str], bool] | None = None,
+    clock: Clock | None = None,
+) -> DownResult:
+    """Delete the machine; twice is success.
+
+    force           also while runs are active, or when a result is not whole in the store
+    confirm         asked once, before anything is deleted
+    ConflictError   a run is active or waiting, a result is missing (says which), or the machine is somebody else's
+    """
+    clock = clock or Clock()
+    began = clock.now()
+    machine = _machine(workspace)
+    if machine is None:
+        name = workspace.settings.machine_name
+        if workspace.provider.get(name) is None:
+            workspace.records.forget_machine(workspace.settings.provider, name)
+        return DownResult(name, was_there=False, deleted=False)
+    runs = runs_of(machine, stored_runs(workspace.store)[0])
+    if not force:
+        _refuse_active(machine, runs)
+    run_ids = sorted({run.spec.run_id for run in runs} | _on_machine(workspace, machine))
+    missing = {run_id: why for run_id in run_ids if (why := result_problem(workspace.store, run_id))}
+    if missing and not force:
+        raise ConflictError(
+            f"The machine {machine.name} is kept: a result is not in the store",
+            detail="\n".join(f"{run_id}: {why}" for run_id, why in missing.items()),
+            next="tlvm logs RUN shows why; tlvm down --force deletes the machine, and what is only there is lost.",
+        )
+    whole = [run_id for run_id in run_ids if run_id not in missing]
+    workspace.progress.say(
+        "results", f"{len(whole)} of {len(run_ids)} runs of {machine.name} are whole in the store"
+    )
+    if confirm and not confirm(f"Delete the machine {machine.name}?"):
+        return DownResult(machine.name, was_there=True, deleted=False, runs=whole)
+    with ThreadPoolExecutor(1) as pool:  # beside the deletion, which never waits for this computer's line
+        pulls = {run_id: pool.submit(_pull, workspace, run_id) for run_id in _to_pull(workspace, whole)}
+        workspace.provider.delete(machine.name)
+        wait_until_gone(workspace, machine.name, clock=clock)
+        workspace.records.forget_machine(machine.provider, machine.name)
+        workspace.progress.say("delete", f"{machine.name} is gone (confirmed twice)")
+        not_pulled = {run_id: why for run_id, pull in pulls.items() if (why := _outcome(pull))}
+    hours = max(0.0, (min(datetime.now(UTC), machine.ends) - machine.created).total_seconds() / 3600)
+    return DownResult(
+        machine.name,
+        was_there=True,
+        deleted=True,
+        runs=whole,
+        abandoned=missing,
+        not_pulled=not_pulled,
+        hours=hours,
+        cost=hours * machine.price_per_hour,
+        seconds=clock.now() - began,
+    )
+
+
+def _machine(workspace: Workspace) -> Machine | None:
+    """The one that is meant; None when there is none. Never another owner's."""
+    named = workspace.settings.machine.name
+    if named is None and not workspace.machines():
+        return None
+    machine = workspace.provider.get(named) if named else workspace.machine()
+    if machine is not None and machine.owner != workspace.settings.owner_label:
+        raise ConflictError(
+            f"The machine {machine.name} belongs to {machine.owner}",
+            next=f"Only {machine.owner} ends it; you are {workspace.settings.owner_label}.",
+        )
+    return machine
+
+
+def _refuse_active(machine: Machine, runs: list[StoredRun]) -> None:
+    active = [f"{run.spec.run_id}: {run.state.lower()}" for run in runs if run.active]
+    if active:
+        raise ConflictError(
+            f"The machine {machine.name} is at work",
+            detail="\n".join(active),
+            next="Wait for it (tlvm logs -f RUN), or tlvm down --force ends it and loses what is not in the store.",
+        )
+
+
+def _on_machine(workspace: Workspace, machine: Machine) -> set[str]:
+    """The runs that the machine itself has, whatever its clock and the store say."""
+    if machine.state is not MachineState.RUNNING:
+        return set()
+    try:
+        with workspace.connect(machine) as connection:
+            names = connection.check("ls ~/.tlvm/runs 2>/dev/null || true").decode(errors="replace").split()
+    except (AuthError, ConnectionLost, TransientError) as error:
+        workspace.progress.warn(f"{machine.name} can't be asked for its runs, the store is: {error.what}")
+        return set()
+    return {name for name in names if _is_run_id(name)}
+
+
+def _is_run_id(name: str) -> bool:
+    try:
+        layout.checked_run_id(name)
+    except ContractError:
+        return False
+    return True
+
+
+def _to_pull(workspace: Workspace, run_ids: list[str]) -> list[str]:
+    """Results of runs that this computer started and does not have yet."""
+    records = (workspace.records.run(run_id) for run_id in run_ids)
+    return [record.run_id for record in records if record and not record.pulled_to]
+
+
+def _pull(workspace: Workspace, run_id: str) -> None:
+    from orchestrator.workflows.pull import pull
+
+    pull(workspace, run_id)
+
+
+def _outcome(pull: Future[None]) -> str:
+    try:
+        pull.result()
+    except TlvmError as error:
+        return error.what
+    return ""

@@ -1,0 +1,143 @@
+"""`tlvm status`: what exists, how long it lives, and what runs on it. The provider and the store are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from orchestrator.providers.base import Machine, MachineState
+from orchestrator.workflows.run_documents import StoredRun, stored_runs
+from orchestrator.workflows.workspace import Workspace
+from remote.contract.run_status import FINAL, LOST
+
+
+@dataclass(frozen=True)
+class RunLine:
+    run_id: str
+    scenario: str
+    dataset: str
+    model: str
+    state: str  # of the store's status.json; LOST when its machine is gone without a final one
+    step: int
+    message: str
+    updated: str
+    published: bool  # its result is in the store
+
+
+@dataclass(frozen=True)
+class MachineLine:
+    name: str
+    state: MachineState
+    place: str
+    owner: str
+    project: str
+    mine: bool
+    accelerator: str
+    accelerator_count: int
+    created: datetime
+    ends: datetime  # the hard clock
+    idle_minutes: str  # the soft clock, as it was asked for; "" when the machine doesn't say
+    price_per_hour: float
+    cost: float  # dollars until now, an estimate
+    runs: list[RunLine] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StatusResult:
+    provider: str
+    store: str
+    now: datetime
+    machines: list[MachineLine]
+    other_runs: list[RunLine]  # active ones, and those that lost their machine
+    elsewhere: list[str]  # "docker: tlvm-ana-trees": machines that this computer asked other providers for
+    problems: list[str]  # documents in the store that can't be read
+
+
+def status(workspace: Workspace, *, now: datetime | None = None) -> StatusResult:
+    """Every machine with our label, others' too, and the runs of each, newest first."""
+    now = now or datetime.now(UTC)
+    settings = workspace.settings
+    machines = workspace.provider.machines()
+    runs, problems = stored_runs(workspace.store)
+    runs.reverse()
+    lines = [
+        _machine(machine, settings.owner_label, _runs_of(machine, runs), now)
+        for machine in sorted(
+            machines, key=lambda machine: (machine.owner != settings.owner_label, machine.name)
+        )
+    ]
+    shown = {run.run_id for line in lines for run in line.runs}
+    others = [
+        _run(run, lost=True)
+        for run in runs
+        if run.spec.run_id not in shown and run.active and _ours(run, workspace)
+    ]
+    elsewhere = [
+        f"{record.provider}: {record.name}"
+        for record in workspace.records.machines()
+        if record.provider != settings.provider
+    ]
+    return StatusResult(settings.provider, workspace.store.url, now, lines, others, elsewhere, problems)
+
+
+def runs_of(machine: Machine, runs: list[StoredRun]) -> list[StoredRun]:
+    """The runs of this very machine, not of an earlier one of its name."""
+    return [
+        run
+        for run in runs
+        if run.spec.machine == machine.name
+        and _time(run.spec.created) >= machine.created.replace(microsecond=0)
+    ]
+
+
+def _runs_of(machine: Machine, runs: list[StoredRun]) -> list[RunLine]:
+    return [_run(run, lost=False) for run in runs_of(machine, runs)]
+
+
+def _ours(run: StoredRun, workspace: Workspace) -> bool:
+    mine = (workspace.settings.owner_label, workspace.settings.project)
+    return (run.spec.owner, run.spec.project) == mine
+
+
+def _machine(machine: Machine, owner: str, runs: list[RunLine], now: datetime) -> MachineLine:
+    hours = max(0.0, (min(now, machine.ends) - machine.created).total_seconds() / 3600)
+    return MachineLine(
+        name=machine.name,
+        state=machine.state,
+        place=machine.place,
+        owner=machine.owner,
+        project=machine.project,
+        mine=machine.owner == owner,
+        accelerator=machine.accelerator,
+        accelerator_count=machine.accelerator_count,
+        created=machine.created,
+        ends=machine.ends,
+        idle_minutes=machine.settings.get("idle_minutes", ""),
+        price_per_hour=machine.price_per_hour,
+        cost=hours * machine.price_per_hour,
+        runs=runs,
+    )
+
+
+def _run(run: StoredRun, *, lost: bool) -> RunLine:
+    status = run.status
+    return RunLine(
+        run_id=run.spec.run_id,
+        scenario=run.spec.scenario,
+        dataset=run.spec.dataset.name,
+        model=run.spec.model,
+        state=LOST if lost and run.state not in FINAL else run.state,
+        step=status.step if status else 0,
+        message=status.message if status else "",
+        updated=status.updated if status else run.spec.created,
+        published=status.published if status else False,
+    )
+
+
+def _time(text: str) -> datetime:
+    """When a run was made; a time that can't be read counts as the newest, so that its result is looked for."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
