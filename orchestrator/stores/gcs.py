@@ -5,6 +5,7 @@ Permissions needed on the bucket: storage.objects.create, .get, .list and .delet
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,9 @@ class GcsStore:
             credentials = _credentials(endpoint, credentials_file)
         except (GoogleAuthError, OSError, ValueError) as error:
             raise from_auth(error, credentials_file) from error
+        # Without this the library asks for the bucket from a thread of its own, with retries of its own, for tracing
+        # that nobody has switched on. There is no other public switch.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         session = AuthorizedSession(credentials)
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))

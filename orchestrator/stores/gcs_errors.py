@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import requests
 import urllib3
 from google.api_core import exceptions as api
@@ -21,6 +23,7 @@ NETWORK_ERRORS = (
 
 _ROLE = "roles/storage.objectUser"
 _LOGIN = "gcloud auth application-default login"
+_AROUND = re.compile(r"^[A-Z]+ https?://\S+: |: \('Request failed with status code.*", re.DOTALL)
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _TOO_FAST = {"rateLimitExceeded", "userRateLimitExceeded"}
 _NOT_ENABLED = {"accessNotConfigured", "SERVICE_DISABLED"}
@@ -85,7 +88,8 @@ def from_network(error: Exception, key: str, url: str) -> TlvmError:
 
 
 def _detail(error: api.GoogleAPICallError) -> str:
-    return str(error.message)[:1000]
+    """What the service said, without the request and the status that the library puts around it."""
+    return _AROUND.sub("", str(error.message))[:1000]
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ On Google Cloud the credentials are those of the machine's service account; noth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,9 @@ class GcsStore:
             credentials = _credentials(ref)
         except (GoogleAuthError, OSError, ValueError) as error:
             raise StoreError(f"no credentials for {self.url}: {error}") from error
+        # Without this the library asks for the bucket from a thread of its own, with retries of its own, for tracing
+        # that nobody has switched on. There is no other public switch.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         session = AuthorizedSession(credentials)
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))

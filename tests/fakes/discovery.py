@@ -1,0 +1,124 @@
+"""Google's own description of a REST API as the oracle of a fake: which calls there are, what they may be asked.
+
+Read from the discovery documents inside google-api-python-client. It knows paths, query parameters and the shape of
+bodies; it does not know which of them are required, nor what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from urllib.parse import unquote
+
+import jsonschema
+
+_KEPT = {"type", "properties", "items", "enum", "pattern", "additionalProperties", "$ref"}
+
+
+class Unexpected(Exception):
+    """What the API would answer with 400 (or 404 for an unknown path)."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, recognised."""
+
+    name: str  # "objects.get"
+    path: Mapping[str, str]  # values of the path parameters, decoded
+    query: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str
+    verb: str
+    path: re.Pattern[str]
+    parameters: Mapping[str, Mapping[str, Any]]
+    request: str | None
+
+
+class Discovery:
+    def __init__(self, document: str) -> None:
+        """document: "storage.v1" """
+        folder = files("googleapiclient") / "discovery_cache" / "documents"
+        self._document: dict[str, Any] = json.loads((folder / f"{document}.json").read_text())
+        self._methods = [
+            _method(resource, name, method)
+            for resource, entry in self._document["resources"].items()
+            for name, method in entry.get("methods", {}).items()
+        ]
+        schemas = {name: _schema(schema) for name, schema in self._document["schemas"].items()}
+        self._validators = {
+            name: jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": schemas})
+            for name in schemas
+        }
+
+    def call(self, verb: str, path: str, query: Mapping[str, list[str]], *, more: set[str]) -> Call:
+        """The call that a request is; `path` is still encoded and relative to the API, `more` are further parameters."""
+        for method in self._methods:
+            match = method.path.fullmatch(path)
+            if match and method.verb == verb:
+                known = {**self._document["parameters"], **method.parameters}
+                for name, values in query.items():
+                    if name not in more:
+                        _check(method.name, name, values, known)
+                parameters = {name: unquote(value) for name, value in match.groupdict().items()}
+                return Call(method.name, parameters, {name: values[-1] for name, values in query.items()})
+        raise Unexpected(404, f"no method {verb} {path}")
+
+    def check_body(self, call: Call, body: Any) -> None:
+        schema = next(method.request for method in self._methods if method.name == call.name)
+        if schema is None:
+            raise Unexpected(400, f"{call.name} takes no body")
+        for error in self._validators[schema].iter_errors(body):
+            raise Unexpected(400, f"{call.name}: {error.json_path}: {error.message[:300]}")
+
+
+def _method(resource: str, name: str, method: Mapping[str, Any]) -> _Method:
+    path = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(method["path"]))
+    parameters = {
+        key: value for key, value in method.get("parameters", {}).items() if value["location"] == "query"
+    }
+    request = method.get("request", {}).get("$ref")
+    return _Method(f"{resource}.{name}", method["httpMethod"], re.compile(path), parameters, request)
+
+
+def _check(method: str, name: str, values: list[str], known: Mapping[str, Mapping[str, Any]]) -> None:
+    parameter = known.get(name)
+    if parameter is None:
+        raise Unexpected(400, f"{method}: unknown parameter {name!r}")
+    if len(values) > 1 and not parameter.get("repeated"):
+        raise Unexpected(400, f"{method}: parameter {name!r} given twice")
+    for value in values:
+        fits = {"integer": r"-?\d+", "boolean": r"true|false|True|False"}.get(parameter["type"])
+        if parameter.get("format") in {"int64", "uint64"}:
+            fits = r"-?\d+"
+        if (fits and not re.fullmatch(fits, value)) or value not in parameter.get("enum", [value]):
+            raise Unexpected(400, f"{method}: parameter {name!r} may not be {value!r}")
+
+
+def _schema(node: Any) -> Any:
+    """A schema of the discovery dialect as JSON Schema: strict about names, lenient about how an int64 is written."""
+    if node.get("type") == "any":
+        return {}
+    if node.get("format") in {"int64", "uint64"}:
+        return {"type": ["string", "integer"], "pattern": r"^-?\d+$"}
+    result = {name: value for name, value in node.items() if name in _KEPT}
+    if "$ref" in node:
+        return {"$ref": f"#/$defs/{node['$ref']}"}
+    if "properties" in node:
+        result["properties"] = {name: _schema(value) for name, value in node["properties"].items()}
+        result.setdefault("additionalProperties", False)
+    if isinstance(node.get("additionalProperties"), dict):
+        result["additionalProperties"] = _schema(node["additionalProperties"])
+    if "items" in node:
+        result["items"] = _schema(node["items"])
+    return result
