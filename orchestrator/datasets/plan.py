@@ -1,0 +1,168 @@
+"""From checked images and the version that is there to the next version: a pure function, nothing is read or sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split
+
+from . import findings, names, split
+from .check import Checked
+from .judge import DEEP
+from .merge import merge, require_no_loss
+from .pack import groups
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image's bytes are in the store."""
+
+    pack: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Base:
+    """The version that is there."""
+
+    newest: DatasetManifest
+    seen: DatasetManifest | None  # the one that this folder saw last; the same object when nothing came since
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said."""
+
+    flips: Flips | None = None  # default: as the version before, else guessed
+    replace: bool = False  # the folder is right, whatever others published meanwhile
+    allow_shrink: bool = False  # many images may be gone
+
+
+@dataclass(frozen=True)
+class Plan:
+    manifest: DatasetManifest  # `pack` is "" for what must be packed first
+    to_pack: list[list[Checked]]  # one pack each
+    added: int  # images, against the version that is there
+    changed: int
+    moved: int
+    removed: int
+    kept: int  # that this folder lacks
+
+
+def plan(
+    name: str,
+    checked: Sequence[Checked],
+    *,
+    places: Mapping[str, Place],
+    base: Base | None,
+    classes_found: set[str],
+    wishes: Wishes,
+) -> Plan:
+    """The next version.
+
+    places          by content hash: what is in packs of the store already
+    classes_found   that have files, usable or not
+    DataError       the images can't be used; ConflictError: see `merge`
+    """
+    newest = base.newest if base else None
+    sides, source = split.assign(checked, _earlier(newest))
+    known = {image.sha256: image for image in newest.images} if newest else {}
+    by_path = {image.path: image for image in newest.images} if newest else {}
+    here = [
+        _image(image, side, by_path.get(names.encode(image.file.path)), known)
+        for image, side in zip(checked, sides, strict=True)
+    ]
+    merged = merge(here, base.newest, base.seen, replace=wishes.replace) if base else None
+    images = findings.without_leaks([_placed(image, places) for image in (merged.images if merged else here)])
+    images.sort(key=lambda image: image.path)
+    findings.require_usable(name, images, found=classes_found | {image.class_name for image in images})
+    if newest and not wishes.allow_shrink:
+        require_no_loss(images, newest)
+    classes = sorted({image.class_name for image in images})
+    window = findings.window(checked, sides)
+    if window is None and newest and any(image.mode in DEEP for image in images):
+        window = newest.intensity_window  # of images that were kept, whose files are not here
+    manifest = DatasetManifest(
+        dataset=name,
+        classes=classes,
+        split_source=source,
+        flips=wishes.flips or (newest.flips if newest else findings.flips(classes)),
+        intensity_window=window,
+        images=images,
+    )
+    wanted = {image.sha256 for image in images if not image.pack}
+    unpacked = [image for image in checked if image.verdict.sha256 in wanted]
+    return Plan(manifest, groups(unpacked), *_differences(images, by_path), merged.kept if merged else 0)
+
+
+def places(manifest: DatasetManifest) -> dict[str, Place]:
+    """Where the images of a version are."""
+    return {image.sha256: Place(image.pack, image.offset) for image in manifest.images}
+
+
+def _earlier(newest: DatasetManifest | None) -> dict[str, Split]:
+    if newest is None or newest.split_source != "hash":
+        return {}
+    return {image.sha256: image.split for image in newest.images if image.split != "test"}
+
+
+def _image(
+    checked: Checked,
+    side: Split,
+    same_path: Image | None,
+    known: Mapping[str, Image],
+) -> Image:
+    """A row of the manifest.
+
+    Of content that the version before has, everything that follows from the bytes is taken over, and at an unchanged
+    path its time too: a fresh copy of the same files is the same version.
+    """
+    file, verdict = checked.file, checked.verdict
+    unchanged = same_path is not None and same_path.sha256 == verdict.sha256
+    image = Image(
+        path=names.encode(file.path),
+        split=side,
+        class_name=file.class_name,
+        label_source="folder",
+        group=None,
+        size=file.size,
+        sha256=verdict.sha256,
+        mtime_ns=same_path.mtime_ns if same_path and unchanged else file.mtime_ns,
+        width=verdict.width,
+        height=verdict.height,
+        orientation=verdict.orientation,
+        pages=verdict.pages,
+        page=0,
+        mode=verdict.mode,
+        pack="",
+        offset=0,
+    )
+    if (before := known.get(verdict.sha256)) is None:
+        return image
+    return dataclasses.replace(
+        image,
+        width=before.width,
+        height=before.height,
+        orientation=before.orientation,
+        pages=before.pages,
+        page=before.page,
+        mode=before.mode,
+    )
+
+
+def _placed(image: Image, places: Mapping[str, Place]) -> Image:
+    place = places.get(image.sha256, Place("", 0))
+    return dataclasses.replace(image, pack=place.pack, offset=place.offset)
+
+
+def _differences(images: Sequence[Image], before: Mapping[str, Image]) -> tuple[int, int, int, int]:
+    """Added, changed, moved, removed. A path that is new and holds what another path lost was moved."""
+    new = [image for image in images if image.path not in before]
+    changed = sum(image.path in before and before[image.path].sha256 != image.sha256 for image in images)
+    here = {image.path for image in images}
+    gone = Counter(image.sha256 for path, image in before.items() if path not in here)
+    moved = (gone & Counter(image.sha256 for image in new)).total()
+    return len(new) - moved, changed, moved, gone.total() - moved

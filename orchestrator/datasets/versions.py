@@ -1,0 +1,121 @@
+"""Dataset versions in a store: HEAD, manifests and packs, each written once and read with suspicion."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import ConflictError, DataError, NotFoundError
+from orchestrator.stores.base import Store
+from orchestrator.stores.disk import checksum_of
+from remote.contract import layout
+from remote.contract.dataset_manifest import DatasetManifest, decode_manifest, encode
+from remote.contract.document import ContractError
+
+_THREADS = 8
+_HEAD_BYTES_MAX = 100
+
+
+@dataclass(frozen=True)
+class Head:
+    version: str  # "": there is none yet
+    generation: int  # 0: there is none yet
+
+
+def read_head(store: Store, name: str) -> Head:
+    """The newest version. The generation is never newer than the version: moving HEAD with it is safe."""
+    key = layout.head_key(name)
+    blob = store.get(key)
+    if blob is None:
+        return Head("", 0)
+    if blob.size > _HEAD_BYTES_MAX:
+        raise _damaged(key, store, f"it has {blob.size} bytes")
+    try:
+        return Head(layout.sha256(_read(store, key).decode("ascii").strip()), blob.generation)
+    except (ContractError, UnicodeDecodeError) as error:
+        raise _damaged(key, store, str(error)) from None
+
+
+def load_manifest(store: Store, name: str, version: str) -> DatasetManifest:
+    """Read and verify a version. NotFoundError when there is none, DataError when it is damaged."""
+    key = layout.manifest_key(name, version)
+    try:
+        manifest = decode_manifest(_read(store, key), version=version)
+    except ContractError as error:
+        raise _damaged(key, store, str(error)) from None
+    if manifest.dataset != name:
+        raise _damaged(key, store, f"it calls itself {manifest.dataset[:80]!r}")
+    return manifest
+
+
+def put_manifest(store: Store, manifest: DatasetManifest) -> tuple[str, int]:
+    """Write a manifest, unless a sound one is there; its version and the bytes that were sent."""
+    data, version = encode(manifest)
+    key = layout.manifest_key(manifest.dataset, version)
+    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
+        path = Path(folder) / "manifest"
+        path.write_bytes(data)
+        there = store.get(key)
+        if there is not None and _sound(store, manifest.dataset, version):
+            return version, 0
+        try:
+            store.upload(path, key, if_generation=there.generation if there else 0)
+        except ConflictError:  # somebody else wrote the same version at the same time
+            load_manifest(store, manifest.dataset, version)
+            return version, 0
+    return version, len(data)
+
+
+def move_head(store: Store, name: str, version: str, *, head: Head) -> None:
+    """Make `version` the newest one. ConflictError when HEAD is no longer what `head` says."""
+    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
+        path = Path(folder) / "HEAD"
+        path.write_text(version + "\n", encoding="ascii")
+        store.upload(path, layout.head_key(name), if_generation=head.generation)
+
+
+def put_pack(store: Store, path: Path, pack: str) -> bool:
+    """Send a pack, unless the store has these very bytes; a damaged one is replaced. Whether it was sent."""
+    key = layout.pack_key(pack)
+    there = store.get(key)
+    if there is not None and (there.size, there.crc32c) == checksum_of(path):
+        return False
+    try:
+        store.upload(path, key, if_generation=there.generation if there else 0)
+    except ConflictError:  # somebody else sent the same pack at the same time
+        return False
+    return True
+
+
+def missing_packs(store: Store, packs: Iterable[str]) -> set[str]:
+    """Those that the store does not have."""
+    wanted = sorted(packs)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="packs") as pool:
+        found = pool.map(lambda pack: store.get(layout.pack_key(pack)), wanted)
+        return {pack for pack, blob in zip(wanted, found, strict=True) if blob is None}
+
+
+def _sound(store: Store, name: str, version: str) -> bool:
+    try:
+        load_manifest(store, name, version)
+    except (DataError, NotFoundError):
+        return False
+    return True
+
+
+def _read(store: Store, key: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
+        path = Path(folder) / "blob"
+        store.download(key, path)
+        return path.read_bytes()
+
+
+def _damaged(key: str, store: Store, why: str) -> DataError:
+    return DataError(
+        f"{key} in {store.url} can't be read",
+        detail=why,
+        next="tlvm upload DIR --replace makes a new version from the folder.",
+    )
