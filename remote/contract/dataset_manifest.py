@@ -6,11 +6,12 @@ The header is {"schema", "dataset", "classes", "split_source", "flips", "intensi
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import io
 import json
+import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -62,6 +63,18 @@ class DatasetManifest:
         return {image.pack for image in self.images}
 
 
+@dataclass(frozen=True)
+class _Header:
+    """The first line: a DatasetManifest without its images."""
+
+    dataset: str
+    classes: list[str]
+    split_source: Literal["folders", "hash"]
+    flips: Flips
+    intensity_window: list[float] | None
+    schema: int = SCHEMA
+
+
 def encode(manifest: DatasetManifest) -> tuple[bytes, str]:
     """The file's bytes (gzip, reproducible) and the version."""
     text = b"".join(_lines(manifest))
@@ -77,22 +90,23 @@ def decode_manifest(data: bytes, *, version: str) -> DatasetManifest:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             text = file.read(BYTES_MAX + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ContractError(f"{what}: not a gzip file ({error})") from None
     if len(text) > BYTES_MAX:
         raise ContractError(f"{what}: larger than {BYTES_MAX} bytes")
     if hashlib.sha256(text).hexdigest() != version:
         raise ContractError(f"{what}: its content has another hash; it was damaged")
-    head, *rows = text.splitlines()
-    try:
-        header = json.loads(head)
-        images = [decode(Image, row, what=f"{what}, line {number}") for number, row in enumerate(rows, 2)]
-    except ValueError as error:
-        raise ContractError(f"{what}: {error}") from None
-    manifest = decode(DatasetManifest, json.dumps({**header, "images": []}), what=what)
+    head, *rows = text.splitlines() or [b""]
+    header = decode(_Header, head, what=f"{what}, line 1")
+    images = [decode(Image, row, what=f"{what}, line {number}") for number, row in enumerate(rows, 2)]
+    manifest = DatasetManifest(**vars(header), images=images)
+    _check_header(manifest, what)
+    classes = frozenset(manifest.classes)
     for image in images:
-        _check(image, manifest, what)
-    return dataclasses.replace(manifest, images=images)
+        _check(image, classes, what)
+    if len({image.path for image in images}) < len(images):
+        raise ContractError(f"{what}: a path stands in it twice")
+    return manifest
 
 
 def _lines(manifest: DatasetManifest) -> Iterator[bytes]:
@@ -106,13 +120,26 @@ def _canonical(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
 
-def _check(image: Image, manifest: DatasetManifest, what: str) -> None:
+def _check_header(manifest: DatasetManifest, what: str) -> None:
+    layout.dataset_name(manifest.dataset)
+    if manifest.classes != sorted(set(manifest.classes)):
+        raise ContractError(f"{what}: its classes are not sorted, or one stands there twice")
+    window = manifest.intensity_window
+    if window is not None and not (
+        len(window) == 2 and all(map(math.isfinite, window)) and window[0] < window[1]
+    ):
+        raise ContractError(f"{what}: its intensity window is not two rising numbers")
+
+
+def _check(image: Image, classes: frozenset[str], what: str) -> None:
     layout.inside(image.path)
     layout.sha256(image.sha256)
     layout.sha256(image.pack)
-    if image.class_name not in manifest.classes:
+    if image.class_name not in classes:
         raise ContractError(
             f"{what}: {image.path}: class {image.class_name[:80]!r} is not in its list of classes"
         )
     if min(image.size, image.offset, image.width, image.height) < 0:
         raise ContractError(f"{what}: {image.path}: a negative size")
+    if not (0 <= image.page < image.pages and 1 <= image.orientation <= 8):
+        raise ContractError(f"{what}: {image.path}: no such page or orientation")

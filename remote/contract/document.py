@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import tempfile
@@ -59,7 +60,7 @@ def write_text(path: Path, text: str) -> None:
 def _build(kind: Any, data: Any, what: str) -> Any:
     if not isinstance(data, dict):
         raise ContractError(f"{what}: expected an object, found {type(data).__name__}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields, hints = _shape(kind)
     schema = fields.get("schema")
     if schema is not None and data.get("schema") != schema.default:
         found = str(data.get("schema"))[:40]
@@ -69,7 +70,6 @@ def _build(kind: Any, data: Any, what: str) -> Any:
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise ContractError(f"{what}: unknown field {unknown[0][:80]!r}")
-    hints = typing.get_type_hints(kind)
     values = {}
     for name, field in fields.items():
         if name in data:
@@ -80,6 +80,12 @@ def _build(kind: Any, data: Any, what: str) -> Any:
         return kind(**values)
     except ValueError as error:
         raise ContractError(f"{what}: {error}") from None
+
+
+@functools.cache
+def _shape(kind: Any) -> tuple[dict[str, dataclasses.Field[Any]], dict[str, Any]]:
+    """Fields and types; kept, since working them out takes most of the time of reading a long manifest."""
+    return {field.name: field for field in dataclasses.fields(kind)}, typing.get_type_hints(kind)
 
 
 def _value(hint: Any, data: Any, what: str) -> Any:
