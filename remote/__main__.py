@@ -1,7 +1,7 @@
 """The machine's half on the command line: `python -m remote RUN_SPEC` and what the laptop calls over SSH.
 
     RUN_SPEC                                     supervise a run in the foreground
-    start RUN_SPEC                               the same, detached; prints {"pid": ...}
+    start RUN_SPEC                               the same, detached; prints {"pid": ...}; "-" reads the spec from stdin
     follow RUN_ID [--from BYTE] [--stream S]     send events or log as they grow (frames of contract.frames)
     status                                       every run of this machine as JSON
     cancel RUN_ID                                end a run, waiting or running; prints {"state": ...}
@@ -93,11 +93,12 @@ def _supervise(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _start(options: argparse.Namespace, home: MachineHome) -> int:
-    from .job import AlreadyOver, start
+    from .job import AlreadyOver, accept, start
     from .line import AlreadyActive
 
+    path = accept(sys.stdin.buffer.read(), home) if str(options.spec) == "-" else options.spec
     try:
-        print(json.dumps({"pid": start(options.spec, home)}))
+        print(json.dumps({"pid": start(path, home)}))
     except AlreadyActive as error:
         return _refuse(10, f"{error} is active already")
     except AlreadyOver as error:

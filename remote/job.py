@@ -91,6 +91,17 @@ def supervise(
         return job.carry_out()
 
 
+def accept(text: bytes, home: MachineHome) -> Path:
+    """Put a run's spec where the run's folder will be. ContractError when it is none, or when another is there."""
+    spec = document.decode(RunSpec, text, what="run spec")
+    path = home.run(spec.run_id).spec
+    if path.exists() and read_spec(path) != spec:
+        raise ContractError(f"{spec.run_id} has another run spec on this machine")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    document.write(path, spec)
+    return path
+
+
 def start(spec_path: Path, home: MachineHome, *, command: Sequence[str] = SUPERVISE) -> int:
     """Supervise a run in a session of its own, which needs neither us nor any connection; its process id.
 
@@ -245,7 +256,8 @@ class _Job:
         """In a thread, so that a run can be stopped while a transfer hangs. ContractError says what is missing."""
 
         def tell(done: int, total: int) -> None:
-            self._record.events.progress("fetch", done, total, "files")
+            if total:
+                self._record.events.progress("fetch", done, total, "files")
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="fetch")
         fetching = pool.submit(lambda: fetch(self._spec, self._home, open_store(self._spec.store), tell))

@@ -61,6 +61,16 @@ def stored_runs(store: Store) -> tuple[list[StoredRun], list[str]]:
     return runs, problems
 
 
+def stored_run(store: Store, run_id: str) -> StoredRun | None:
+    """One run; None when there is none. ContractError when its documents can't be read."""
+    found = _stored(store, run_id)
+    if isinstance(found, StoredRun):
+        return found
+    if found:
+        raise ContractError(found)
+    return None
+
+
 def result_manifest(store: Store, run_id: str) -> ResultManifest | None:
     """MANIFEST.json of a run; None when it is not there. ContractError when it is not what it should be."""
     return _read(ResultManifest, store, layout.run_key(run_id, "MANIFEST.json"))
