@@ -94,6 +94,8 @@ def _exit_code(argv: list[str]) -> int:
 
 def _after_typer(exit: SystemExit, argv: list[str]) -> int:
     code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else BUG
+    if code == INTERRUPTED:
+        _error_document(argv, "Interrupt", "Ctrl-C", "", "tlvm status shows what goes on", code)
     if code == USAGE:
         _error_document(
             argv, "UsageError", "The command line can't be used", "", "See stderr, or --help", code

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli.options import Common, command
+from orchestrator.cli.options import Common, command, one_of
 from orchestrator.errors import AuthError, CloudError, ConflictError, DataError, NotFoundError, PartialError
+
+FLIPS: tuple[Literal["none", "horizontal", "all"], ...] = ("none", "horizontal", "all")
 
 
 @command(PartialError, NotFoundError, AuthError, CloudError, ConflictError, DataError)
@@ -22,8 +24,15 @@ def upload(
         bool, typer.Option("--check", help="Look at every image and say what is wrong; send nothing.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="The new version holds only what the folder holds now.")
+        bool, typer.Option("--replace", help="This folder is right, whatever others published meanwhile.")
     ] = False,
+    allow_shrink: Annotated[
+        bool, typer.Option("--allow-shrink", help="Many images may be gone since the last time.")
+    ] = False,
+    flips: Annotated[
+        str | None,
+        typer.Option("--flips", metavar="WHICH", help="That keep the meaning: none, horizontal or all."),
+    ] = None,
 ) -> None:
     """Check, pack and upload a folder of images.
 
@@ -32,8 +41,18 @@ def upload(
     from orchestrator.render import datasets
     from orchestrator.workflows.upload import upload
 
-    results = upload(common.workspace(), folder, name=common.dataset, check_only=check, replace=replace)
+    results = upload(
+        common.workspace(),
+        folder,
+        name=common.dataset,
+        check_only=check,
+        replace=replace,
+        allow_shrink=allow_shrink,
+        flips=one_of("--flips", flips, FLIPS),
+    )
     common.show("upload", results, datasets.uploaded)
+    if any(result.missed for result in results):
+        raise typer.Exit(PartialError.exit_code)
 
 
 @command(NotFoundError, AuthError, CloudError)

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.render.console import Screen
     from orchestrator.workflows.workspace import Workspace
 
-MaxHours = Annotated[
-    float | None, typer.Option("--max-hours", metavar="H", help="The machine ends by itself after this.")
-]
+Choice = TypeVar("Choice", bound=str)
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,8 @@ def exit_codes(may_raise: tuple[type[TlvmError], ...]) -> str:
     """The last paragraph of a command's help."""
     meanings = {0: "done", 1: "a bug of tlvm: please report it"}
     described = descriptions()
-    for kind in (ConfigError, *may_raise):
+    kinds: list[type[TlvmError]] = [ConfigError, *may_raise]
+    for kind in kinds:
         text = described.get(kind.__name__, kind.__name__)
         known = meanings.get(kind.exit_code)
         meanings[kind.exit_code] = f"{known}; {text}" if known and known != text else text
@@ -156,3 +155,13 @@ def overrides(values: list[str]) -> dict[str, str]:
             raise ConfigError(f"--set {value!r} is not KEY=VALUE", next="For example: --set folds=5")
         pairs[key.strip()] = text.strip()
     return pairs
+
+
+def one_of(option: str, value: str | None, valid: tuple[Choice, ...]) -> Choice | None:
+    """The value as one of those that are valid; None when it was not given."""
+    for choice in valid:
+        if value == choice:
+            return choice
+    if value is None:
+        return None
+    raise ConfigError(f"{option} {value!r} is not valid", next=f"Valid: {', '.join(valid)}")

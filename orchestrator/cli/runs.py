@@ -111,11 +111,15 @@ def logs(
     """
     from orchestrator.workflows.logs import logs
 
+    screen = common.screen
     for line in logs(common.workspace(), run, follow=follow):
         if common.json:
-            common.screen.event({"line": line})
+            screen.event({"schema": 1, "command": "logs", "line": line})
         else:
-            common.screen.line(line)
+            screen.log(line)
+        if follow:
+            screen.flush()
+    screen.flush()
 
 
 @command(PartialError, NotFoundError, AuthError, CloudError, ConflictError)

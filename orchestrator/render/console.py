@@ -47,6 +47,13 @@ class Screen:
         for text in texts:
             self.line(text, style=style)
 
+    def log(self, text: str) -> None:
+        """One line of a log, which may have millions: straight to stdout."""
+        self._stream.write(clean(text) + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
     def note(self, text: str, *, style: str = "") -> None:
         """One line on stderr."""
         self.progress.line(text, style=style)

@@ -99,18 +99,19 @@ def gone(screen: Screen, result: DownResult) -> None:
         screen.next("tlvm runs shows the results; tlvm up makes a machine again")
 
 
-def _machine(screen: Screen, result: StatusResult, machine: MachineLine) -> None:
+def _machine(screen: Screen, result: StatusResult, line: MachineLine) -> None:
+    machine = line.machine
     age = duration((result.now - machine.created).total_seconds())
     left = (machine.ends - result.now).total_seconds()
     gpu = f", {machine.accelerator_count} × {machine.accelerator}" if machine.accelerator_count else ""
-    whose = "" if machine.mine else f"     of {machine.owner}, not touched by your commands"
+    whose = "" if line.mine else f"     of {machine.owner}, not touched by your commands"
     ends = f"ends {clock(machine.ends, result.now)}, in {duration(left)}" if left > 0 else "past its end"
     screen.line(
-        f"{machine.name}  {machine.place}{gpu}, {machine.state.value} for {age}, {price(machine.cost)} so far"
+        f"{machine.name}  {machine.place}{gpu}, {machine.state.value}, made {age} ago, {price(line.cost)} so far"
         f"     {ends}{whose}",
-        style="bold" if machine.mine else "dim",
+        style="bold" if line.mine else "dim",
     )
-    _runs(screen, machine.runs)
+    _runs(screen, line.runs)
 
 
 def _runs(screen: Screen, runs: list[RunLine]) -> None:

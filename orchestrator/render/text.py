@@ -21,6 +21,8 @@ LENGTH_MAX = 4000
 
 def clean(text: object) -> str:
     """One line without escape sequences, control characters and marks that reorder a line, of bounded length."""
+    if isinstance(text, str) and len(text) <= LENGTH_MAX and text.isascii() and text.isprintable():
+        return text  # nearly every line of a long log
     plain = _ESCAPES.sub("", str(text)[: LENGTH_MAX + 1])
     shown = "".join(
         " " if character in "\t\n\r\v\f" else character

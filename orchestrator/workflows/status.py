@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from orchestrator.providers.base import Machine, MachineState
+from orchestrator.providers.base import Machine
 from orchestrator.workflows.run_documents import StoredRun, stored_runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_status import FINAL, LOST
@@ -26,18 +26,8 @@ class RunLine:
 
 @dataclass(frozen=True)
 class MachineLine:
-    name: str
-    state: MachineState
-    place: str
-    owner: str
-    project: str
+    machine: Machine
     mine: bool
-    accelerator: str
-    accelerator_count: int
-    created: datetime
-    ends: datetime  # the hard clock
-    idle_minutes: str  # the soft clock, as it was asked for; "" when the machine doesn't say
-    price_per_hour: float
     cost: float  # dollars until now, an estimate
     runs: list[RunLine] = field(default_factory=list)
 
@@ -101,22 +91,7 @@ def _ours(run: StoredRun, workspace: Workspace) -> bool:
 
 def _machine(machine: Machine, owner: str, runs: list[RunLine], now: datetime) -> MachineLine:
     hours = max(0.0, (min(now, machine.ends) - machine.created).total_seconds() / 3600)
-    return MachineLine(
-        name=machine.name,
-        state=machine.state,
-        place=machine.place,
-        owner=machine.owner,
-        project=machine.project,
-        mine=machine.owner == owner,
-        accelerator=machine.accelerator,
-        accelerator_count=machine.accelerator_count,
-        created=machine.created,
-        ends=machine.ends,
-        idle_minutes=machine.settings.get("idle_minutes", ""),
-        price_per_hour=machine.price_per_hour,
-        cost=hours * machine.price_per_hour,
-        runs=runs,
-    )
+    return MachineLine(machine, machine.owner == owner, hours * machine.price_per_hour, runs)
 
 
 def _run(run: StoredRun, *, lost: bool) -> RunLine:

@@ -1,0 +1,103 @@
+"""Runs: their list, their results, and what was pulled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.render import figures
+from orchestrator.render.console import Screen
+from orchestrator.render.progress import labelled
+from orchestrator.render.text import clock, columns, count, duration, moment, price, size
+from orchestrator.workflows.pull import PullResult
+from orchestrator.workflows.run import RunResult
+from orchestrator.workflows.runs import RunRow, RunsResult
+from remote.contract import document
+from remote.contract.document import ContractError
+from remote.contract.metrics import Metrics
+
+_STYLES = {"FAILED": "red", "LOST": "red", "SUCCEEDED": "green", "RUNNING": "cyan"}
+_SHOWN_MAX = 30
+
+
+def result(screen: Screen, run: RunResult) -> None:
+    """The measured result of a run, or that it goes on by itself."""
+    if run.detached:
+        screen.line(labelled("started", f"{run.run_id} on {run.machine}; it goes on by itself"))
+        screen.next(f"tlvm logs -f {run.run_id}     its result, later: tlvm pull {run.run_id}")
+        return
+    screen.line(
+        f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
+        style="bold",
+    )
+    for number, line in enumerate(_figures(run.metrics)):
+        screen.line(f"   {line}", style="bold" if number == 0 else "")
+    screen.line(
+        f"done in {duration(run.seconds)}, {price(run.cost)}, "
+        f"{count(run.files, 'file')} verified and pulled → {run.folder}",
+        style="green",
+    )
+    screen.next(f"tlvm predict {run.run_id[-4:]} IMAGES")
+
+
+def listed(screen: Screen, result: RunsResult) -> None:
+    for problem in result.problems:
+        screen.progress.warn(problem)
+    if not result.runs:
+        screen.line(f"There is no run in {result.store} yet.")
+        screen.next("tlvm run fixed-extractor")
+        return
+    rows = [_row(run) for run in result.runs[:_SHOWN_MAX]]
+    for line, run in zip(columns(rows), result.runs, strict=False):
+        screen.line(line, style=_STYLES.get(run.state, ""))
+    if len(result.runs) > _SHOWN_MAX:
+        screen.line(f"... and {len(result.runs) - _SHOWN_MAX} older ones (--json lists all)")
+    newest = result.runs[0]
+    if newest.state == "SUCCEEDED" and newest.pulled_to:
+        screen.next(f"tlvm predict {newest.run_id} IMAGES")
+    elif newest.state == "SUCCEEDED":
+        screen.next(f"tlvm pull {newest.run_id}")
+    else:
+        screen.next(f"tlvm logs {newest.run_id}")
+
+
+def pulled(screen: Screen, result: PullResult) -> None:
+    fetched = f"{count(result.fetched, 'file')} fetched" if result.fetched else "all were there already"
+    screen.line(
+        labelled(
+            "pulled",
+            f"{result.run_id}: {count(result.files, 'file')}, {size(result.bytes)}, every one verified; {fetched}"
+            f" → {result.folder}",
+        ),
+        style="green" if result.state == "SUCCEEDED" else "",
+    )
+    if result.state == "SUCCEEDED":
+        screen.next(f"tlvm predict {result.run_id} IMAGES")
+    else:
+        screen.next(f"tlvm logs {result.run_id} (the run ended as {result.state.lower()})")
+
+
+def _row(run: RunRow) -> tuple[str, ...]:
+    created = moment(run.created)
+    started, finished = moment(run.started or ""), moment(run.finished or "")
+    took = duration((finished - started).total_seconds()) if started and finished else ""
+    where = "here" if run.pulled_to else "in the store" if run.published else ""
+    return (
+        run.run_id,
+        run.state.lower(),
+        f"{run.model}, {run.weights}",
+        f"on {run.dataset} {run.dataset_version[:8]}",
+        clock(created) if created else "",
+        took,
+        where,
+        run.message,
+    )
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[str]:
+    """Of metrics.json, which is what the machine wrote: anything may stand in it."""
+    try:
+        return list(figures.lines(document.decode(Metrics, json.dumps(metrics), what="metrics.json")))
+    except (ContractError, StopIteration, RuntimeError, IndexError, ValueError) as error:
+        return [f"its figures can't be read: {error}"]
