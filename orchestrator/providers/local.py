@@ -88,10 +88,12 @@ class LocalProvider:
         return [machine for machine in found if machine is not None]
 
     def host_keys(self, name: str) -> list[str]:
-        return self._folder(name).host_keys()
+        with _translated(name):
+            return self._folder(name).host_keys()
 
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
-        self._folder(name).authorize(public_key, expires)
+        with _translated(name):
+            self._folder(name).authorize(public_key, expires)
 
     def stop(self, name: str) -> None:
         with _translated(name):

@@ -21,6 +21,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,8 +203,10 @@ def sweep(machines: Path) -> None:
     for path in machines.iterdir():
         if path.name.startswith(".gone-"):
             finish_removing(path)
-        elif path.name.startswith(".new-") and time.time() - path.stat().st_mtime > _UNFINISHED_S:
-            shutil.rmtree(path)
+        elif path.name.startswith(".new-"):
+            with suppress(FileNotFoundError):  # finished meanwhile
+                if time.time() - path.stat().st_mtime > _UNFINISHED_S:
+                    shutil.rmtree(path)
 
 
 def finish_removing(gone: Path) -> None:
@@ -218,8 +221,9 @@ def _remove_files(path: Path) -> None:
     for parent, names, _ in os.walk(path):
         for name in names:  # a folder that its owner may not write can't be emptied
             child = Path(parent, name)
-            if not child.is_symlink():
-                child.chmod(stat.S_IRWXU)
+            with suppress(FileNotFoundError):
+                if not child.is_symlink():
+                    child.chmod(stat.S_IRWXU)
     shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
+    with suppress(FileNotFoundError):  # somebody else may be removing it too
         shutil.rmtree(path)

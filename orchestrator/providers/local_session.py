@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import pty
 import pwd
@@ -62,7 +63,11 @@ async def serve_session(
     except OSError as error:  # no more processes, descriptors or terminals
         process.stderr.write(f"{error}\n".encode())
         code = 126
-    process.exit(code)
+    except Exception:  # asyncssh would end the whole connection, and say nothing
+        logging.exception("a session of %s failed", description.name)
+        code = 126
+    if not process.is_closing():  # else the client went first, and asyncssh would end its whole connection
+        process.exit(code)
 
 
 def _environment(own: Mapping[str, str], home: Path, description: Description, shell: str) -> dict[str, str]:
@@ -149,17 +154,17 @@ async def _until_over(
     ended = _end_of(child)
     over = asyncio.create_task(_all(ended, shows))
     try:
-        await asyncio.wait({closed, over}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([closed, over], return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGHUP)
-        elif over.done() and (error := over.exception()) is not None and not closed.done():
+            return 0  # which nobody hears
+        if over.done() and (error := over.exception()) is not None and not closed.done():
             raise error
     finally:
         for task in (closed, over, typing):
             task.cancel()
-    code = child.returncode if ended.done() else 0
-    return code if code >= 0 else 128 - code
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def _end_of(child: subprocess.Popen[bytes]) -> asyncio.Future[None]:

@@ -104,7 +104,7 @@ def connect(
         with border.connecting(address):
             client.open()
     except BaseException:
-        client.close()
+        client.client.close()  # fabric's own close leaves the thread of a connection that failed half-way
         raise
     client.transport.set_keepalive(_KEEPALIVE_S)
     return Connection(address, client, clock)
@@ -115,9 +115,12 @@ def _pin(client: paramiko.SSHClient, address: SshAddress, host_keys: Sequence[st
 
     known_as = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
     for line in host_keys:
-        entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{known_as} {line}")
+        try:
+            entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{known_as} {line}")
+        except paramiko.SSHException:
+            entry = None
         if entry is None or entry.key is None:
-            raise AuthError(f"The host key of {border.text(address)} can't be read: {line[:80]}")
+            raise AuthError(f"The pinned host key of {border.text(address)} can't be read: {line[:80]}")
         client.get_host_keys().add(known_as, entry.key.get_name(), entry.key)
     if not host_keys:
         raise ConnectionLost(f"The host key of {border.text(address)} is not known yet")
@@ -140,7 +143,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        self._client.close()
+        self._client.client.close()
 
     def run(self, command: str, *, input: bytes | None = None, timeout_s: float = 60) -> Output:
         """Run a command in the user's shell on the machine and wait for its end, whatever its exit code.
@@ -342,7 +345,10 @@ def _send(channel: paramiko.Channel, data: bytes) -> None:
 
     def send() -> None:
         with suppress(OSError):  # the command ended without reading all of it; its exit code tells
-            channel.sendall(data)
+            for start in range(
+                0, len(data), _PIECE_BYTES
+            ):  # paramiko copies all that is left for each packet
+                channel.sendall(data[start : start + _PIECE_BYTES])
             channel.shutdown_write()
 
     threading.Thread(target=send, name="tlvm-ssh-stdin", daemon=True).start()

@@ -108,7 +108,7 @@ def _raw(stdin: int, wanted: bool) -> Iterator[None]:
         return
     before = termios.tcgetattr(stdin)
     try:
-        tty.setraw(stdin)
+        tty.setraw(stdin, termios.TCSADRAIN)  # what was typed ahead is meant for the machine
         yield
     finally:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
