@@ -41,7 +41,10 @@ class Retrying:
                 return
 
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
-        """A try that failed may have been accepted all the same: then the next one meets our own blob, a success."""
+        """A try that failed may have been accepted all the same: then the next one meets our own blob, a success.
+
+        "Our own" means the same size and checksum: what two writers must not both win has to differ in content.
+        """
         failed = False
 
         def attempt() -> Blob:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote
@@ -45,9 +46,14 @@ class _Method:
     request: str | None
 
 
+@cache
+def discovery(document: str) -> Discovery:
+    """The description of an API: "storage.v1". Read once, as it does not change."""
+    return Discovery(document)
+
+
 class Discovery:
     def __init__(self, document: str) -> None:
-        """document: "storage.v1" """
         folder = files("googleapiclient") / "discovery_cache" / "documents"
         self._document: dict[str, Any] = json.loads((folder / f"{document}.json").read_text())
         self._methods = [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.discovery import Call, Discovery, Unexpected
+from tests.fakes.discovery import Call, Unexpected, discovery
 from tests.fakes.gcs_buckets import Buckets, Refused, StoredObject
 from tests.fakes.gcs_uploads import Session, Sessions, split_multipart
 
@@ -36,7 +36,7 @@ class Api:
         self.buckets = Buckets(page_size=page_size)
         self.refused_permissions: set[str] = set()
         self._sessions = Sessions()
-        self._discovery = Discovery("storage.v1")
+        self._discovery = discovery("storage.v1")
         self._methods: dict[str, Callable[[Call, Request], Answer]] = {
             "buckets.insert": self._insert_bucket,
             "buckets.list": self._list_buckets,

@@ -131,16 +131,16 @@ class Buckets:
     ) -> StoredObject:
         with self._lock:
             self.check(bucket, name, query)
-            crc32c = _crc32c(content)
-            if fields.get("crc32c", crc32c) != crc32c:
+            checksum = crc32c(content)
+            if fields.get("crc32c", checksum) != checksum:
                 raise Refused(
                     400,
                     "invalid",
-                    f'Provided CRC32C "{fields["crc32c"]}" doesn\'t match calculated CRC32C "{crc32c}".',
+                    f'Provided CRC32C "{fields["crc32c"]}" doesn\'t match calculated CRC32C "{checksum}".',
                 )
             self._generation += 1
             kept = {key: value for key, value in fields.items() if key not in {"crc32c", "md5Hash", "name"}}
-            stored = StoredObject(bucket, name, content, self._generation, crc32c, _now(), kept)
+            stored = StoredObject(bucket, name, content, self._generation, checksum, _now(), kept)
             self._bucket(bucket).objects[name] = stored
             return stored
 
@@ -240,7 +240,8 @@ def _glob(pattern: str) -> re.Pattern[str]:
     )
 
 
-def _crc32c(content: bytes) -> str:
+def crc32c(content: bytes) -> str:
+    """As the service writes it."""
     return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
 
 

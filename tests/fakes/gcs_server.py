@@ -211,8 +211,6 @@ class _Handler(BaseHTTPRequestHandler):
             if not fake.is_open and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise answer("401", call_name)
             result = fake.api.perform(call, request)
-            if fault == "503 after":
-                raise answer(fault, call_name)
         except Refused as refused:
             result = _refusal(refused.code, refused.reason, refused.message, call_name)
         except Unexpected as unexpected:
@@ -221,6 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
             result = _refusal(unexpected.code, "invalid", str(unexpected), call_name)
         if fault == "reset after":
             return self._reset()
+        if fault == "503 after":
+            late = answer(fault, call_name)
+            result = _refusal(late.code, late.reason, late.message, call_name)
         if fault == "corrupt" and result.body:
             result = Answer(result.code, result.headers, bytes([result.body[0] ^ 1]) + result.body[1:])
         self._send(result, truncated=fault == "truncate")

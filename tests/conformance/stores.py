@@ -1,0 +1,171 @@
+"""What the store suite needs to know of each store, on the laptop and on the machine. A new store is a line in CASES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator import errors, stores
+from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores.gcs import GcsStore
+from orchestrator.stores.retrying import Retrying
+from remote import store as machine
+from remote.contract.attempts import Attempts
+from remote.contract.run_spec import StoreRef
+from remote.store import directory as machine_directory
+from remote.store import gcs as machine_gcs
+from remote.store import retrying as machine_retrying
+from tests.fakes.gcs_server import GcsServer
+
+
+class AnyBlob(Protocol):
+    @property
+    def key(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def crc32c(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+
+
+class AnyStore(Protocol):
+    """Of either half: they differ in the classes of their blobs and errors only."""
+
+    url: str
+
+    def get(self, key: str) -> AnyBlob | None: ...
+    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[AnyBlob]: ...
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> AnyBlob: ...
+    def download(self, key: str, path: Path, *, start: int = 0) -> None: ...
+    def delete(self, key: str, *, if_generation: int | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Half:
+    """The error classes of one half."""
+
+    missing: type[Exception]
+    changed: type[Exception]
+    refused: type[Exception]  # a key or a file that can't be used
+    transient: type[Exception]
+    any: type[Exception]
+
+
+LAPTOP = Half(
+    missing=errors.NotFoundError,
+    changed=errors.ConflictError,
+    refused=errors.ConfigError,
+    transient=errors.TransientError,
+    any=errors.TlvmError,
+)
+MACHINE = Half(
+    missing=machine.StoreMissing,
+    changed=machine.StoreChanged,
+    refused=machine.StoreError,
+    transient=machine.StoreUnready,
+    any=machine.StoreError,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    half: Half
+    open: Callable[[StoreRef, Attempts], AnyStore]
+    is_bucket: bool
+    folder: str = ""  # of the bucket
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store of one kind, empty, with what is needed to hurt it."""
+
+    case: Case
+    store: AnyStore
+    ref: StoreRef
+    server: GcsServer | None
+    tmp_path: Path
+    waits_s: list[float] = field(default_factory=list)  # what a retrying store has waited, without waiting
+
+    def file(self, content: bytes, name: str = "file") -> Path:
+        path = self.tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    def put(self, key: str, content: bytes = b"content", if_generation: int | None = None) -> AnyBlob:
+        return self.store.upload(self.file(content), key, if_generation=if_generation)
+
+    def read(self, key: str, start: int = 0) -> bytes:
+        path = self.tmp_path / "read"
+        self.store.download(key, path, start=start)
+        return path.read_bytes()
+
+    def keys(self, prefix: str = "", delimiter: str | None = None) -> list[str]:
+        return [blob.key for blob in self.store.blobs(prefix, delimiter=delimiter)]
+
+
+def _laptop_directory(ref: StoreRef, _: Attempts) -> AnyStore:
+    return DirectoryStore(Path(ref.url))
+
+
+def _laptop_gcs(ref: StoreRef, _: Attempts) -> AnyStore:
+    return GcsStore(ref.url, endpoint=ref.endpoint)
+
+
+def _laptop(ref: StoreRef, attempts: Attempts) -> AnyStore:
+    return stores.open_store(ref, attempts=attempts)
+
+
+def _machine(ref: StoreRef, attempts: Attempts) -> AnyStore:
+    return machine.open_store(ref, attempts=attempts)
+
+
+def _machine_directory(ref: StoreRef, _: Attempts) -> AnyStore:
+    return machine_directory.DirectoryStore(Path(ref.url))
+
+
+def _machine_gcs(ref: StoreRef, _: Attempts) -> AnyStore:
+    return machine_gcs.GcsStore(ref)
+
+
+def impatient_laptop(ref: StoreRef, attempts: Attempts) -> AnyStore:
+    """Gives a silent server up after a moment."""
+    return Retrying(GcsStore(ref.url, endpoint=ref.endpoint, timeout_s=0.3), attempts=attempts)
+
+
+def impatient_machine(ref: StoreRef, attempts: Attempts) -> AnyStore:
+    return machine_retrying.Retrying(machine_gcs.GcsStore(ref, timeout_s=0.3), attempts)
+
+
+CASES = [
+    Case("directory", LAPTOP, _laptop_directory, is_bucket=False),
+    Case("gcs", LAPTOP, _laptop_gcs, is_bucket=True),
+    Case("gcs-folder", LAPTOP, _laptop_gcs, is_bucket=True, folder="/team/a"),
+    Case("retrying-directory", LAPTOP, _laptop, is_bucket=False),
+    Case("retrying-gcs", LAPTOP, _laptop, is_bucket=True),
+    Case("machine-directory", MACHINE, _machine_directory, is_bucket=False),
+    Case("machine-gcs", MACHINE, _machine_gcs, is_bucket=True, folder="/team/b"),
+    Case("machine-retrying-directory", MACHINE, _machine, is_bucket=False),
+    Case("machine-retrying-gcs", MACHINE, _machine, is_bucket=True),
+]
+RETRYING_GCS = [case for case in CASES if "retrying" in case.name and case.is_bucket]
+IMPATIENT_GCS = [
+    Case("retrying-gcs", LAPTOP, impatient_laptop, is_bucket=True),
+    Case("machine-retrying-gcs", MACHINE, impatient_machine, is_bucket=True),
+]
+
+
+def place(case: Case, tmp_path: Path, server: GcsServer, *, tries: int = 4) -> Place:
+    """An empty store. `waits_s` of a place is filled by retries instead of waiting."""
+    if case.is_bucket:
+        ref = StoreRef(server.create_bucket("trees") + case.folder, endpoint=server.endpoint)
+    else:
+        ref = StoreRef(str(tmp_path / "store"))
+    waits_s: list[float] = []
+    attempts = Attempts(count=tries, sleep=waits_s.append, random=lambda: 0.0)
+    return Place(
+        case, case.open(ref, attempts), ref, server if case.is_bucket else None, tmp_path / "files", waits_s
+    )
