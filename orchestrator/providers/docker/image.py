@@ -28,20 +28,23 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def ensure(engine: docker.DockerClient, wanted: str, lock: Path, progress: Progress) -> str:
-    """The name of an image that is there: `wanted`, or ours when that is "". Builds ours if need be.
-
-    lock    a file; two computers' worth of `tlvm up` on one engine would otherwise build it twice.
-    """
+    """The name of an image that is there: `wanted`, or ours when that is "". Builds ours if need be."""
     if wanted:
         return _present(engine, wanted)
-    folder = resources.folder("infra") / "docker"
+    return built(engine, resources.folder("infra") / "docker", lock, progress)
+
+
+def built(engine: docker.DockerClient, folder: Path, lock: Path, progress: Progress) -> str:
+    """The name of the image that is made of `folder`.
+
+    lock    a file; two terminals would otherwise build it twice
+    """
     name = f"{REPOSITORY}:{content_hash(folder)[:12]}"
-    if _exists(engine, name):
-        return name
-    with _alone(lock):
-        if not _exists(engine, name):
-            _ensure_base(engine, folder, progress)
-            _build(engine, folder, name, progress)
+    if not _exists(engine, name):
+        with _alone(lock):
+            if not _exists(engine, name):
+                _ensure_base(engine, folder, progress)
+                _build(engine, folder, name, progress)
     return name
 
 
