@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from orchestrator.errors import ConfigError
+from orchestrator.progress import Progress
 
 from .base import Provider
 
@@ -17,10 +18,11 @@ NAMES = {
 }
 
 
-def provider(name: str, *, data_dir: Path) -> Provider:
+def provider(name: str, *, data_dir: Path, progress: Progress | None = None) -> Provider:
     """The provider of that name.
 
     data_dir      the user's data directory: where this computer keeps what no cloud keeps for it
+    progress      where `docker` shows that it builds its image, which takes minutes the first time
     ConfigError   when there is no such provider
     """
     if name not in NAMES:
@@ -31,4 +33,5 @@ def provider(name: str, *, data_dir: Path) -> Provider:
             next=f"The providers are {', '.join(sorted(NAMES))}.",
         )
     module, _, attribute = NAMES[name].partition(":")
-    return cast(Provider, getattr(importlib.import_module(module), attribute)(data_dir))
+    make = getattr(importlib.import_module(module), attribute)
+    return cast(Provider, make(data_dir, progress) if name == "docker" else make(data_dir))

@@ -36,7 +36,7 @@ class Workspace:
 
     @cached_property
     def provider(self) -> Provider:
-        return provider(self.settings.provider, data_dir=self.settings.data_dir)
+        return provider(self.settings.provider, data_dir=self.settings.data_dir, progress=self.progress)
 
     @property
     def project_folder(self) -> Path:
