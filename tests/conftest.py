@@ -1,18 +1,35 @@
-"""What holds for every test: one that needs Docker is skipped where no engine runs, but never in CI."""
+"""What holds for every test.
+
+One that needs Docker is skipped where no engine runs, but never in CI: there a skip would hide something.
+Soak tests end with the time that `make soak` gives them (SOAK_SECONDS): what has not begun by then is skipped.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
+_BEGAN = time.monotonic()
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("docker") is None:
-        return
+    if item.get_closest_marker("docker"):
+        _need_docker()
+    if item.get_closest_marker("soak"):
+        _need_time(float(os.environ.get("SOAK_SECONDS", "inf")))
+
+
+def _need_docker() -> None:
     from tests.docker_engine import missing
 
     if reason := missing():
         if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
             pytest.fail(f"in CI no test that needs Docker may be skipped: {reason}", pytrace=False)
         pytest.skip(reason)
+
+
+def _need_time(whole_s: float) -> None:
+    if time.monotonic() - _BEGAN > whole_s:
+        pytest.skip(f"the {whole_s:g} seconds of the soak tests are over")
