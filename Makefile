@@ -30,8 +30,7 @@ check: .venv/developing
 	$(BIN)/mypy orchestrator tests
 	$(BIN)/mypy --python-version 3.10 remote
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck --shell=bash .ci/run
-	$(BIN)/shellcheck tests/setup/docker-engine tests/setup/virtual-environment infra/docker/entrypoint infra/docker/base-image
+	$(BIN)/shellcheck $$(grep -rlE '^#!.*[/ ](ba)?sh$$' .ci configs infra tests/setup)
 
 # Exit 5 of pytest: no test was selected.
 soak: .venv/developing
