@@ -1,0 +1,342 @@
+"""What reaches the screen: no escape sequence, markup or control character of somebody else's, and true sentences."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.errors import NotFoundError
+from orchestrator.providers.base import Machine, MachineState
+from orchestrator.render import datasets, figures, machines, problem, runs, setup
+from orchestrator.render.console import Screen
+from orchestrator.render.events import Events
+from orchestrator.render.progress import Plain, Terminal
+from orchestrator.render.text import clean, columns, duration, price, size
+from orchestrator.workflows.datasets import DatasetSummary
+from orchestrator.workflows.doctor import DoctorResult, Finding
+from orchestrator.workflows.down import DownResult
+from orchestrator.workflows.run import RunResult
+from orchestrator.workflows.runs import RunRow, RunsResult
+from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
+from remote.contract.metrics import ClassFigures, Counters, Evaluation, Frozen, Metrics
+from remote.contract.run_spec import StoreRef
+
+RUN = "fixed-extractor-20260807-142530-k3qz"
+NOW = datetime(2026, 8, 7, 14, 25, tzinfo=UTC)
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07after",
+    "\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\",
+    "\x1b]52;c;cm0gLXJm\x07",
+    "\x9b2Jcleared",
+    "\x1bPq#0;2;0;0;0\x1b\\sixel",
+    "over\rwritten",
+    "back\b\b\b\bspace",
+    "bell\x07",
+    "\u202egnp.exe",
+    "zero\u200bwidth",
+    "\x00nul",
+    "[bold red]markup[/bold red]",
+    "[link=http://evil]click[/link]",
+    ":skull:",
+    "two\nlines",
+    "lone \ud800 surrogate",
+    "\x1b[",
+    "\x1b]never closed",
+]
+_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Terminalish(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def screen() -> tuple[Screen, io.StringIO, io.StringIO]:
+    out, err = io.StringIO(), io.StringIO()
+    return Screen(out, err), out, err
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_clean_leaves_one_harmless_line(text: str) -> None:
+    found = clean(text)
+    assert not _FORBIDDEN.search(found)
+    assert "\n" not in found and "\t" not in found
+    assert "evil\x1b" not in found
+
+
+def test_clean_keeps_what_people_write() -> None:
+    for text in ("Größe 3 µm", "日本語 ラベル", "عربي", "a [bold] b", "naïve – “quoted”", "🌳"):
+        assert clean(text) == text
+
+
+def test_clean_bounds_its_length() -> None:
+    assert len(clean("x" * 1_000_000)) < 5_000
+    assert len(clean("\u00e9" * 1_000_000)) < 5_000
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_hostile_reaches_either_stream(text: str) -> None:
+    to, out, err = screen()
+    to.line(text)
+    to.log(text)
+    to.note(text)
+    to.next(text)
+    to.progress.say(text, text)
+    to.progress.warn(text)
+    with to.progress.bar(text, 3, text) as bar:
+        bar.advance(3)
+    problem.show(NotFoundError(text, detail=text, next=text), err)
+    with Events(to.progress) as events:
+        for event in hostile_events(text):
+            events.show(event)
+    for stream in (out, err):
+        assert not _FORBIDDEN.search(stream.getvalue())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_on_a_terminal_only_our_own_escapes_are_written(text: str) -> None:
+    stream = Terminalish()
+    terminal = Terminal(Console(file=stream, force_terminal=True, width=80, markup=False, highlight=False))
+    terminal.say("label", text)
+    terminal.warn(text)
+    with terminal.bar(text, 3, "images") as bar:
+        bar.advance(3)
+    written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert not _FORBIDDEN.search(written.replace("\r", ""))
+    for word in ("title", "evil", "cm0gLXJm", "sixel"):
+        assert f"\x1b]{word}" not in stream.getvalue() and f";{word}" not in stream.getvalue()
+
+
+def hostile_events(text: str) -> list[dict[str, Any]]:
+    return [
+        {"type": "state", "state": text, "message": text},
+        {"type": "step", "number": text, "name": text, "text": text},
+        {
+            "type": "network",
+            "stages": [{"name": text, "shape": text, "parameters": text, "frozen": text}, text, 3],
+        },
+        {"type": "network", "stages": text},
+        {"type": "progress", "step": text, "done": 1, "total": 2, "unit": text},
+        {"type": "progress", "step": "x", "done": 1e308, "total": -5, "unit": None},
+        {"type": "epoch", "epoch": text, "of": [], "train_loss": text, "seconds": text},
+        {"type": "log", "level": text, "text": text},
+        {"type": "published", "files": text, "bytes": text},
+        {"type": text},
+        {"type": "metrics", "accuracy": text},
+        {},
+    ]
+
+
+def test_a_run_is_told_step_by_step() -> None:
+    to, _, err = screen()
+    with Events(to.progress) as events:
+        events.show({"type": "step", "number": 3, "name": "freeze", "text": "11,176,512 parameters"})
+        stage = {"name": "layer1", "shape": [64, 56, 56], "parameters": 147968, "frozen": True}
+        events.show({"type": "network", "stages": [stage]})
+        for done in (1, 450, 900):
+            events.show({"type": "progress", "step": "extract", "done": done, "total": 900, "unit": "images"})
+        events.show(
+            {"type": "epoch", "epoch": 7, "of": 20, "train_loss": 0.5, "val_accuracy": 0.956, "seconds": 2.0}
+        )
+    text = err.getvalue()
+    assert re.search(r"3/8 +freeze +11,176,512 parameters", text)
+    assert re.search(r"layer1 +64 × 56 × 56 +147,968 +frozen", text)
+    assert "900 images in" in text
+    assert "epoch 7 of 20 · train loss 0.500 · val accuracy 0.956 · 2.0 s" in text
+
+
+def test_plain_bars_say_where_they_are_now_and_then() -> None:
+    seconds = [0.0]
+    stream = io.StringIO()
+    plain = Plain(stream, clock=lambda: seconds[0])
+    with plain.bar("send", 100, "files") as bar:
+        for _ in range(100):
+            seconds[0] += 0.25
+            bar.advance()
+    lines = stream.getvalue().splitlines()
+    assert lines == ["send    40 of 100 files", "send    80 of 100 files", "send    100 files in 25 s"]
+
+
+def test_a_bar_that_is_cut_short_does_not_say_done() -> None:
+    stream = io.StringIO()
+    with pytest.raises(RuntimeError), Plain(stream).bar("send", 100, "files"):
+        raise RuntimeError
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "expected"),
+    [
+        (duration, 0.44, "0.4 s"),
+        (duration, 9.97, "10 s"),
+        (duration, 59.7, "1 min"),
+        (duration, 91, "1 min 31 s"),
+        (duration, 3600 * 3 + 58 * 60, "3 h 58 min"),
+        (duration, 168 * 3600, "7 d 0 h"),
+        (duration, -3, "0.0 s"),
+        (size, 999, "999 B"),
+        (size, 68_400_000, "68 MB"),
+        (size, 2_100_000_000, "2.1 GB"),
+        (size, 999_600, "1.0 MB"),
+        (price, 0, "free"),
+        (price, 0.001, "under $0.01"),
+        (price, 0.3, "$0.30"),
+    ],
+)
+def test_numbers_are_written_as_people_do(
+    function: Callable[[float], str], value: float, expected: str
+) -> None:
+    assert function(value) == expected
+
+
+def test_columns_align_wide_characters() -> None:
+    assert columns([("日本", "1"), ("oak", "2")]) == ["日本  1", "oak   2"]
+    assert columns([]) == []
+
+
+def metrics(**more: Any) -> Metrics:
+    classes = [
+        ClassFigures("birch", 60, 58, 58 / 60, [0.89, 0.99], 0.97, 0.96),
+        ClassFigures("oak", 60, 56, 56 / 60, [0.84, 0.97], None, None),
+    ]
+    evaluation = Evaluation(
+        "test", "nothing", 120, 114, 0.95, [0.895, 0.977], 0.5, 0.95, 0.95, 0.1, 0.2, 0.018, 0.041, classes,
+        [[58, 2], [4, 56]],
+    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "run_id": RUN, "scenario": "fixed-extractor", "model": "resnet18", "dataset": "trees",
+        "dataset_version": "a" * 64, "weights": "ImageNet V1", "weights_sha256": "b" * 64, "seed": 0,
+        "classes": ["birch", "oak"], "images": {"train": 600, "test": 120}, "excluded": 0, "reported": "test",
+        "evaluations": [evaluation], "temperature": 1.2, "trained_parameters": 1026,
+        "frozen": Frozen(11176512, 120, 120), "counters": Counters(720, 720, 720), "images_per_s": 830.0,
+        "seconds": {"extract": 1.1, "train": 0.4}, "device": "cpu", "versions": {}, "training": {},
+    }  # fmt: skip
+    return Metrics(**(fields | more))
+
+
+def test_the_figures_are_a_table_that_a_person_understands() -> None:
+    text = "\n".join(figures.lines(metrics()))
+    assert "accuracy 0.950 (114 of 120; 95 %: 0.895 – 0.977)" in text
+    assert "guessing 0.500" in text
+    assert "calibration error 0.041 → 0.018" in text
+    assert "120 images that chose nothing" in text
+    assert "oak taken for birch, 4 of 60; birch taken for oak, 2 of 60" in text
+    assert re.search(r"oak +56/60 +0.933 +0.84 – 0.97 +–", text)
+    assert "frozen part: 120 of 120 tensors equal to the bit" in text
+
+
+def run_result(figures: dict[str, Any], *, detached: bool = False) -> RunResult:
+    return RunResult(
+        RUN, "fixed-extractor", "trees", "a" * 64, "resnet18", "ImageNet V1", "m", "SUCCEEDED", detached,
+        None if detached else Path("runs") / RUN, 9, 1000, figures, 41.0, 0.0,
+    )  # fmt: skip
+
+
+def test_a_result_ends_with_what_to_do_next() -> None:
+    import dataclasses
+
+    to, out, _ = screen()
+    runs.result(to, run_result(dataclasses.asdict(metrics())))
+    assert "accuracy 0.950" in out.getvalue()
+    assert out.getvalue().splitlines()[-1] == "next: tlvm predict k3qz IMAGES"
+    to, out, _ = screen()
+    runs.result(to, run_result({}, detached=True))
+    assert f"next: tlvm logs -f {RUN}" in out.getvalue()
+
+
+@pytest.mark.parametrize("broken", [{}, {"schema": 1}, {"schema": 99}])
+def test_figures_that_cannot_be_read_are_said_and_nothing_breaks(broken: dict[str, Any]) -> None:
+    to, out, _ = screen()
+    runs.result(to, run_result(broken))
+    assert "can't be read" in out.getvalue()
+
+
+def test_figures_that_contradict_themselves_break_nothing() -> None:
+    import dataclasses
+
+    wrong = dataclasses.asdict(metrics(reported="nowhere"))
+    short = dataclasses.asdict(metrics(classes=[]))
+    for figures_ in (wrong, short):
+        to, out, _ = screen()
+        runs.result(to, run_result(figures_))
+        assert "can't be read" in out.getvalue()
+
+
+def machine_line(*, mine: bool = True) -> MachineLine:
+    machine = Machine(
+        "tlvm-ana-trees", "local", "1", "this computer", MachineState.RUNNING, "ana", "trees",
+        NOW - timedelta(minutes=41), NOW + timedelta(hours=3), "none", 0, 0.0, StoreRef("/store"),
+    )  # fmt: skip
+    run = RunLine(RUN, "fixed-extractor", "trees", "resnet18", "RUNNING", 6, "", NOW.isoformat(), False)
+    return MachineLine(machine, mine, 0.0, [run])
+
+
+def test_every_output_ends_with_what_to_do_next() -> None:
+    row = RunRow(
+        RUN, "SUCCEEDED", "", "fixed-extractor", "trees", "a" * 64, "resnet18", "none", "m", "ana", "trees",
+        NOW.isoformat(), NOW.isoformat(), NOW.isoformat(), True, None,
+    )  # fmt: skip
+    drawn: list[tuple[Callable[[Screen, Any], None], Any]] = [
+        (machines.overview, StatusResult("local", "/store", NOW, [machine_line()], [], ["docker: m"], [])),
+        (machines.overview, StatusResult("local", "/store", NOW, [machine_line(mine=False)], [], [], [])),
+        (machines.overview, StatusResult("local", "/store", NOW, [], [], [], [])),
+        (machines.gone, DownResult("m", False, False)),
+        (machines.gone, DownResult("m", True, False)),
+        (machines.gone, DownResult("m", True, True, [RUN], {}, {RUN: "disk full"})),
+        (runs.listed, RunsResult("/store", [row], [])),
+        (runs.listed, RunsResult("/store", [], [])),
+        (datasets.listed, []),
+        (datasets.listed, [DatasetSummary("trees", "a" * 64, 1, 900, 1, ["a"], {"train": {"a": 900}})]),
+        (
+            setup.examined,
+            DoctorResult([Finding("fail", "torch", "not installed", "pip install")], 1, 0, 1.0, 7),
+        ),
+    ]
+    for draw, result in drawn:
+        to, out, _ = screen()
+        draw(to, result)
+        assert out.getvalue().splitlines()[-1].startswith("next: "), out.getvalue()
+
+
+def test_status_says_whose_a_machine_is_and_what_runs() -> None:
+    to, out, _ = screen()
+    machines.overview(to, StatusResult("local", "/store", NOW, [machine_line(mine=False)], [], [], []))
+    assert "of ana, not touched by your commands" in out.getvalue()
+    assert f"running  {RUN}" in out.getvalue()
+    assert "in 3 h" in out.getvalue()
+
+
+def test_doctor_says_what_to_do() -> None:
+    to, out, _ = screen()
+    setup.examined(
+        to, DoctorResult([Finding("fail", "torch", "not installed", "pip install it")], 1, 0, 1.0, 7)
+    )
+    assert re.search(r"FAIL +torch +not installed → pip install it", out.getvalue())
+    assert "1 failure, 0 warnings, 1.0 s (exit 7)" in out.getvalue()
+
+
+def test_json_is_one_object_with_schema_and_command() -> None:
+    to, out, _ = screen()
+    to.document("status", StatusResult("local", "/store", NOW, [machine_line()], [], [], []))
+    found = json.loads(out.getvalue())
+    assert (found["schema"], found["command"]) == (1, "status")
+    assert found["machines"][0]["machine"]["state"] == "running"
+    assert found["now"] == "2026-08-07T14:25:00+00:00"
+    to, out, _ = screen()
+    to.document("datasets", [])
+    assert json.loads(out.getvalue())["items"] == []
+
+
+def test_an_error_has_three_parts() -> None:
+    stream = io.StringIO()
+    problem.show(NotFoundError("No machine m", detail="one\ntwo", next="tlvm up"), stream)
+    assert stream.getvalue() == "error   No machine m\n        one\n        two\nnext    tlvm up\n"
