@@ -110,18 +110,21 @@ def start(spec_path: Path, home: MachineHome, *, command: Sequence[str] = SUPERV
     """
     spec = read_spec(spec_path)
     lock = line.hold_run(home.locks, spec.run_id)
-    folder = prepare(home, spec, spec_path)
-    if is_over(read_status(folder)):
-        raise AlreadyOver(spec.run_id)
-    with (folder.root / "supervisor.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*command, str(folder.spec), "--lock", str(lock)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=[lock],
-            start_new_session=True,
-        )
+    try:
+        folder = prepare(home, spec, spec_path)
+        if is_over(read_status(folder)):
+            raise AlreadyOver(spec.run_id)
+        with (folder.root / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, str(folder.spec), "--lock", str(lock)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock],
+                start_new_session=True,
+            )
+    finally:
+        os.close(lock)
     return process.pid
 
 

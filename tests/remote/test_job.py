@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from remote.contract import layout
 from remote.contract.run_spec import DatasetRef, WeightsRef
-from tests.remote.machine import TestMachine, eventually, events_of
+from tests.remote.machine import TestMachine, events_of, eventually
 
 
 @pytest.fixture
@@ -212,18 +211,14 @@ def test_a_long_log_travels_in_segments(machine: TestMachine) -> None:
 def test_no_process_and_no_lock_is_left(machine: TestMachine) -> None:
     spec = machine.spec("killed")
     machine.carry_out(spec)
-    marker = str(machine.home.root)
-    mine = [
-        pid
-        for pid in os.listdir("/proc" if Path("/proc/self").exists() else str(machine.folder))
-        if pid.isdigit() and marker in _environment(pid)
-    ]
-    assert not mine
+    marker = str(machine.home.root.parent)
+    processes = [path for path in Path("/proc").glob("[0-9]*") if marker in _environment(path)]
+    assert not processes
     assert machine.carry_out(machine.spec("succeed")) == 0
 
 
-def _environment(pid: str) -> str:
+def _environment(process: Path) -> str:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+        return (process / "environ").read_bytes().decode(errors="replace")
     except OSError:
         return ""

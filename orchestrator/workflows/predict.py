@@ -1,0 +1,121 @@
+"""`tlvm predict RUN IMAGES...`: what the model of a run makes of images, computed on this computer."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import remote
+from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
+from orchestrator.workflows.pull import pull
+from orchestrator.workflows.workspace import Workspace
+
+NEEDED = ("torch", "torchvision", "safetensors")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    path: str  # as it was given, or found in a folder that was given
+    class_name: str
+    probability: float  # of that class
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    run_id: str
+    model: Path  # the folder
+    classes: list[str]
+    predictions: list[Prediction]
+    failed: dict[str, str] = field(default_factory=dict)  # path -> why it can't be read
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.failed else 0
+
+
+def predict(workspace: Workspace, run: str, paths: Sequence[Path]) -> PredictResult:
+    """Pull the model when it is not here, then classify images; folders are searched for them.
+
+    ConfigError     this computer's Python lacks torch
+    NotFoundError   no such run or no such path; the run has no model
+    DataError       not one image could be read
+    """
+    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ConfigError(
+            f"Predicting on this computer needs {', '.join(lacking)}", next="pip install 'tlvm[train]'"
+        )
+    for path in paths:
+        if not path.exists():
+            raise NotFoundError(f"There is no file or folder {path}", next="Check the path.")
+    pulled = pull(workspace, run)
+    model = pulled.folder / "model"
+    if not (model / "model.json").is_file():
+        raise NotFoundError(
+            f"The run {pulled.run_id} has no model",
+            detail=f"It ended as {pulled.state}.",
+            next=f"tlvm logs {pulled.run_id} shows why.",
+        )
+    predictions, failed = [], {}
+    for line in _classify(model, paths):
+        if "error" in line:
+            failed[str(line.get("path"))] = str(line["error"])
+        else:
+            predictions.append(_prediction(line))
+    if failed and not predictions:
+        raise DataError(
+            "None of the images can be read",
+            detail="\n".join(f"{path}: {why}" for path, why in list(failed.items())[:10]),
+        )
+    classes = list(predictions[0].probabilities) if predictions else []
+    return PredictResult(pulled.run_id, model, classes, predictions, failed)
+
+
+def _classify(model: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The lines of `python -m remote predict`, in a process of its own: this one never loads torch."""
+    command = [sys.executable, "-P", "-m", "remote", "predict", str(model), "--", *map(str, paths)]
+    package = str(Path(remote.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *_python_path()])}
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
+        try:
+            assert process.stdout is not None
+            for text in process.stdout:
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue  # a warning of a library
+                if isinstance(line, dict):
+                    yield line
+            code = process.wait()
+        finally:
+            process.kill()
+            process.communicate()
+        errors.seek(0)
+        said = errors.read()[-2000:].decode(errors="replace").strip()
+    if code == DataError.exit_code:
+        raise DataError("The images can't be classified", detail=said)
+    if code != 0:
+        raise CloudError(f"Predicting ended with exit code {code}", detail=said)
+
+
+def _python_path() -> list[str]:
+    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+
+
+def _prediction(line: dict[str, Any]) -> Prediction:
+    probabilities = line.get("probabilities")
+    if not isinstance(probabilities, dict):
+        raise CloudError("Predicting gave a line that can't be read", detail=str(line)[:300])
+    values = {str(name): float(value) for name, value in probabilities.items()}
+    best = max(values, key=lambda name: values[name])
+    return Prediction(str(line.get("path")), best, values[best], values)
