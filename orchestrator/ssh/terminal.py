@@ -122,8 +122,9 @@ def _resizing(channel: paramiko.Channel, stdout: int, wanted: bool) -> Iterator[
         return
 
     def resize(*_: object) -> None:
-        size = _size(stdout)
-        channel.resize_pty(size.columns, size.lines)
+        if not channel.closed:
+            size = _size(stdout)
+            channel.resize_pty(size.columns, size.lines)
 
     before = signal.signal(signal.SIGWINCH, resize)
     try:
