@@ -268,7 +268,7 @@ def _tar(wheels: Sequence[Path]) -> bytes:
     files |= {f"wheels/{path.name}": path for path in wheels}
     files["install.py"] = folder("infra") / "bundle" / "install.py"
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name, path in sorted(files.items()):
             data = path.read_bytes()
             entry = tarfile.TarInfo(name)
