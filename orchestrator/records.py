@@ -47,12 +47,15 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class SeenRecord:
-    """The version of a dataset that a folder last agreed with: what later differs was changed by somebody."""
+    """What a folder held when it was last uploaded: what differs later was changed by somebody."""
 
     folder: str  # absolute path
     store: str
     dataset: str
     version: str
+    differing: dict[str, str | None] = field(
+        default_factory=dict
+    )  # by path: the hash of what it held instead
     schema: int = 1
 
 
@@ -99,13 +102,11 @@ class Records:
         if record := self.run(run_id):
             self.save_run(dataclasses.replace(record, pulled_to=str(folder)))
 
-    def seen(self, folder: Path, store: str, dataset: str) -> str | None:
-        """The version of a dataset in a store that a folder last saw."""
-        record = self._read(SeenRecord, self._seen_file(folder, store, dataset))
-        return record.version if record else None
+    def seen(self, folder: Path, store: str, dataset: str) -> SeenRecord | None:
+        return self._read(SeenRecord, self._seen_file(folder, store, dataset))
 
-    def save_seen(self, folder: Path, store: str, dataset: str, version: str) -> None:
-        self._write(self._seen_file(folder, store, dataset), SeenRecord(str(folder), store, dataset, version))
+    def save_seen(self, record: SeenRecord) -> None:
+        self._write(self._seen_file(Path(record.folder), record.store, record.dataset), record)
 
     def _seen_file(self, folder: Path, store: str, dataset: str) -> Path:
         what = "\0".join((str(folder), store, dataset)).encode("utf-8", "surrogateescape")

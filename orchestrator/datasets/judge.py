@@ -33,6 +33,7 @@ _EXTENSIONS = {
     "TIFF": "tif",
 }
 _KNOWN = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # no other decoder ever sees the bytes
+_PNG_END = b"IEND\xaeB`\x82"
 _BROKEN = (  # all that Pillow's decoders were seen to raise on damaged files
     OSError,
     ValueError,
@@ -103,6 +104,8 @@ def _decode(data: bytes) -> Verdict | Unusable:
             what = "pages" if form == "TIFF" else "frames"
             return Unusable(f"{pages} {what}: only files of one image are read yet")
         image.load()
+        if form == "PNG" and _PNG_END not in data:
+            return Unusable("can't be decoded: it ends too early")  # Pillow does not look at the last bytes
         sample = _sample(image) if image.mode in DEEP else b""
         if image.mode in DEEP and not sample:
             return Unusable("no finite pixel")

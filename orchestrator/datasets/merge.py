@@ -1,8 +1,8 @@
 """What becomes of the images that the newest version has and this folder lacks.
 
-A folder is compared with the version that it last saw. Is that still the newest, the folder is right in everything.
-Has somebody else published meanwhile, their additions and changes are kept, and what this folder removed or changed
-against theirs is a conflict. A folder that never saw the dataset may add to it if it shares images with it.
+A folder is compared with what it held when it was last uploaded. What others added or changed since is kept. What
+this folder lost since is removed, unless somebody else published meanwhile: then that, and what was changed on both
+sides, is a conflict. A folder that was never uploaded may add to a dataset with which it shares images.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _LOSS_IMAGES_MIN = 10
 @dataclass(frozen=True)
 class Merged:
     images: list[Image]
-    kept: int  # images of the newest version that this folder lacks
+    kept: dict[
+        str, str | None
+    ]  # by path of what others published: hash of what this folder has there instead
 
 
 def merge(
-    here: Sequence[Image], newest: DatasetManifest, seen: DatasetManifest | None, *, replace: bool
+    here: Sequence[Image], newest: DatasetManifest, seen: Mapping[str, str] | None, *, moved: bool
 ) -> Merged:
     """The images of the next version.
 
     here            as the folder has them
-    seen            the version that this folder last saw; the same object as `newest` when nothing came since
-    replace         the folder is right, whatever happened meanwhile
+    seen            content hash by path, when this folder was last uploaded
+    moved           somebody else published since
     """
-    if replace or seen is newest:
-        return Merged(list(here), 0)
     if seen is None:
         return _added(here, newest)
-    return _three_way(here, _by_path(newest), _by_path(seen), newest.dataset)
+    return _three_way(here, newest, seen, moved)
 
 
 def require_no_loss(images: Sequence[Image], newest: DatasetManifest) -> None:
@@ -59,30 +59,30 @@ def _added(here: Sequence[Image], newest: DatasetManifest) -> Merged:
             next="Give this one another name (--name), or replace that one with it (--replace).",
         )
     kept = [image for image in newest.images if image.path not in paths and image.sha256 not in contents]
-    return Merged([*here, *kept], len(kept))
+    return Merged([*here, *kept], dict.fromkeys(image.path for image in kept))
 
 
 def _three_way(
-    here: Sequence[Image], newest: Mapping[str, Image], seen: Mapping[str, Image], dataset: str
+    here: Sequence[Image], newest: DatasetManifest, seen: Mapping[str, str], moved: bool
 ) -> Merged:
     contents = {image.sha256 for image in here}
     mine = {image.path: image for image in here}
     disputed: list[str] = []
-    kept = 0
-    for path, theirs in newest.items():
-        before, ours = _content(seen.get(path)), _content(mine.get(path))
+    kept: dict[str, str | None] = {}
+    removed: list[str] = []
+    for theirs in newest.images:
+        path = theirs.path
+        before, ours = seen.get(path), mine[path].sha256 if path in mine else None
         if theirs.sha256 in (ours, before):
-            continue  # the same, or changed only here
-        if ours == before:  # changed or added only there
-            if ours is None and theirs.sha256 in contents:
-                continue  # moved here
-            mine[path] = theirs
-            kept += 1
-        else:
+            if ours is None and theirs.sha256 not in contents:
+                removed.append(path)
+        elif ours != before:
             disputed.append(path)
-    removed = [path for path, image in newest.items() if path not in mine and image.sha256 not in contents]
-    if disputed or removed:
-        raise _conflict(dataset, disputed, removed)
+        elif ours is not None or theirs.sha256 not in contents:  # changed or added there, and not moved here
+            mine[path] = theirs
+            kept[path] = ours
+    if disputed or (removed and moved):
+        raise _conflict(newest.dataset, disputed, removed)
     return Merged(list(mine.values()), kept)
 
 
@@ -95,11 +95,3 @@ def _conflict(dataset: str, disputed: list[str], removed: list[str]) -> Conflict
         detail="\n".join(what + ([f"and {more} more"] if more else [])),
         next="--replace makes the dataset what this folder holds; or bring these images back.",
     )
-
-
-def _by_path(manifest: DatasetManifest) -> dict[str, Image]:
-    return {image.path: image for image in manifest.images}
-
-
-def _content(image: Image | None) -> str | None:
-    return image.sha256 if image else None

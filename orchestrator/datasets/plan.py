@@ -12,7 +12,7 @@ from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Spli
 from . import findings, names, split
 from .check import Checked
 from .judge import DEEP
-from .merge import merge, require_no_loss
+from .merge import Merged, merge, require_no_loss
 from .pack import groups
 
 
@@ -29,7 +29,8 @@ class Base:
     """The version that is there."""
 
     newest: DatasetManifest
-    seen: DatasetManifest | None  # the one that this folder saw last; the same object when nothing came since
+    seen: Mapping[str, str] | None  # content hash by path, when this folder was last uploaded
+    moved: bool  # somebody else published since
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Plan:
     changed: int
     moved: int
     removed: int
-    kept: int  # that this folder lacks
+    kept: dict[
+        str, str | None
+    ]  # by path of what others published: hash of what this folder has there instead
 
 
 def plan(
@@ -75,8 +78,10 @@ def plan(
         _image(image, side, by_path.get(names.encode(image.file.path)), known)
         for image, side in zip(checked, sides, strict=True)
     ]
-    merged = merge(here, base.newest, base.seen, replace=wishes.replace) if base else None
-    images = findings.without_leaks([_placed(image, places) for image in (merged.images if merged else here)])
+    merged = Merged(here, {})
+    if base and not wishes.replace:
+        merged = merge(here, base.newest, base.seen, moved=base.moved)
+    images = findings.without_leaks([_placed(image, places) for image in merged.images])
     images.sort(key=lambda image: image.path)
     findings.require_usable(name, images, found=classes_found | {image.class_name for image in images})
     if newest and not wishes.allow_shrink:
@@ -95,7 +100,7 @@ def plan(
     )
     wanted = {image.sha256 for image in images if not image.pack}
     unpacked = [image for image in checked if image.verdict.sha256 in wanted]
-    return Plan(manifest, groups(unpacked), *_differences(images, by_path), merged.kept if merged else 0)
+    return Plan(manifest, groups(unpacked), *_differences(images, by_path), merged.kept)
 
 
 def places(manifest: DatasetManifest) -> dict[str, Place]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,14 @@ class Published:
     bytes_sent: int
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What this folder held when it was last uploaded."""
+
+    version: str
+    differing: Mapping[str, str | None]  # by path: the hash of what it held instead
+
+
 def first_plan(scan: Scan, outcome: Outcome, wishes: Wishes) -> Plan:
     """The plan for a store that knows nothing: says whether the images can be used at all."""
     return _planned(scan, outcome.images, {}, None, wishes)
@@ -41,12 +49,18 @@ class Publication:
     """What is known of the store grows with each try."""
 
     def __init__(
-        self, store: Store, scan: Scan, outcome: Outcome, wishes: Wishes, seen: str | None, progress: Progress
+        self,
+        store: Store,
+        scan: Scan,
+        outcome: Outcome,
+        wishes: Wishes,
+        seen: Seen | None,
+        progress: Progress,
     ) -> None:
         self._store = store
         self._scan = scan
         self._wishes = wishes
-        self._seen = seen  # the version that this folder last saw
+        self._seen = seen
         self._progress = progress
         self._images: Sequence[Checked] = outcome.images
         self._missed = list(outcome.missed)
@@ -87,16 +101,15 @@ class Publication:
                 raise
             self._progress.warn(f"{error.what}: replaced by what this folder holds")
             return None
-        return Base(newest, newest if self._seen == version else self._seen_manifest())
-
-    def _seen_manifest(self) -> DatasetManifest | None:
-        """None also when that version is gone: then this folder is a stranger."""
         if self._seen is None:
-            return None
+            return Base(newest, None, moved=True)
+        if self._seen.version == version:
+            return Base(newest, _held(newest, self._seen.differing), moved=False)
         try:
-            return versions.load_manifest(self._store, self._scan.name, self._seen)
-        except (DataError, NotFoundError):
-            return None
+            before = versions.load_manifest(self._store, self._scan.name, self._seen.version)
+        except (DataError, NotFoundError):  # that version is gone: this folder is a stranger
+            return Base(newest, None, moved=True)
+        return Base(newest, _held(before, self._seen.differing), moved=True)
 
     def _plan(self, base: Base | None) -> Plan:
         known = {**(places(base.newest) if base else {}), **self._placed}
@@ -166,3 +179,9 @@ def _planned(
         classes_found={file.class_name for file in scan.files},
         wishes=wishes,
     )
+
+
+def _held(manifest: DatasetManifest, differing: Mapping[str, str | None]) -> dict[str, str]:
+    """Content hash by path."""
+    held = {**{image.path: image.sha256 for image in manifest.images}, **differing}
+    return {path: sha256 for path, sha256 in held.items() if sha256 is not None}

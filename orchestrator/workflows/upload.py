@@ -17,9 +17,10 @@ from orchestrator.datasets import findings
 from orchestrator.datasets.check import Outcome, check
 from orchestrator.datasets.names import SetAside
 from orchestrator.datasets.plan import Plan, Wishes
-from orchestrator.datasets.publication import Publication, Published, first_plan
+from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
 from orchestrator.datasets.scan import Scan, survey
 from orchestrator.errors import PartialError
+from orchestrator.records import SeenRecord
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Flips
 
@@ -117,10 +118,11 @@ def _publish(
     workspace: Workspace, scan: Scan, outcome: Outcome, wishes: Wishes, began: float
 ) -> UploadResult:
     store, records = workspace.store, workspace.records
-    seen = records.seen(scan.root, store.url, scan.name)
+    before = records.seen(scan.root, store.url, scan.name)
+    seen = Seen(before.version, before.differing) if before else None
     done = Publication(store, scan, outcome, wishes, seen, workspace.progress).publish()
-    if done.version != seen:
-        records.save_seen(scan.root, store.url, scan.name, done.version)
+    if Seen(done.version, done.plan.kept) != seen:
+        records.save_seen(SeenRecord(str(scan.root), store.url, scan.name, done.version, done.plan.kept))
     return _result(scan, outcome, done.plan, time.monotonic() - began, store=store.url, done=done)
 
 
@@ -158,7 +160,7 @@ def _result(
         changed=planned.changed,
         moved=planned.moved,
         removed=planned.removed,
-        kept=planned.kept,
+        kept=len(planned.kept),
         packs_sent=len(done.packs_sent) if done else 0,
         packs_reused=len(packs - done.packs_sent) if done else 0,
         bytes_sent=done.bytes_sent if done else 0,
@@ -169,7 +171,7 @@ def _result(
 def _warnings(scan: Scan, planned: Plan) -> list[str]:
     said = [*scan.warnings, *findings.warnings(planned.manifest.images)]
     if planned.kept:
-        said.append(f"Kept, although this folder lacks them: {planned.kept} images that the store has")
+        said.append(f"Kept, although this folder lacks them: {len(planned.kept)} images that the store has")
     if planned.manifest.split_source == "hash":
         said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")
     return said
