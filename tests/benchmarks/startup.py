@@ -79,7 +79,7 @@ def bare_application(folder: Path, names: list[str]) -> str:
         for number, name in enumerate(names)
     ]
     (folder / "bare.py").write_text(
-        "import typer\napp = typer.Typer()\n" + "\n".join(functions), encoding="utf-8"
+        "import typer\napp = typer.Typer(rich_markup_mode=None)\n" + "\n".join(functions), encoding="utf-8"
     )
     return (
         f"import sys; sys.path.insert(0, {str(folder)!r}); sys.argv[0] = 'bare'; from bare import app; app()"
