@@ -17,23 +17,23 @@ def open_store(ref: StoreRef, *, attempts: Attempts | None = None) -> Store:
 
     Asks nothing of the store yet. StoreError when the URL is none of ours, or a library for it is missing here.
     """
-    from .retrying import Retrying
-
-    return Retrying(_open(ref), attempts or Attempts())
-
-
-def _open(ref: StoreRef) -> Store:
     try:
-        if ref.url.startswith("gs://"):
-            from .gcs import GcsStore
+        from .retrying import Retrying
 
-            return GcsStore(ref)
-        if Path(ref.url).is_absolute():
-            from .directory import DirectoryStore
-
-            return DirectoryStore(Path(ref.url))
+        return Retrying(_open(ref), attempts or Attempts())
     except ImportError as error:
         raise StoreError(
             f"the store {ref.url} needs the Python package {error.name}, which this machine lacks"
         ) from error
+
+
+def _open(ref: StoreRef) -> Store:
+    if ref.url.startswith("gs://"):
+        from .gcs import GcsStore
+
+        return GcsStore(ref)
+    if Path(ref.url).is_absolute():
+        from .directory import DirectoryStore
+
+        return DirectoryStore(Path(ref.url))
     raise StoreError(f"the store {ref.url!r} is neither a bucket (gs://...) nor an absolute folder")

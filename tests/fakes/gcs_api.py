@@ -43,6 +43,7 @@ class Api:
             "buckets.get": self._get_bucket,
             "buckets.patch": self._patch_bucket,
             "buckets.delete": self._delete_bucket,
+            "buckets.getStorageLayout": self._layout,
             "buckets.testIamPermissions": self._test_permissions,
             "objects.list": self._list,
             "objects.get": self._get,
@@ -96,6 +97,11 @@ class Api:
     def _delete_bucket(self, call: Call, request: Request) -> Answer:
         self.buckets.drop(call.path["bucket"])
         return Answer(204)
+
+    def _layout(self, call: Call, request: Request) -> Answer:
+        resource = self.buckets.resource(call.path["bucket"])
+        layout = {"bucket": call.path["bucket"], "location": resource["location"]}
+        return _json({"kind": "storage#storageLayout", "hierarchicalNamespace": {"enabled": False}, **layout})
 
     def _test_permissions(self, call: Call, request: Request) -> Answer:
         self.buckets.resource(call.path["bucket"])
@@ -240,18 +246,22 @@ def _select(document: Any, fields: str) -> Any:
         return [_select(entry, fields) for entry in document]
     if not isinstance(document, dict) or fields == "*":
         return document
-    selected = {}
+    wanted: dict[str, list[str]] = {}
     for name, below in _split(fields):
-        if name == "*":
-            return document
-        if name in document:
-            selected[name] = _select(document[name], below or "*")
-    return selected
+        wanted.setdefault(name, []).append(below or "*")
+    if "*" in wanted:
+        return document
+    return {
+        name: _select(document[name], "*" if "*" in below else ",".join(below))
+        for name, below in wanted.items()
+        if name in document
+    }
 
 
 def _split(fields: str) -> list[tuple[str, str]]:
-    """ "a,b(c,d),e/f" as [("a", ""), ("b", "c,d"), ("e", "f")]."""
-    parts, depth, part = [], 0, ""
+    """ "a,b(c,d),e/f,e/g" as [("a", ""), ("b", "c,d"), ("e", "f"), ("e", "g")]."""
+    parts: list[tuple[str, str]] = []
+    depth, part = 0, ""
     for character in [*fields, ","]:
         depth += (character == "(") - (character == ")")
         if character == "," and depth == 0:

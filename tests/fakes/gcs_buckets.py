@@ -87,9 +87,9 @@ class Buckets:
             if name in self._buckets:
                 raise Refused(409, "conflict", "Your previous request to create the named bucket succeeded.")
             resource = {
-                "location": "US",
                 "storageClass": "STANDARD",
                 **(fields or {}),
+                "location": str((fields or {}).get("location", "US")).upper(),
                 "kind": "storage#bucket",
                 "id": name,
                 "name": name,
