@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ PROGRAM = "tlvm"
 BUG = 1
 USAGE = 2
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # as of a program that SIGPIPE ended
 COMMANDS = (
     setup.init,
     machines.up,
@@ -44,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(_exit_code(list(sys.argv[1:] if argv is None else argv)))
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
 def application() -> typer.Typer:
     """Every command, with plain help: rich would cost more than all the rest of `tlvm --help`."""
     app = typer.Typer(
@@ -64,13 +68,10 @@ def application() -> typer.Typer:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     """From a folder of labelled images to a trained, measured, explained classifier."""
-    if version:
-        typer.echo(f"{PROGRAM} {__version__}")
-        raise typer.Exit
 
 
 def _exit_code(argv: list[str]) -> int:
@@ -82,8 +83,6 @@ def _exit_code(argv: list[str]) -> int:
         return _failed(error, argv)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        return _quiet_pipe()
     except Exception:  # noqa: BLE001  # the last place that can say where to report it
         traceback.print_exc()
         print(f"\n{_REPORT}", file=sys.stderr)
@@ -126,11 +125,3 @@ def _error_document(argv: list[str], kind: str, what: str, detail: str, next: st
 def _command(words: list[str]) -> str:
     """The name of the command: the first word that is no option; those of the program itself take no value."""
     return next((word for word in words if not word.startswith("-")), "")
-
-
-def _quiet_pipe() -> int:
-    """Whoever read our output has gone: nothing more can be said, and Python's own complaint at exit is noise."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(devnull, stream.fileno())
-    return BROKEN_PIPE

@@ -24,10 +24,10 @@ def machines(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Run ids, newest first; the last four characters will do, and are completed to the whole id."""
+    """Run ids, newest first; or the ends of them, which name a run as well."""
     names = [file.stem for file in _records().glob("runs/*.json")]
     names.sort(key=lambda name: name.split("-")[-3:-1], reverse=True)
-    return _starting(names, incomplete) or [name for name in names if name.endswith(f"-{incomplete}")]
+    return _starting(names, incomplete) or _starting([name[-4:] for name in names], incomplete)
 
 
 def datasets(incomplete: str) -> list[str]:

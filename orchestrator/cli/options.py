@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.render.console import Screen
     from orchestrator.workflows.workspace import Workspace
 
+BROKEN_PIPE = 141  # as of a program that SIGPIPE ended
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -115,7 +117,10 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
                 from orchestrator.cli.logs import log_requests
 
                 log_requests()
-            function(common, **values)
+            try:
+                function(common, **values)
+            except BrokenPipeError:
+                _nobody_reads()
 
         parameters = [own[name] for name in own if name != "common"] + list(shared.values())
         call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
@@ -125,6 +130,14 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
         return Command(function.__name__, call, exit_codes(may_raise))
 
     return decorate
+
+
+def _nobody_reads() -> None:
+    """Whoever read our output has gone: nothing more can be said, and Python's own complaint at exit is noise."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    raise typer.Exit(BROKEN_PIPE)
 
 
 def exit_codes(may_raise: tuple[type[TlvmError], ...]) -> str:

@@ -144,4 +144,6 @@ def predict(
     from orchestrator.render import runs
     from orchestrator.workflows.predict import predict
 
-    common.show("predict", predict(common.workspace(), run, images), runs.predicted)
+    result = predict(common.workspace(), run, images)
+    common.show("predict", result, runs.predicted)
+    raise typer.Exit(result.exit_code)

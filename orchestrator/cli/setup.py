@@ -56,10 +56,14 @@ def doctor(common: Common) -> None:
 @command(CloudError, ConnectionLost, RunFailed, DataError)
 def demo(common: Common) -> None:
     """The whole way on sample images, here and free."""
-    from orchestrator.render import runs
+    from orchestrator.render import setup
+    from orchestrator.render.events import Events
     from orchestrator.workflows.demo import demo
 
-    common.show("demo", demo(common.workspace()), runs.result)
+    workspace = common.workspace()
+    with Events(common.screen.progress) as events:
+        result = demo(workspace, on_event=events.show)
+    common.show("demo", result, setup.shown)
 
 
 def _ask(question: str, choices: dict[str, str]) -> str:

@@ -51,6 +51,16 @@ class Screen:
         """One line of a log, which may have millions: straight to stdout."""
         self._stream.write(clean(text) + "\n")
 
+    def raw(self, text: str) -> None:
+        """Text for programs, unchanged: names of files keep their very bytes, UTF-8 or not."""
+        binary = getattr(self._stream, "buffer", None)
+        if binary is None:
+            self._stream.write(text)
+        else:
+            self._stream.flush()
+            binary.write(text.encode("utf-8", "surrogateescape"))
+            binary.flush()
+
     def flush(self) -> None:
         self._stream.flush()
 

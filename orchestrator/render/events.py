@@ -84,13 +84,12 @@ class Events:
         self._close_bar()
         parts = [f"epoch {_whole(event.get('epoch'))} of {_whole(event.get('of'))}"]
         names = {"train_loss": "train loss", "val_loss": "val loss", "val_accuracy": "val accuracy"}
-        parts += [
-            f"{text} {event[name]:.3f}"
-            for name, text in names.items()
-            if isinstance(event.get(name), int | float)
-        ]
-        seconds = event.get("seconds")
-        if isinstance(seconds, int | float):
+        for name, text in names.items():
+            value = _number(event.get(name))
+            if value is not None:
+                parts.append(f"{text} {value:.3f}")
+        seconds = _number(event.get("seconds"))
+        if seconds is not None:
             parts.append(duration(seconds))
         self._progress.say("", " · ".join(parts))
 
@@ -119,7 +118,12 @@ def _stage(stage: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _whole(value: object) -> int:
-    return int(value) if isinstance(value, int | float) and abs(value) < 1e15 else 0
+    return int(_number(value) or 0)
+
+
+def _number(value: object) -> float | None:
+    """A number that can be shown; None for anything else, infinities and numbers of a thousand digits too."""
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else None
 
 
 def _shape(value: object) -> str:

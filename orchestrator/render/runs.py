@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, count, duration, moment, price, size
+from orchestrator.render.text import clean, clock, columns, count, duration, moment, price, size
+from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import RunRow, RunsResult
@@ -39,6 +42,36 @@ def result(screen: Screen, run: RunResult) -> None:
         style="green",
     )
     screen.next(f"tlvm predict {run.run_id[-4:]} IMAGES")
+
+
+def measured(screen: Screen, run: RunResult) -> None:
+    """What was trained, and its figures."""
+    screen.line(
+        f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
+        style="bold",
+    )
+    for number, line in enumerate(_figures(run.metrics)):
+        screen.line(f"   {line}", style="bold" if number == 0 else "")
+
+
+def predicted(screen: Screen, result: PredictResult) -> None:
+    """CSV: path, class, probability, and the probability of each class; exact bytes of names unless a terminal shows them."""
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(_cells(screen, ["path", "class", "probability", *(f"p_{name}" for name in result.classes)]))
+    for one in result.predictions:
+        chances = [f"{one.probabilities[name]:.6f}" for name in result.classes]
+        rows.writerow(_cells(screen, [one.path, one.class_name, f"{one.probability:.6f}", *chances]))
+    screen.raw(table.getvalue())
+    for path, why in list(result.failed.items())[:_SHOWN_MAX]:
+        screen.progress.warn(f"{path}: {why}")
+    if result.failed:
+        images = count(len(result.failed), "image")
+        screen.progress.warn(f"{images} could not be read; the others are classified")
+
+
+def _cells(screen: Screen, cells: list[str]) -> list[str]:
+    return [clean(cell) for cell in cells] if screen.colours else cells
 
 
 def listed(screen: Screen, result: RunsResult) -> None:
@@ -81,7 +114,8 @@ def pulled(screen: Screen, result: PullResult) -> None:
 def _row(run: RunRow) -> tuple[str, ...]:
     created = moment(run.created)
     started, finished = moment(run.started or ""), moment(run.finished or "")
-    took = duration((finished - started).total_seconds()) if started and finished else ""
+    seconds = (finished - started).total_seconds() if started and finished else None
+    took = "" if seconds is None else duration(seconds) if seconds >= 1 else "under 1 s"
     where = "here" if run.pulled_to else "in the store" if run.published else ""
     return (
         run.run_id,
@@ -99,5 +133,5 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
     """Of metrics.json, which is what the machine wrote: anything may stand in it."""
     try:
         return list(figures.lines(document.decode(Metrics, json.dumps(metrics), what="metrics.json")))
-    except (ContractError, StopIteration, RuntimeError, IndexError, ValueError) as error:
+    except (ContractError, StopIteration, RuntimeError, IndexError, ArithmeticError, ValueError) as error:
         return [f"its figures can't be read: {error}"]

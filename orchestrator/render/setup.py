@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from orchestrator.render import runs
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, count, duration
+from orchestrator.workflows.demo import DemoResult
 from orchestrator.workflows.doctor import DoctorResult
 from orchestrator.workflows.init import InitResult
 
@@ -40,3 +42,15 @@ def examined(screen: Screen, result: DoctorResult) -> None:
         if result.failures
         else "tlvm demo, or tlvm run fixed-extractor --data DIR"
     )
+
+
+def shown(screen: Screen, result: DemoResult) -> None:
+    """What the demo transferred, and what came of it."""
+    screen.line(result.why)
+    if result.source:
+        runs.measured(screen, result.source)
+    runs.measured(screen, result.run)
+    screen.line(
+        f"done in {duration(result.seconds)}, free; its machine is gone and nothing was kept", style="green"
+    )
+    screen.next("tlvm run fixed-extractor --data DIR, on your own images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,8 @@ def size(count: float) -> str:
 
 def duration(seconds: float) -> str:
     """ "0.4 s", "41 s", "1 min 31 s", "3 h 58 min", "6 d 4 h"."""
+    if not math.isfinite(seconds):
+        return "?"
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f} s"
     whole = round(seconds)

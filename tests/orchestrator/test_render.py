@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -23,6 +24,7 @@ from orchestrator.render.text import clean, columns, duration, price, size
 from orchestrator.workflows.datasets import DatasetSummary
 from orchestrator.workflows.doctor import DoctorResult, Finding
 from orchestrator.workflows.down import DownResult
+from orchestrator.workflows.predict import Prediction, PredictResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import RunRow, RunsResult
 from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
@@ -134,6 +136,17 @@ def hostile_events(text: str) -> list[dict[str, Any]]:
         {"type": "metrics", "accuracy": text},
         {},
     ]
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), -float("inf"), 10**4000, -1, True, "1"])
+def test_numbers_that_are_none_break_nothing(number: object) -> None:
+    to, _, _ = screen()
+    with Events(to.progress) as events:
+        events.show(
+            {"type": "epoch", "epoch": number, "of": number, "val_accuracy": number, "seconds": number}
+        )
+        events.show({"type": "progress", "step": "x", "done": number, "total": number, "unit": "images"})
+        events.show({"type": "network", "stages": [{"shape": [number] * 9, "parameters": number}]})
 
 
 def test_a_run_is_told_step_by_step() -> None:
@@ -278,6 +291,19 @@ def machine_line(*, mine: bool = True) -> MachineLine:
     )  # fmt: skip
     run = RunLine(RUN, "fixed-extractor", "trees", "resnet18", "RUNNING", 6, "", NOW.isoformat(), False)
     return MachineLine(machine, mine, 0.0, [run])
+
+
+def test_predictions_are_csv_with_the_very_bytes_of_names() -> None:
+    name = b'caf\xe9, "x"\n.jpg'.decode("utf-8", "surrogateescape")
+    found = PredictResult(RUN, Path("m"), ["a", "b"], [Prediction(name, "a", 0.75, {"a": 0.75, "b": 0.25})])
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    runs.predicted(Screen(out, io.StringIO()), found)
+    written = out.buffer.getvalue().decode("utf-8", "surrogateescape")
+    rows = list(csv.reader(io.StringIO(written)))
+    assert rows == [
+        ["path", "class", "probability", "p_a", "p_b"],
+        [name, "a", "0.750000", "0.750000", "0.250000"],
+    ]
 
 
 def test_every_output_ends_with_what_to_do_next() -> None:

@@ -1,0 +1,376 @@
+"""The command line: help, exit codes, streams, completion; what is loaded only when it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator import __version__, errors
+from orchestrator.cli import options
+from orchestrator.cli.app import COMMANDS, main
+from orchestrator.cli.logs import redact
+from orchestrator.errors import TlvmError
+
+NAMES = [command.name for command in COMMANDS]
+HEAVY = {
+    "torch",
+    "google",
+    "fabric",
+    "paramiko",
+    "docker",
+    "asyncssh",
+    "rich",
+    "numpy",
+    "PIL",
+    "platformdirs",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: object
+    out: str
+    err: str
+
+
+Tlvm = Callable[..., Answer]
+
+
+class Process:
+    """`tlvm` in a process of its own, in an empty folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = home / "here"
+        self.folder.mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("TLVM_")}
+        root = str(Path(__file__).parents[2])
+        self.environment = kept | {"TLVM_DATA_DIR": str(home / "data"), "PYTHONPATH": root}
+
+    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words], cwd=self.folder, env=self.environment | more,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self, *words: str, **more: str) -> Answer:
+        with self.start(*words, **more) as process:
+            out, err = process.communicate(timeout=60)
+        return Answer(process.returncode, out, err)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Process:
+    return Process(tmp_path)
+
+
+@pytest.fixture
+def tlvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tlvm:
+    """`tlvm` in this process, in an empty folder."""
+    for name in [name for name in os.environ if name.startswith("TLVM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TLVM_DATA_DIR", str(tmp_path / "data"))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*words: str) -> Answer:
+        with pytest.raises(SystemExit) as exit:
+            main(words)
+        shown = capsys.readouterr()
+        return Answer(exit.value.code, shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The help of every command, and what was loaded for each, from one process."""
+    script = """
+import contextlib, io, json, sys
+from orchestrator.cli.app import COMMANDS, main
+pages = {}
+for words in [[], *[[command.name] for command in COMMANDS]]:
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    pages[" ".join(words)] = text.getvalue()
+    pages["loaded"] = " ".join(sorted({name.split(".")[0] for name in sys.modules}))
+    pages.setdefault("loaded first", pages["loaded"])
+print(json.dumps(pages))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                          cwd=Path(__file__).parents[2])  # fmt: skip
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_help_loads_nothing_heavy(helps: dict[str, str]) -> None:
+    assert HEAVY & set(helps["loaded"].split()) == set()
+    assert "pydantic" not in helps["loaded first"].split()  # typer itself needs it for the help of a command
+
+
+def test_the_commands_are_those_of_the_design(helps: dict[str, str]) -> None:
+    for name in [
+        "init",
+        "up",
+        "status",
+        "upload",
+        "datasets",
+        "run",
+        "runs",
+        "logs",
+        "pull",
+        "predict",
+        "ssh",
+        "down",
+        "doctor",
+        "demo",
+    ]:
+        assert re.search(rf"^  {name} ", helps[""], flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_help_has_the_common_options_and_ends_with_exit_codes(helps: dict[str, str], name: str) -> None:
+    page = helps[name]
+    for option in ("--machine", "--dataset", "--provider", "--yes", "--json", "--verbose"):
+        assert option in page
+    _, found, codes = page.partition("Exit codes:\n")
+    assert found
+    lines = [line.split(maxsplit=1) for line in codes.strip().splitlines()]
+    numbers = [int(number) for number, _ in lines]
+    assert numbers[0] == 0 and numbers[-1] == 130 and numbers == sorted(numbers) and {1, 2} < set(numbers)
+
+
+def test_the_short_descriptions_are_not_cut(helps: dict[str, str]) -> None:
+    assert "..." not in helps[""].partition("Commands:")[2].partition("The way:")[0]
+
+
+def test_every_error_class_is_described() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TlvmError)]
+    described = options.descriptions()
+    assert {kind.__name__ for kind in kinds if kind is not TlvmError} == set(described) - {"TlvmError"}
+
+
+def test_version(tlvm: Tlvm) -> None:
+    assert tlvm("--version").out == f"tlvm {__version__}\n"
+
+
+def test_an_error_is_three_parts_on_stderr_and_an_object_with_json(tlvm: Tlvm) -> None:
+    plain = tlvm("pull", "nothing")
+    assert (plain.code, plain.out) == (4, "")
+    assert plain.err.startswith("error   There is no run 'nothing'")
+    assert "\nnext    " in plain.err
+    asked = tlvm("pull", "nothing", "--json")
+    found = json.loads(asked.out)
+    assert (asked.code, found["schema"], found["command"]) == (4, 1, "pull")
+    assert found["error"]["class"] == "NotFoundError"
+    assert found["error"]["exit_code"] == 4
+    assert set(found["error"]) == {"class", "exit_code", "what", "detail", "next"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["upload"], "Missing argument"),
+        (["statsu"], "statsu"),
+        (["run", "fixed-extractor", "--seed", "one"], "--seed"),
+        (["run", "fixed-extractor", "--set", "folds"], "KEY=VALUE"),
+        (["run", "fixed-extractr", "--data", "x"], "fixed-extractor"),
+        (["up", "--provider", "dokcer"], "docker"),
+        (["up", "--machine", "No Such"], "--machine"),
+        (["up", "--max-hours", "1000"], "--max-hours"),
+        (["ssh", "-L", "nonsense"], "LOCAL:HOST:PORT"),
+        (["upload", ".", "--flips", "sideways"], "horizontal"),
+        ([], "Usage"),
+    ],
+)
+def test_wrong_use_is_exit_2_and_says_what(tlvm: Tlvm, words: list[str], said: str) -> None:
+    answer = tlvm(*words)
+    assert answer.code == 2
+    assert said in answer.err + answer.out
+
+
+def test_wrong_use_with_json_is_an_object_too(tlvm: Tlvm) -> None:
+    answer = tlvm("upload", "--json")
+    assert answer.code == 2
+    assert json.loads(answer.out)["error"]["class"] == "UsageError"
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "fixed-extractor"], ["upload", "missing"], ["logs", "x"], ["predict", "x", "y"]]
+)
+def test_what_is_missing_is_exit_4_and_says_what_to_do(tlvm: Tlvm, words: list[str]) -> None:
+    answer = tlvm(*words)
+    assert answer.code == 4, answer.err
+    assert "next    " in answer.err
+
+
+def test_nothing_there_is_no_error(tlvm: Tlvm) -> None:
+    for words in (["status"], ["datasets"], ["runs"], ["down"]):
+        answer = tlvm(*words)
+        assert answer.code == 0
+        assert answer.out.splitlines()[-1].startswith("next: ")
+        document = json.loads(tlvm(*words, "--json").out)
+        assert (document["schema"], document["command"]) == (1, words[0])
+
+
+def test_up_dry_run_creates_nothing(tlvm: Tlvm, tmp_path: Path) -> None:
+    found = json.loads(tlvm("up", "--dry-run", "--json").out)
+    assert found["machine"] is None
+    assert found["offers"][0]["price_per_hour"] == 0
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_machine_from_up_to_down(process: Process) -> None:
+    try:
+        up = process("up", "--json")
+        assert up.code == 0, up.err
+        assert json.loads(up.out)["machine"]["state"] == "running"
+        assert process("ssh", "--", "sh", "-c", "echo out; echo err >&2; exit 5") == Answer(
+            5, "out\n", "err\n"
+        )
+        asked = process("ssh", "--json", "--", "echo", "a  b")
+        assert json.loads(asked.out)["stdout"] == "a  b\n"
+        conflict = process("up", "--max-hours", "2")
+        assert conflict.code == 10 and "max_hours" in conflict.err
+        log = process("up", "-v").err
+        assert "paramiko" in log and "PRIVATE KEY" not in log
+        interrupted(process)
+    finally:
+        down = process("down", "--force")
+    assert down.code == 0 and "confirmed twice" in down.out
+    assert process("down").code == 0
+
+
+def interrupted(process: Process) -> None:
+    """Ctrl-C is exit 130, without a traceback."""
+    with process.start("ssh", "-L", "0:localhost:22") as forwarding:
+        try:
+            assert forwarding.stderr is not None
+            while "open until" not in forwarding.stderr.readline():
+                assert forwarding.poll() is None
+            forwarding.send_signal(signal.SIGINT)
+            _, err = forwarding.communicate(timeout=20)
+        finally:
+            forwarding.kill()
+    assert forwarding.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_init_writes_once(tlvm: Tlvm) -> None:
+    answer = tlvm("init", "--provider", "docker", "--store", 'gs://trees "4711"')
+    assert answer.code == 0 and answer.out.splitlines()[-1] == "next: tlvm doctor"
+    text = Path("tlvm.toml").read_text()
+    assert 'provider = "docker"' in text and 'url = "gs://trees \\"4711\\""' in text
+    assert tlvm("init").code == 10
+    assert Path("tlvm.toml").read_text() == text
+    assert tlvm("init", "--yes").code == 0
+    assert 'provider = "local"' in Path("tlvm.toml").read_text()
+    assert tlvm("init", "--yes", "--provider", "gce").code == 2
+
+
+def test_doctor_looks_at_this_computer(tlvm: Tlvm) -> None:
+    answer = tlvm("doctor", "--json")
+    found = json.loads(answer.out)
+    names = [finding["name"] for finding in found["findings"]]
+    for name in ("python", "torch", "cores", "gpu", "disk", "docker"):
+        assert name in names
+    assert answer.code == found["exit_code"]
+
+
+def test_a_bug_is_exit_1_with_a_traceback_and_where_to_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(common: options.Common) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("orchestrator.cli.app.COMMANDS", (options.command()(broken),))
+    with pytest.raises(SystemExit) as exit:
+        main(["broken", "--json"])
+    shown = capsys.readouterr()
+    assert exit.value.code == 1
+    assert "ZeroDivisionError: ours" in shown.err and "report it" in shown.err
+    assert json.loads(shown.out)["error"]["exit_code"] == 1
+
+
+def test_a_reader_that_goes_away_is_no_error_message(process: Process) -> None:
+    script = f"{sys.executable} -m orchestrator status --json | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=process.folder, env=process.environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() in {"0", "141"}
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_shown(process: Process, shell: str) -> None:
+    answer = process("--show-completion", shell)
+    assert answer.code == 0
+    assert "_TLVM_COMPLETE" in answer.out
+
+
+def complete(process: Process, line: str) -> list[str]:
+    words = line.split(" ")
+    answer = process(_TLVM_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
+    return answer.out.split()
+
+
+def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "records" / "machines" / "local").mkdir(parents=True)
+    (data / "records" / "machines" / "local" / "tlvm-ana-trees.json").write_text("{}")
+    (data / "records" / "runs").mkdir()
+    for run in ("fixed-extractor-20260807-142530-k3qz", "from-scratch-20270101-000000-aaaa"):
+        (data / "records" / "runs" / f"{run}.json").write_text("{}")
+    (data / "store" / "datasets" / "trees").mkdir(parents=True)
+    assert "upload" in complete(process, "tlvm up")
+    assert complete(process, "tlvm run fi") == ["fixed-extractor"]
+    assert complete(process, "tlvm up --provider d") == ["docker"]
+    assert complete(process, "tlvm status --machine tl") == ["tlvm-ana-trees"]
+    assert complete(process, "tlvm run fixed-extractor --dataset t") == ["trees"]
+    assert complete(process, "tlvm logs f") == [
+        "from-scratch-20270101-000000-aaaa",
+        "fixed-extractor-20260807-142530-k3qz",
+    ]
+    assert complete(process, "tlvm pull k3") == ["k3qz"]
+
+
+def test_completion_survives_a_broken_file(process: Process) -> None:
+    (process.folder / "tlvm.toml").write_text("store = [")
+    assert complete(process, "tlvm run fixed-extractor --dataset t") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("Authorization: Bearer ya29.a0AfH6SMB", "a0AfH6SMB"),
+        ("headers {'authorization': 'Bearer abc.def.ghi', 'x': 1}", "abc.def.ghi"),
+        ("GET /upload?uploadType=resumable&upload_id=ABPtcPo-x HTTP/1.1", "ABPtcPo-x"),
+        ("GET /o?X-Goog-Signature=deadbeef&alt=json", "deadbeef"),
+        ('{"private_key": "MIIEvQ", "kind": 1}', "MIIEvQ"),
+        (
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\n-----END OPENSSH PRIVATE KEY-----",
+            "b3BlbnNzaC1r",
+        ),
+        ("token=eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln", "eyJpc3MiOiJ4In0"),
+        ("refresh_token=1//0gabc&x=1", "1//0gabc"),
+        ("password: hunter2", "hunter2"),
+    ],
+)
+def test_secrets_are_removed_from_what_v_logs(text: str, secret: str) -> None:
+    assert secret not in redact(text)
+    assert "[removed]" in redact(text)
+
+
+def test_what_is_no_secret_stays() -> None:
+    text = 'http://127.0.0.1:1 "GET /storage/v1/b/trees/o?prefix=runs%2F&alt=json HTTP/1.1" 200'
+    assert redact(text) == text
