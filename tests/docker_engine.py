@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import docker
+from docker.errors import ImageNotFound
 
 from orchestrator.errors import TlvmError
 from orchestrator.providers.docker.engine import connect
@@ -18,10 +19,13 @@ BASE_IMAGE = "debian:trixie-slim"
 def missing() -> str:
     """Why Docker tests can't run here; "" when they can."""
     try:
-        with engine():
-            return ""
+        with engine() as client:
+            client.images.get(BASE_IMAGE)
     except TlvmError as error:
         return str(error)
+    except ImageNotFound:
+        return f"there is no image {BASE_IMAGE}: infra/docker/base-image makes it"
+    return ""
 
 
 @contextmanager

@@ -197,6 +197,27 @@ def test_a_folder_of_root_is_shared_with_one_group_and_the_machine_is_not_root(
 
 
 @pytest.mark.docker
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders of root")
+def test_a_private_store_of_root_can_be_read_by_the_machine_and_links_are_not_followed(
+    tmp_path: Path,
+) -> None:
+    with place(CASE, tmp_path) as here:
+        spec = here.spec("private")
+        store = Path(spec.store.url)
+        (store / "packs").mkdir(mode=0o700)
+        (store / "packs/one.tar").write_bytes(b"images")
+        (tmp_path / "elsewhere").write_text("mine")
+        (store / "packs/link").symlink_to(tmp_path / "elsewhere")
+        for path in (store, store / "packs/one.tar", tmp_path / "elsewhere"):
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
+        here.create(spec)
+        with here.reach(spec.name) as connection:
+            assert connection.check("cat /srv/tlvm-store/packs/one.tar") == b"images"
+        found = (tmp_path / "elsewhere").stat()
+        assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0o600)
+
+
+@pytest.mark.docker
 def test_of_a_bucket_only_the_named_credentials_get_in(tmp_path: Path) -> None:
     with place(CASE, tmp_path) as here:
         with pytest.raises(ConfigError, match="no Google identity"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,13 +108,27 @@ def _numbers(path: Path) -> tuple[int, int]:
 
 
 def _open_to_group(root: Path, gid: int) -> None:
-    """What root puts into the store from now on can be read there, and added to in the writable folders."""
-    _share(root, gid, stat.S_IRGRP | stat.S_IXGRP | stat.S_ISGID)
-    for name in WRITABLE:
-        for folder, _, _ in os.walk(root / name):
-            _share(Path(folder), gid, stat.S_IRWXG | stat.S_ISGID)
+    """Let a group read the whole store and add to the writable folders; what is made later inherits it.
+
+    Descriptors, not paths: a machine that writes into runs/ at this moment must not lead root elsewhere by a link.
+    """
+    for path, _, files, folder in os.fwalk(root):
+        top = Path(path).relative_to(root).parts[:1]
+        writable = bool(top) and f"{top[0]}/" in WRITABLE
+        bits = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP | (stat.S_IWGRP if writable else 0)
+        _share(folder, gid, bits)
+        for name in files:
+            with suppress(FileNotFoundError):  # a file that was just being written
+                if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+                    try:
+                        _share(file, gid, stat.S_IRGRP)
+                    finally:
+                        os.close(file)
 
 
-def _share(folder: Path, gid: int, bits: int) -> None:
-    os.chown(folder, -1, gid, follow_symlinks=False)
-    folder.chmod(stat.S_IMODE(folder.stat().st_mode) | bits)
+def _share(descriptor: int, gid: int, bits: int) -> None:
+    found = os.fstat(descriptor)
+    if found.st_gid != gid or found.st_mode & bits != bits:
+        os.fchown(descriptor, -1, gid)
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode) | bits)
