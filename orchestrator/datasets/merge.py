@@ -56,7 +56,7 @@ def _added(here: Sequence[Image], newest: DatasetManifest) -> Merged:
     if not any(image.sha256 in contents for image in newest.images):
         raise ConflictError(
             f"The store has a dataset {newest.dataset} already, and this folder shares no image with it",
-            next="Give this one another name (--name), or replace that one with it (--replace).",
+            next="Give this one another name (--dataset NAME), or replace that one with it (--replace).",
         )
     kept = [image for image in newest.images if image.path not in paths and image.sha256 not in contents]
     return Merged([*here, *kept], dict.fromkeys(image.path for image in kept))

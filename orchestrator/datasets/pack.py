@@ -6,14 +6,11 @@ wherever they lay. The headers are written here because tarfile's bytes differ b
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from orchestrator.errors import CloudError
 
 from . import names
 from .check import Checked
@@ -56,23 +53,15 @@ def groups(images: Sequence[Checked], limit: int = PACK_BYTES) -> list[list[Chec
 def write(images: Sequence[Checked], root: Path, folder: Path) -> tuple[Pack | None, list[SetAside]]:
     """Write a pack into `folder`; also the files that vanished or changed since they were checked.
 
-    No pack when none is left. CloudError when the disk is full.
+    No pack when none is left. OSError when it can't be written.
     """
     beside = folder / "pack.part"
-    try:
-        offsets, digest, missed = _write(images, os.fsencode(root), beside)
-        if not offsets:
-            beside.unlink()
-            return None, missed
-        path = beside.replace(folder / f"{digest}.tar")
-        return Pack(digest, path, path.stat().st_size, offsets), missed
-    except OSError as error:
-        what = "The disk is full" if error.errno == errno.ENOSPC else "A pack can't be written"
-        raise CloudError(
-            f"{what}: {folder}",
-            detail=str(error.strerror),
-            next="A pack takes about 64 MiB there; TMPDIR names another place. Then run it again: it goes on.",
-        ) from None
+    offsets, digest, missed = _write(images, os.fsencode(root), beside)
+    if not offsets:
+        beside.unlink()
+        return None, missed
+    path = beside.replace(folder / f"{digest}.tar")
+    return Pack(digest, path, path.stat().st_size, offsets), missed
 
 
 def _write(images: Sequence[Checked], root: bytes, path: Path) -> tuple[dict[str, int], str, list[SetAside]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
 from orchestrator.progress import Progress
@@ -18,6 +16,7 @@ from .names import SetAside
 from .names import encode as encode_name
 from .plan import Base, Place, Plan, Wishes, places, plan
 from .scan import Scan
+from .scratch import scratch
 
 _TRIES = 3  # against others who publish the same dataset at the same time
 
@@ -145,11 +144,11 @@ class Publication:
         missed = []
         total = sum(image.file.size for group in groups for image in group)
         with (
-            tempfile.TemporaryDirectory(prefix="tlvm-upload-") as folder,
+            scratch() as folder,
             self._progress.bar("send", total, "bytes") as bar,
         ):
             for group in groups:
-                written, gone = pack.write(group, self._scan.root, Path(folder))
+                written, gone = pack.write(group, self._scan.root, folder)
                 missed.append(gone)
                 if written is not None:
                     self._put(written)

@@ -72,7 +72,7 @@ def survey(folder: Path, *, name: str | None = None) -> Survey:
     if not root.is_dir():
         raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
     try:
-        top = walk(root)
+        top = walk(root, os.fsencode(root.name if folder.name in ("", "..") else folder.name))
     except OSError as error:
         raise CloudError(
             f"The folder {names.shown(os.fsencode(folder))} can't be listed",
@@ -238,7 +238,10 @@ def _one_folder_each(top: Folder, root: Path) -> None:
         if split := _split_of(child):
             if split in found:
                 both = f"{names.shown(found[split])} and {names.shown(child.name)}"
-                raise DataError(f"{root} has two folders for {split}: {both}", next="Merge or rename one.")
+                raise DataError(
+                    f"{names.shown(os.fsencode(root))} has two folders for {split}: {both}",
+                    next="Merge or rename one.",
+                )
             found[split] = child.name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from orchestrator.stores.disk import checksum_of
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, decode_manifest, encode
 from remote.contract.document import ContractError
+
+from .scratch import scratch
 
 _THREADS = 8
 _HEAD_BYTES_MAX = 100
@@ -55,8 +56,8 @@ def put_manifest(store: Store, manifest: DatasetManifest) -> tuple[str, int]:
     """Write a manifest, unless a sound one is there; its version and the bytes that were sent."""
     data, version = encode(manifest)
     key = layout.manifest_key(manifest.dataset, version)
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "manifest"
+    with scratch() as folder:
+        path = folder / "manifest"
         path.write_bytes(data)
         there = store.get(key)
         if there is not None and _sound(store, manifest.dataset, version):
@@ -71,8 +72,8 @@ def put_manifest(store: Store, manifest: DatasetManifest) -> tuple[str, int]:
 
 def move_head(store: Store, name: str, version: str, *, head: Head) -> None:
     """Make `version` the newest one. ConflictError when HEAD is no longer what `head` says."""
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "HEAD"
+    with scratch() as folder:
+        path = folder / "HEAD"
         path.write_text(version + "\n", encoding="ascii")
         store.upload(path, layout.head_key(name), if_generation=head.generation)
 
@@ -107,8 +108,8 @@ def _sound(store: Store, name: str, version: str) -> bool:
 
 
 def _read(store: Store, key: str) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "blob"
+    with scratch() as folder:
+        path = folder / "blob"
         store.download(key, path)
         return path.read_bytes()
 

@@ -66,10 +66,10 @@ class Folder:
         return bool(self.files) or any(f.holds_images() for f in self.folders if not f.hidden)
 
 
-def walk(root: Path) -> Folder:
-    """The tree below `root`, names sorted. OSError when `root` itself can't be listed."""
+def walk(root: Path, name: bytes) -> Folder:
+    """The tree below `root`, called `name`; names sorted. OSError when `root` itself can't be listed."""
     seen = root.stat()
-    top = Folder(os.fsencode(root.name), b"")
+    top = Folder(name, b"")
     _fill(top, _entries(os.fsencode(root)), ((seen.st_dev, seen.st_ino),))
     return top
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +23,7 @@ from orchestrator.datasets.check import Checked, Outcome, check
 from orchestrator.datasets.findings import window
 from orchestrator.datasets.judge import SAMPLES, Unusable, Verdict, judge
 from orchestrator.datasets.scan import Labelled, Scan, survey
-from orchestrator.progress import Silent
+from orchestrator.progress import Bar, Silent
 from tests.orchestrator.pictures import fill, picture
 from tests.shared_data import shared
 
@@ -143,6 +149,88 @@ def test_processes_and_this_process_agree(tmp_path: Path) -> None:
     (tmp_path / "bees/broken.png").write_bytes(b"\x89PNG")
     (found,) = survey(tmp_path).datasets
     assert check(found, Silent(), processes=2) == check(found, Silent(), processes=0)
+
+
+class Advancing:
+    """Progress that does something each time a batch is done."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+    def say(self, label: str, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def bar(self, label: str, total: int, unit: str) -> AbstractContextManager[Bar]:
+        return nullcontext(self)
+
+    def advance(self, amount: int = 1) -> None:
+        self._act()
+
+
+def test_a_worker_that_is_killed_costs_no_image(tmp_path: Path) -> None:
+    fill(tmp_path, {"ants": 200, "bees": 100})
+    (found,) = survey(tmp_path).datasets
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        for child in multiprocessing.active_children():
+            if not killed and child.pid:
+                killed.append(child.pid)
+                child.kill()
+
+    outcome = check(found, Advancing(kill_once), processes=2)
+    assert killed
+    assert len(outcome.images) + len(outcome.unusable) == 300
+    assert {item.reason for item in outcome.unusable} <= {"the decoder crashed on it"}
+    assert len(outcome.unusable) <= 1
+
+
+def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
+    fill(tmp_path, {"ants": 100, "bees": 100})
+    (found,) = survey(tmp_path).datasets
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(found, Advancing(interrupt), processes=2)
+    assert multiprocessing.active_children() == []
+
+
+_STOPPED_HALF_WAY = """
+import multiprocessing, sys, time
+from pathlib import Path
+from orchestrator.datasets.check import check
+from orchestrator.datasets.scan import survey
+from tests.orchestrator.test_datasets_check import Advancing
+
+def stop():
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(60)
+
+check(survey(Path(sys.argv[1])).datasets[0], Advancing(stop), processes=2)
+"""
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    fill(tmp_path, {"ants": 100, "bees": 100})
+    with subprocess.Popen(
+        [sys.executable, "-c", _STOPPED_HALF_WAY, tmp_path], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(map(running, workers)):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
+def running(pid: int) -> bool:
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return bool(shown.strip()) and not shown.strip().startswith("Z")
 
 
 def test_files_that_change_or_vanish_are_named(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from orchestrator.datasets import pack
 from orchestrator.datasets.check import Checked
 from orchestrator.datasets.judge import Verdict
 from orchestrator.datasets.scan import Labelled
+from orchestrator.datasets.scratch import scratch
 from orchestrator.errors import CloudError
 
 files = st.lists(st.binary(max_size=1500), min_size=1, max_size=12)
@@ -132,7 +133,7 @@ def test_nothing_left_is_no_pack(tmp_path: Path) -> None:
 def test_a_full_disk_says_so(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         return
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there/pack.part").symlink_to("/dev/full")
-    with pytest.raises(CloudError, match="The disk is full"):
-        pack.write(checked(tmp_path, [b"x" * 100_000]), tmp_path, tmp_path / "there")
+    images = checked(tmp_path, [b"x" * 100_000])
+    with pytest.raises(CloudError, match="The disk is full"), scratch() as folder:
+        (folder / "pack.part").symlink_to("/dev/full")
+        pack.write(images, tmp_path, folder)

@@ -85,6 +85,14 @@ def test_what_is_no_dataset_shows_the_tree_beside_the_expected_one(
     assert error.value.exit_code == 11
 
 
+def test_a_dataset_is_called_as_the_user_calls_its_folder(tmp_path: Path) -> None:
+    fill(tmp_path / "2024-x7", TWO)
+    (tmp_path / "trees").symlink_to("2024-x7")
+    assert survey(tmp_path / "trees").datasets[0].name == "trees"
+    assert survey(tmp_path / "2024-x7/ants/..").datasets[0].name == "2024-x7"
+    assert survey(tmp_path / "trees", name="forest").datasets[0].name == "forest"
+
+
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no folder"):
         survey(tmp_path / "none")

@@ -40,7 +40,6 @@ class Recorded:
         self.uploads: list[str] = []
         self.reads: list[str] = []
         self.break_before: int | None = None
-        self.once_before_head: list[threading.Event] = []
 
     def get(self, key: str) -> Blob | None:
         self.reads.append(key)
