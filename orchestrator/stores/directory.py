@@ -22,9 +22,9 @@ from remote.contract.folder import Changed, Damaged, Entry, Folder, Missing
 class DirectoryStore:
     """Blobs are the files below a folder, which is made when the first one is written. May be used by many threads.
 
-    A blob is written in the hidden `.tmp/` of the folder, flushed and renamed. Its generation is its modification
-    time in nanoseconds, which every write moves forward. Preconditions hold between processes: check and rename
-    happen under one `flock`. Links, and files whose names are no keys, do not exist here.
+    A blob is written in a hidden `.tmp/` beside it, flushed and renamed. Its generation is its modification time in
+    nanoseconds, which every write moves forward. Preconditions hold between processes: check and rename happen
+    under one `flock`. Links, and files whose names are no keys, do not exist here.
     """
 
     def __init__(self, path: Path) -> None:
