@@ -19,12 +19,16 @@ from orchestrator.errors import (
     PartialError,
     TransientError,
 )
+from orchestrator.stores import open_store
 from orchestrator.stores.base import Blob, Store
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.workflows.datasets import datasets, load_manifest, resolve
 from orchestrator.workflows.upload import UploadResult, require_all, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
+from remote.contract.attempts import Attempts
+from tests.fakes.gcs_faults import Fault, Kind
+from tests.fakes.gcs_server import GcsServer
 from tests.orchestrator.pictures import fill, picture
 from tests.shared_data import shared
 
@@ -76,8 +80,15 @@ def place(tmp_path: Path, computer: str = "one") -> tuple[Workspace, Recorded]:
     return workspace, store
 
 
-def one(workspace: Workspace, folder: Path, **wishes: bool) -> UploadResult:
-    (result,) = upload(workspace, folder, **wishes)  # type: ignore[arg-type]
+def one(
+    workspace: Workspace,
+    folder: Path,
+    *,
+    check_only: bool = False,
+    replace: bool = False,
+    allow_shrink: bool = False,
+) -> UploadResult:
+    (result,) = upload(workspace, folder, check_only=check_only, replace=replace, allow_shrink=allow_shrink)
     return result
 
 
@@ -423,3 +434,22 @@ def test_the_dataset_that_is_meant(tmp_path: Path, folder: Path) -> None:
         resolve(workspace, "bugs", "f" * 64)
     with pytest.raises(ConfigError, match="not a dataset name"):
         upload(workspace, folder, name="../x")
+
+
+def test_a_bucket_that_fails_now_and_then_gets_the_same_version(tmp_path: Path, folder: Path) -> None:
+    expected = one(place(tmp_path)[0], folder).version
+    with GcsServer() as server:
+        url = server.create_bucket("bugs")
+        faults: tuple[Kind, ...] = ("503", "503 after", "reset after")
+        for kind in faults:
+            server.faults.add(Fault(kind, "objects.insert", "*", 1))
+        server.faults.add(Fault("corrupt", "objects.download", "*", 1))
+        environ = {"TLVM_DATA_DIR": str(tmp_path / "cloud")}
+        flags = {"store.url": url, "store.endpoint": server.endpoint}
+        workspace = Workspace(load(flags, environ=environ, folder=tmp_path))
+        workspace.store = open_store(workspace.settings.store_ref, attempts=Attempts(sleep=lambda _: None))
+        assert one(workspace, folder).version == expected
+        assert one(workspace, folder).unchanged
+        assert server.faults.unused() == []
+        assert server.requests["objects.insert"] == 6  # a pack, a manifest, HEAD, and three of them again
+    assert server.errors == []
