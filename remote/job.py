@@ -87,8 +87,11 @@ def supervise(
     if status and is_over(status):
         return EXIT_CODES[status.state]
     with _signals() as asked:
-        job = _Job(spec, home, folder, begin(folder, spec), command, limits, held, asked, echo)
-        return job.carry_out()
+        record = begin(folder, spec)
+        code = _Job(spec, home, folder, record, command, limits, held, asked, echo).carry_out()
+    if echo:
+        print(f"{record.status.state} {record.status.message}".strip())
+    return code
 
 
 def accept(text: bytes, home: MachineHome) -> Path:

@@ -43,7 +43,7 @@ class End:
     exit_code: int  # negative: the signal that ended it
     why: Why  # it was stopped by us, and why
     out_of_memory: bool  # the kernel says that it killed a process for memory meanwhile
-    peak_memory_gb: float
+    peak_memory_mb: float
 
 
 def train(
@@ -78,22 +78,24 @@ def train(
         process.wait()
         os.close(ours)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return End(process.returncode, why, _memory_kills() > kills, peak / 1e9)
+    return End(process.returncode, why, _memory_kills() > kills, peak / 1e6)
 
 
 def in_words(end: End) -> str:
     """Why a training that did not succeed ended, for people."""
-    peak = f"its peak was {end.peak_memory_gb:.1f} GB"
+    peak = f"at most {end.peak_memory_mb:,.0f} MB"
     if end.exit_code >= 0:
-        return f"The training ended with exit code {end.exit_code}; {peak} of memory"
+        return f"The training ended with exit code {end.exit_code}, having used {peak} of memory"
     number = -end.exit_code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if end.out_of_memory:
-        return f"The training was killed by the system: the machine ran out of memory ({peak})"
+        return (
+            f"The training was killed by the system: the machine ran out of memory (the training used {peak})"
+        )
     if number == signal.SIGKILL:
-        return f"The training was killed ({name}), as a system does that runs out of memory ({peak})"
+        return f"The training was killed ({name}), as a system does that runs out of memory (it used {peak})"
     if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
-        return f"The training crashed ({name}); {peak} of memory"
+        return f"The training crashed ({name}), having used {peak} of memory"
     return f"The training was ended from outside ({name})"
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.ssh import Connection
 
 PATIENCE_S = 120.0  # without a word from the machine
+PAUSE_S = 0.25  # before the first try to connect again; doubles
 PAUSE_MAX_S = 8.0
 SILENCE_S = 15.0
 
@@ -39,12 +40,12 @@ def follow(
     ConnectionLost  the machine is gone, or said nothing for `patience_s`; the run may go on
     """
     clock = clock or Clock()
-    position, heard, pause_s = start, clock.now(), 1.0
+    position, heard, pause_s = start, clock.now(), PAUSE_S
     while True:
         unframer = frames.Unframer()
         try:
             for piece in _pieces(workspace, spec, stream, position, connection):
-                heard, pause_s = clock.now(), 1.0
+                heard, pause_s = clock.now(), PAUSE_S
                 for data in unframer.feed(piece):
                     position += len(data)
                     yield data
@@ -57,7 +58,7 @@ def follow(
             _still_there(workspace, spec)
             if clock.now() - heard > patience_s:
                 raise _gave_up(spec, error.what) from None
-            if pause_s == 1.0:
+            if pause_s == PAUSE_S:
                 workspace.progress.warn(
                     f"Connection to {spec.machine} lost, the run goes on; connecting again"
                 )

@@ -134,7 +134,7 @@ def test_a_training_whose_supervisor_is_killed_checkpoints_and_frees_the_run(mac
 
 def test_a_result_that_is_complete_is_published_without_training_again(machine: TestMachine) -> None:
     spec = machine.spec("succeed")
-    machine.publish_s = 0.5
+    machine.publish_s = machine.grace_s = 0.5
     runs = machine.store / "runs"
     runs.write_text("in the way: nothing can be written below")
     assert machine.carry_out(spec) == 0
@@ -148,7 +148,7 @@ def test_a_result_that_is_complete_is_published_without_training_again(machine: 
 
 
 def test_a_store_that_refuses_is_said_once_and_training_goes_on(machine: TestMachine) -> None:
-    machine.publish_s = 0.5
+    machine.publish_s = machine.grace_s = 0.5
     (machine.store / "runs").write_text("in the way")
     spec = machine.spec("succeed")
     machine.carry_out(spec)

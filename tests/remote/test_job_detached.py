@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,12 @@ def machine(tmp_path: Path) -> Iterator[TestMachine]:
     yield machine
     for path in machine.home.runs.glob("*"):
         (path / "cancel").touch()
-        eventually(lambda path=path: not line.is_held(line.run_lock(machine.home.locks, path.name)))
+        eventually(partial(_is_at_rest, machine, path.name))
     machine.end()
+
+
+def _is_at_rest(machine: TestMachine, run_id: str) -> bool:
+    return not line.is_held(line.run_lock(machine.home.locks, run_id))
 
 
 def started(machine: TestMachine, spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -1,0 +1,36 @@
+"""Takes the place of remote/train.py in an installed bundle: quick, without torch, and at work for as long as it is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+from remote.contract.events import EventWriter
+from remote.contract.layout import MachineHome
+from remote.record import read_spec
+
+
+def main(spec_path: Path) -> int:
+    spec = read_spec(spec_path)
+    folder = MachineHome.of_this_user().run(spec.run_id)
+    events = EventWriter(folder.events)
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    for number in range(300):
+        events.emit("log", level="info", text=f"event {number}")
+        print(f"line {number}")
+    if spec.seed == 3:
+        events.log("Only one class: bees", level="error")
+        return 3
+    deadline = time.monotonic() + (60 if spec.seed == 60 else 0)  # the seed says how long it is at work
+    while time.monotonic() < deadline and not (MachineHome.of_this_user().root / "go").exists():
+        if asked:
+            return 12
+        time.sleep(0.02)
+    (folder.result / "model").mkdir(exist_ok=True)
+    (folder.result / "model" / "model.safetensors").write_bytes(b"weights")
+    (folder.result / "model" / "model.json").write_text("{}")
+    (folder.result / "metrics.json").write_text(json.dumps({"accuracy": 0.5}))
+    return 0
