@@ -6,6 +6,7 @@ Only an engine on this computer will do: the store is mounted from our disk, and
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -52,6 +53,15 @@ def border(doing: str) -> Iterator[None]:
         raise TransientError(f"Docker could not {doing}: it does not answer", detail=str(error)) from error
     except (DockerException, requests.exceptions.RequestException) as error:
         raise CloudError(f"Docker could not {doing}", detail=str(error)) from error
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Of all terminals of this user, one at a time; a crash lets the next one in."""
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _address() -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from orchestrator import resources
 from orchestrator.errors import CloudError, ConfigError
 from orchestrator.progress import Progress
 
-from .engine import border
+from .engine import alone, border
 
 REPOSITORY = "tlvm-machine"
 _TO_FETCH = re.compile(
@@ -41,7 +39,7 @@ def built(engine: docker.DockerClient, folder: Path, lock: Path, progress: Progr
     """
     name = f"{REPOSITORY}:{content_hash(folder)[:12]}"
     if not _exists(engine, name):
-        with _alone(lock):
+        with alone(lock):
             if not _exists(engine, name):
                 _ensure_base(engine, folder, progress)
                 _build(engine, folder, name, progress)
@@ -78,14 +76,6 @@ def _exists(engine: docker.DockerClient, name: str) -> bool:
         except ImageNotFound:
             return False
         return True
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _ensure_base(engine: docker.DockerClient, folder: Path, progress: Progress) -> None:

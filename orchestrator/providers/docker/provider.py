@@ -25,7 +25,7 @@ from orchestrator.providers.base import Machine, MachineSpec, Offer
 
 from . import image, store_access
 from .container import AUTHORIZED_KEYS, HOST_KEY, LABEL, PLACE, arguments, checked_key, ends, is_ours, machine
-from .engine import border, connect
+from .engine import alone, border, connect
 
 _HOST_KEY_LINE = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{68}")
 _STOP_S = 10  # between the polite end and the other one; the entrypoint uses 8
@@ -42,7 +42,7 @@ class DockerProvider:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._lock = data_dir / "docker-image.lock"
+        self._lock = data_dir / "docker.lock"
         self._progress = progress or Silent()
         self._now = now
 
@@ -59,20 +59,10 @@ class DockerProvider:
                 return found
             _check(engine, spec)
             name = image.ensure(engine, spec.image, self._lock, self._progress)
-            access = store_access.grant(spec.store)
-            try:
-                with border(f"create the container {spec.name}"):
-                    made = engine.containers.create(**arguments(spec, name, access, self._now()))
-            except ConflictError:
-                if found := self._adopt(engine, spec.name):  # another terminal was faster
-                    return found
-                raise
-            try:
-                _start(made, spec.accelerator_count)
-            except BaseException:
-                _remove(made)
-                raise
-            return machine(made, self._now())
+            # Docker reserves a name before it lists the container, so of two terminals the second one would neither
+            # find it nor get the name.
+            with alone(self._lock):
+                return self._adopt(engine, spec.name) or self._create(engine, spec, name)
 
     def get(self, name: str) -> Machine | None:
         with _engine() as engine:
@@ -114,9 +104,20 @@ class DockerProvider:
 
     def delete(self, name: str) -> None:
         with _engine() as engine:
-            for found in _containers(engine, _named(name)):
-                if is_ours(found):
-                    _remove(found)
+            _delete(engine, name)
+
+    def _create(self, engine: docker.DockerClient, spec: MachineSpec, image_name: str) -> Machine:
+        access = store_access.grant(spec.store)
+        try:
+            with border(f"create the container {spec.name}"):
+                made = engine.containers.create(**arguments(spec, image_name, access, self._now()))
+            _start(made, spec.accelerator_count)
+        except ConflictError:  # the name went to somebody who does not wait for our lock: theirs stays
+            raise
+        except BaseException:  # Ctrl-C too, also while Docker was still answering
+            _delete(engine, spec.name)
+            raise
+        return machine(made, self._now())
 
     @contextmanager
     def _existing(self, name: str) -> Iterator[Container]:
@@ -213,6 +214,12 @@ def _start(container: Container, gpus: int) -> None:
                 next="nvidia-smi shows what is here; ask for fewer, or for none: --accelerator none.",
             ) from error
         raise
+
+
+def _delete(engine: docker.DockerClient, name: str) -> None:
+    for found in _containers(engine, _named(name)):
+        if is_ours(found):
+            _remove(found)
 
 
 def _remove(container: Container) -> None:
