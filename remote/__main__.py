@@ -93,7 +93,7 @@ def _supervise(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _start(options: argparse.Namespace, home: MachineHome) -> int:
-    from .job import AlreadyOver, accept, start
+    from .launch import AlreadyOver, accept, start
     from .line import AlreadyActive
 
     path = accept(sys.stdin.buffer.read(), home) if str(options.spec) == "-" else options.spec
@@ -128,7 +128,7 @@ def _status(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _cancel(options: argparse.Namespace, home: MachineHome) -> int:
-    from .job import cancel
+    from .launch import cancel
 
     state = cancel(home, options.run_id)
     print(json.dumps({"state": state}))

@@ -9,34 +9,33 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from . import line, training_process
-from .contract import document, events
+from .contract import document
 from .contract.attempts import Attempts
 from .contract.document import ContractError
 from .contract.layout import MachineHome, RunFolder
 from .contract.run_spec import RunSpec
-from .contract.run_status import FINAL, State
+from .contract.run_status import State
 from .fetch import fetch
 from .follow import read_status
+from .news import News
 from .publish import Publisher, now
 from .record import Record, begin, is_over, read_spec
 from .store import StoreError, open_store
 from .training_process import LIMITS, End, Limits, Why, in_words, tail
 
 TRAIN = (sys.executable, "-m", "remote", "train")
-SUPERVISE = (sys.executable, "-m", "remote")
 EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 9, "CANCELLED": 130, "INTERRUPTED": 12}
 RESULT = ("model/model.safetensors", "model/model.json", "metrics.json")
 UNUSABLE_EXIT = 3  # of the training: data or settings can't be used; the last error event says why
@@ -49,10 +48,6 @@ class Outcome:
     message: str = ""
     exit_code: int | None = None
     log_tail: list[str] = dataclasses.field(default_factory=list)
-
-
-class AlreadyOver(Exception):
-    """The run has ended and its result is published: nothing is left to do."""
 
 
 class Stopped(Exception):
@@ -94,65 +89,6 @@ def supervise(
     return code
 
 
-def accept(text: bytes, home: MachineHome) -> Path:
-    """Put a run's spec where the run's folder will be. ContractError when it is none, or when another is there."""
-    spec = document.decode(RunSpec, text, what="run spec")
-    path = home.run(spec.run_id).spec
-    if path.exists() and read_spec(path) != spec:
-        raise ContractError(f"{spec.run_id} has another run spec on this machine")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    document.write(path, spec)
-    return path
-
-
-def start(spec_path: Path, home: MachineHome, *, command: Sequence[str] = SUPERVISE) -> int:
-    """Supervise a run in a session of its own, which needs neither us nor any connection; its process id.
-
-    The lock of the run is taken here and handed over, so that it is active when this returns.
-    AlreadyActive, AlreadyOver, ContractError
-    """
-    spec = read_spec(spec_path)
-    lock = line.hold_run(home.locks, spec.run_id)
-    try:
-        folder = prepare(home, spec, spec_path)
-        if is_over(read_status(folder)):
-            raise AlreadyOver(spec.run_id)
-        with (folder.root / "supervisor.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, str(folder.spec), "--lock", str(lock)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[lock],
-                start_new_session=True,
-            )
-    finally:
-        os.close(lock)
-    return process.pid
-
-
-def cancel(home: MachineHome, run_id: str, *, patience_s: float = 60) -> State | None:
-    """Ask a run to end and wait until it has; its state then, None when it did not end in time.
-
-    A run that nobody supervises is ended here. FileNotFoundError when there is no such run.
-    """
-    folder = home.run(run_id)
-    status = read_status(folder)
-    if status and status.state in FINAL:
-        return status.state
-    _cancel_mark(folder).touch()
-    deadline = time.monotonic() + patience_s
-    while line.is_held(line.run_lock(home.locks, run_id)):
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(0.1)
-    status = read_status(folder)
-    if status is None or status.state not in FINAL:
-        supervise(folder.spec, home)
-        status = read_status(folder)
-    return status.state if status else None
-
-
 def prepare(home: MachineHome, spec: RunSpec, spec_path: Path) -> RunFolder:
     """The run's folder with the spec in it."""
     folder = home.run(spec.run_id)
@@ -161,6 +97,10 @@ def prepare(home: MachineHome, spec: RunSpec, spec_path: Path) -> RunFolder:
     if spec_path.resolve() != folder.spec.resolve():
         document.write(folder.spec, spec)
     return folder
+
+
+def cancel_mark(folder: RunFolder) -> Path:
+    return folder.root / "cancel"
 
 
 class _Job:
@@ -194,7 +134,7 @@ class _Job:
             folder,
             warn=self._warn_of_the_store,
         )
-        self._news = _News(folder, echo)
+        self._news = News(folder, echo)
 
     def carry_out(self) -> int:
         self._publisher.start()
@@ -368,7 +308,7 @@ class _Job:
             raise Stopped(why)
 
     def _why(self) -> Why:
-        if _cancel_mark(self._folder).exists():
+        if cancel_mark(self._folder).exists():
             return "cancelled"
         return "interrupted" if self._asked.is_set() else ""
 
@@ -376,40 +316,10 @@ class _Job:
         self._record.events.log(text, level="warning")
 
 
-class _News:
-    """What the training says in its events: the step it is at, and the last error."""
-
-    def __init__(self, folder: RunFolder, echo: bool) -> None:
-        self.step = 0
-        self.error = ""
-        self._events, self._events_read = folder.events, _size(folder.events)
-        self._log, self._log_read = folder.log, _size(folder.log)
-        self._rest = b""
-        self._echo = echo
-
-    def read(self) -> None:
-        fresh, self._events_read = _from(self._events, self._events_read)
-        *lines, self._rest = (self._rest + fresh).split(b"\n")
-        for text in lines:
-            event = events.parse(text) or {}
-            if event.get("type") == "step" and isinstance(event.get("number"), int):
-                self.step = event["number"]
-            if event.get("type") == "log" and event.get("level") == "error":
-                self.error = str(event.get("text"))[:2000]
-        if self._echo:
-            fresh, self._log_read = _from(self._log, self._log_read)
-            sys.stdout.buffer.write(fresh)
-            sys.stdout.buffer.flush()
-
-
 def _stopped(why: Why) -> Outcome:
     if why == "cancelled":
         return Outcome("CANCELLED", "cancelled")
     return Outcome("INTERRUPTED", "the machine is being taken away")
-
-
-def _cancel_mark(folder: RunFolder) -> Path:
-    return folder.root / "cancel"
 
 
 @contextmanager
@@ -427,19 +337,3 @@ def _signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _size(path: Path) -> int:
-    with suppress(FileNotFoundError):
-        return path.stat().st_size
-    return 0
-
-
-def _from(path: Path, position: int) -> tuple[bytes, int]:
-    try:
-        with path.open("rb") as file:
-            file.seek(position)
-            data = file.read()
-    except FileNotFoundError:
-        return b"", position
-    return data, position + len(data)

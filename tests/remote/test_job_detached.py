@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from remote import job, line
+from remote import launch, line
 from remote.contract import document, frames
 from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
@@ -42,7 +42,7 @@ def started(machine: TestMachine, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
     """`start`, with the stand-in as training."""
     for name in ("HOME", "PYTHONPATH"):
         monkeypatch.setenv(name, machine.environment[name])
-    return job.start(machine.write(spec), machine.home, command=machine.supervisor())
+    return launch.start(machine.write(spec), machine.home, command=machine.supervisor())
 
 
 def test_start_leaves_a_supervisor_in_a_session_of_its_own(
