@@ -30,7 +30,6 @@ def init(
     asking = not common.yes and not common.json and sys.stdin.isatty() and sys.stderr.isatty()
     result = init(
         Path.cwd(),
-        common.screen.progress,
         provider=common.provider,
         store=store,
         replace=common.yes,

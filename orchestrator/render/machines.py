@@ -54,7 +54,9 @@ def overview(screen: Screen, result: StatusResult) -> None:
         screen.line("runs without a machine", style="bold")
         _runs(screen, result.other_runs)
     if result.elsewhere:
-        screen.line(labelled("others", f"{', '.join(result.elsewhere)} (tlvm status --provider NAME)"))
+        screen.line(
+            labelled("asked", f"elsewhere, too: {', '.join(result.elsewhere)} (tlvm status --provider NAME)")
+        )
     screen.line(labelled("store", result.store))
     mine = [machine for machine in result.machines if machine.mine]
     busy = [run for machine in mine for run in machine.runs if run.state in ("QUEUED", "STARTING", "RUNNING")]

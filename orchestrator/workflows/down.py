@@ -59,6 +59,8 @@ def down(
     if not force:
         _refuse_active(machine, runs)
     run_ids = sorted({run.spec.run_id for run in runs} | _on_machine(workspace, machine))
+    if run_ids:
+        workspace.progress.say("verify", f"runs of {machine.name}, file by file: {len(run_ids)}")
     missing = {run_id: why for run_id in run_ids if (why := result_problem(workspace.store, run_id))}
     if missing and not force:
         raise ConflictError(
@@ -67,17 +69,14 @@ def down(
             next="tlvm logs RUN shows why; tlvm down --force deletes the machine, and what is only there is lost.",
         )
     whole = [run_id for run_id in run_ids if run_id not in missing]
-    workspace.progress.say(
-        "results", f"{len(whole)} of {len(run_ids)} runs of {machine.name} are whole in the store"
-    )
     if confirm and not confirm(f"Delete the machine {machine.name}?"):
         return DownResult(machine.name, was_there=True, deleted=False, runs=whole)
     with ThreadPoolExecutor(1) as pool:  # beside the deletion, which never waits for this computer's line
         pulls = {run_id: pool.submit(_pull, workspace, run_id) for run_id in _to_pull(workspace, whole)}
+        workspace.progress.say("delete", f"{machine.name}, and wait until it is gone")
         workspace.provider.delete(machine.name)
         wait_until_gone(workspace, machine.name, clock=clock)
         workspace.records.forget_machine(machine.provider, machine.name)
-        workspace.progress.say("delete", f"{machine.name} is gone (confirmed twice)")
         not_pulled = {run_id: why for run_id, pull in pulls.items() if (why := _outcome(pull))}
     hours = max(0.0, (min(datetime.now(UTC), machine.ends) - machine.created).total_seconds() / 3600)
     return DownResult(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from orchestrator.config import FILE, PROVIDERS, load
 from orchestrator.errors import CloudError, ConfigError, ConflictError
-from orchestrator.progress import Progress
 from orchestrator.resources import folder as shipped
 from remote.contract import document
 
@@ -29,7 +28,6 @@ class InitResult:
 
 def init(
     folder: Path,
-    progress: Progress,
     *,
     provider: str | None = None,
     store: str | None = None,
@@ -62,7 +60,6 @@ def init(
     load(
         {}, environ={"TLVM_DATA_DIR": os.devnull}, folder=folder
     )  # a file that we wrote must be one that we read
-    progress.say("wrote", str(file))
     comments = sum(line.lstrip().startswith("#") for line in text.splitlines())
     return InitResult(file, provider, store or "", replaced, comments)
 

@@ -62,12 +62,22 @@ def status(workspace: Workspace, *, now: datetime | None = None) -> StatusResult
         for run in runs
         if run.spec.run_id not in shown and run.active and _ours(run, workspace)
     ]
+    _forget_what_ended(workspace, {machine.name for machine in machines})
     elsewhere = [
         f"{record.provider}: {record.name}"
         for record in workspace.records.machines()
         if record.provider != settings.provider
     ]
     return StatusResult(settings.provider, workspace.store.url, now, lines, others, elsewhere, problems)
+
+
+def _forget_what_ended(workspace: Workspace, there: set[str]) -> None:
+    """A machine that reached its end by itself leaves a record and a key here; the provider says that it is gone."""
+    provider = workspace.settings.provider
+    for record in workspace.records.machines():
+        ended = record.provider == provider and record.outcome == "accepted" and record.name not in there
+        if ended and workspace.provider.get(record.name) is None:
+            workspace.records.forget_machine(provider, record.name)
 
 
 def runs_of(machine: Machine, runs: list[StoredRun]) -> list[StoredRun]:

@@ -184,9 +184,8 @@ def _create(
             raise
         attempts.append(Attempt(offer.place, offer.accelerator, "", clock.now() - began))
         workspace.records.save_machine(dataclasses.replace(record, id=machine.id, outcome="accepted"))
-        workspace.progress.say(
-            "ask", f"{offer.place}: accepted; it ends at {machine.ends:%Y-%m-%d %H:%M} UTC"
-        )
+        until = f"{machine.ends.astimezone():%Y-%m-%d %H:%M}"
+        workspace.progress.say("ask", f"{offer.place}: accepted; whatever happens here, it ends at {until}")
         return machine
     _forget_if_gone(workspace, spec.name)
     tried = [f"{attempt.place}, {attempt.accelerator}: {attempt.refused}" for attempt in attempts]

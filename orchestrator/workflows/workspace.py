@@ -16,6 +16,7 @@ from orchestrator.providers.base import Machine, Provider
 from orchestrator.records import MachineRecord, Records
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
+from orchestrator.workflows.logged import logged
 
 if TYPE_CHECKING:
     from orchestrator.ssh import Connection
@@ -32,11 +33,12 @@ class Workspace:
 
     @cached_property
     def store(self) -> Store:
-        return open_store(self.settings.store_ref)
+        return logged(open_store(self.settings.store_ref), "store")
 
     @cached_property
     def provider(self) -> Provider:
-        return provider(self.settings.provider, data_dir=self.settings.data_dir, progress=self.progress)
+        name, data_dir = self.settings.provider, self.settings.data_dir
+        return logged(provider(name, data_dir=data_dir, progress=self.progress), name)
 
     @property
     def project_folder(self) -> Path:

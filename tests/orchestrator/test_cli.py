@@ -243,7 +243,7 @@ def test_a_machine_from_up_to_down(process: Process) -> None:
         conflict = process("up", "--max-hours", "2")
         assert conflict.code == 10 and "max_hours" in conflict.err
         log = process("up", "-v").err
-        assert "paramiko" in log and "PRIVATE KEY" not in log
+        assert "paramiko" in log and "local.get(" in log and "PRIVATE KEY" not in log
         interrupted(process)
     finally:
         down = process("down", "--force")
@@ -374,3 +374,10 @@ def test_secrets_are_removed_from_what_v_logs(text: str, secret: str) -> None:
 def test_what_is_no_secret_stays() -> None:
     text = 'http://127.0.0.1:1 "GET /storage/v1/b/trees/o?prefix=runs%2F&alt=json HTTP/1.1" 200'
     assert redact(text) == text
+
+
+def test_the_page_about_json_is_that_of_the_results() -> None:
+    from orchestrator.render.json_schema import RESULTS, page
+
+    assert (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8") == page()
+    assert set(RESULTS) | {"logs"} == set(NAMES)
