@@ -52,12 +52,12 @@ class MachineSettings(_Section):
     accelerator: str = Field(default="none", description='"none", or a kind of GPU: "nvidia"')
     accelerator_count: int = Field(default=0, ge=0, le=16)
     disk_gb: int = Field(default=0, ge=0, le=65536, description="0: what the provider gives")
-    cpus: float = Field(default=0, ge=0, description="0: all of them")
-    memory_gb: float = Field(default=0, ge=0, description="0: all of it")
+    cpus: float = Field(default=0.0, ge=0, description="0: all of them")
+    memory_gb: float = Field(default=0.0, ge=0, description="0: all of it")
     max_hours: float | None = Field(
         default=None, gt=0, le=168, description="after this the machine ends by itself"
     )
-    idle_minutes: float = Field(default=30, ge=0, description="0: never")
+    idle_minutes: float = Field(default=30.0, ge=0, description="0: never")
     image: str = Field(default="", description="a Docker image instead of the one built from infra/docker")
 
 
@@ -69,7 +69,7 @@ class RunSettings(_Section):
     model: str = Field(default="resnet18", description="a classification model of torchvision")
     weights: str = Field(default="imagenet", description='"imagenet", a file, "run:ID", or "none"')
     seed: int = Field(default=0, ge=0, lt=2**32)
-    max_hours: float = Field(default=24, gt=0, le=168)
+    max_hours: float = Field(default=24.0, gt=0, le=168)
 
 
 class Settings(_Section):

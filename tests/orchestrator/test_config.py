@@ -125,3 +125,10 @@ def test_every_setting_has_a_variable() -> None:
     assert variables["machine.disk_gb"] == "TLVM_MACHINE_DISK_GB"
     assert variables["provider"] == "TLVM_PROVIDER"
     assert len(set(variables.values())) == len(variables)
+
+
+def test_a_default_that_is_written_out_is_the_same_setting(tmp_path: Path) -> None:
+    """What `up` compares is text: "0" in one place and "0.0" in another would be a conflict."""
+    written = load(tmp_path, "[machine]\ncpus = 0\nmemory_gb = 0\nidle_minutes = 30\n[run]\nmax_hours = 24\n")
+    assert str(written.machine) == str(config.MachineSettings())
+    assert str(written.run) == str(config.RunSettings())
