@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def _root(
 
 
 def _exit_code(argv: list[str]) -> int:
+    _write_anywhere()
     try:
         application()(args=argv, prog_name=PROGRAM)
     except SystemExit as exit:
@@ -89,6 +91,13 @@ def _exit_code(argv: list[str]) -> int:
         _error_document(argv, "Bug", "An unexpected error", traceback.format_exc(limit=-1), _REPORT, BUG)
         return BUG
     return 0
+
+
+def _write_anywhere() -> None:
+    """A terminal that knows no "→" shows it as an escape, where Python would end with a UnicodeEncodeError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _after_typer(exit: SystemExit, argv: list[str]) -> int:

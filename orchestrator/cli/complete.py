@@ -19,6 +19,14 @@ def scenarios(incomplete: str) -> list[str]:
     return _starting(list(SCENARIOS), incomplete)
 
 
+def parameters(incomplete: str) -> list[str]:
+    """`KEY=` of any scenario: which one the line names is not known here, an option without its value hides it."""
+    from remote.contract.scenarios import SCENARIOS
+
+    names = {parameter.name for scenario in SCENARIOS.values() for parameter in scenario.parameters}
+    return _starting([f"{name}=" for name in sorted(names)], incomplete)
+
+
 def machines(incomplete: str) -> list[str]:
     return _starting([file.stem for file in _records().glob("machines/*/*.json")], incomplete)
 

@@ -83,8 +83,8 @@ class Common:
         return Workspace(self.settings(**flags), self.screen.progress)
 
     def confirm(self, question: str) -> bool:
-        """Ask once on a terminal; elsewhere, with --yes and with --json the answer is yes."""
-        if self.yes or self.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        """Ask once on a terminal; elsewhere, and with --yes, the answer is yes."""
+        if self.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return True
         return typer.confirm(question, err=True)
 

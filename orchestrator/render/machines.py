@@ -10,6 +10,7 @@ from orchestrator.workflows.ssh import SshResult
 from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
 from orchestrator.workflows.up import UpResult
 
+_RUNS_MAX = 12  # below one machine
 _RUN_STYLES = {"FAILED": "red", "LOST": "red", "SUCCEEDED": "green", "RUNNING": "cyan"}
 
 
@@ -118,7 +119,7 @@ def _machine(screen: Screen, result: StatusResult, line: MachineLine) -> None:
 
 def _runs(screen: Screen, runs: list[RunLine]) -> None:
     rows = []
-    for run in runs:
+    for run in runs[:_RUNS_MAX]:
         updated = moment(run.updated)
         rows.append(
             (
@@ -130,5 +131,7 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 clock(updated) if updated else "",
             )
         )
-    for line, run in zip(columns(rows, indent="  "), runs, strict=True):
+    for line, run in zip(columns(rows, indent="  "), runs, strict=False):
         screen.line(line, style=_RUN_STYLES.get(run.state, ""))
+    if len(runs) > _RUNS_MAX:
+        screen.line(f"  ... and {len(runs) - _RUNS_MAX} older ones (tlvm runs)")

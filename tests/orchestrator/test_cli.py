@@ -311,6 +311,12 @@ def test_a_reader_that_goes_away_is_no_error_message(process: Process) -> None:
     assert done.stderr == ""
 
 
+def test_a_terminal_that_knows_little_still_gets_an_answer(process: Process) -> None:
+    for words in ((), ("run", "--help"), ("status",)):
+        answer = process(*words, PYTHONIOENCODING="ascii")
+        assert "UnicodeEncodeError" not in answer.err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_can_be_shown(process: Process, shell: str) -> None:
     answer = process("--show-completion", shell)
@@ -342,6 +348,7 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
         "fixed-extractor-20260807-142530-k3qz",
     ]
     assert complete(process, "tlvm pull k3") == ["k3qz"]
+    assert complete(process, "tlvm run fixed-extractor --set fo") == ["folds="]
 
 
 def test_completion_survives_a_broken_file(process: Process) -> None:
