@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import remote
+from orchestrator.datasets.walk import IMAGES
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
 from orchestrator.workflows.pull import pull
 from orchestrator.workflows.workspace import Workspace
 
 NEEDED = ("torch", "torchvision", "safetensors")
+UNUSABLE_EXIT = 3  # also when some images can't be read
+_ARGUMENT_BYTES_MAX = 128 * 1024  # of one process: systems bound what they pass on
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,9 @@ def predict(workspace: Workspace, run: str, paths: Sequence[Path]) -> PredictRes
         raise ConfigError(
             f"Predicting on this computer needs {', '.join(lacking)}", next="pip install 'tlvm[train]'"
         )
-    for path in paths:
-        if not path.exists():
-            raise NotFoundError(f"There is no file or folder {path}", next="Check the path.")
+    images = [image for path in paths for image in _images(path)]
+    if not images:
+        raise DataError("There is no image in " + ", ".join(map(str, paths)))
     pulled = pull(workspace, run)
     model = pulled.folder / "model"
     if not (model / "model.json").is_file():
@@ -66,11 +69,12 @@ def predict(workspace: Workspace, run: str, paths: Sequence[Path]) -> PredictRes
             next=f"tlvm logs {pulled.run_id} shows why.",
         )
     predictions, failed = [], {}
-    for line in _classify(model, paths):
-        if "error" in line:
-            failed[str(line.get("path"))] = str(line["error"])
-        else:
-            predictions.append(_prediction(line))
+    for batch in _batches(images):
+        for line in _classify(model, batch):
+            if "error" in line:
+                failed[str(line.get("path"))] = str(line["error"])
+            else:
+                predictions.append(_prediction(line))
     if failed and not predictions:
         raise DataError(
             "None of the images can be read",
@@ -80,11 +84,40 @@ def predict(workspace: Workspace, run: str, paths: Sequence[Path]) -> PredictRes
     return PredictResult(pulled.run_id, model, classes, predictions, failed)
 
 
-def _classify(model: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _images(path: Path) -> Iterator[str]:
+    """The path itself, or what looks like an image in a folder and all below it, hidden ones left out."""
+    if not path.is_dir():
+        if not path.exists():
+            raise NotFoundError(f"There is no file or folder {path}", next="Check the path.")
+        yield str(path)
+        return
+    for above, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.fsencode(Path(name).suffix.lower()) in IMAGES:
+                yield str(Path(above) / name)
+
+
+def _batches(images: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for image in images:
+        length = len(os.fsencode(image)) + 1
+        if batch and size + length > _ARGUMENT_BYTES_MAX:
+            yield batch
+            batch, size = [], 0
+        batch.append(image)
+        size += length
+    if batch:
+        yield batch
+
+
+def _classify(model: Path, images: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The lines of `python -m remote predict`, in a process of its own: this one never loads torch."""
-    command = [sys.executable, "-P", "-m", "remote", "predict", str(model), "--", *map(str, paths)]
+    command = [sys.executable, "-P", "-m", "remote", "predict", str(model), "--", *images]
     package = str(Path(remote.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *_python_path()])}
+    told = False
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
         try:
@@ -95,6 +128,7 @@ def _classify(model: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 except ValueError:
                     continue  # a warning of a library
                 if isinstance(line, dict):
+                    told = True
                     yield line
             code = process.wait()
         finally:
@@ -102,9 +136,9 @@ def _classify(model: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
             process.communicate()
         errors.seek(0)
         said = errors.read()[-2000:].decode(errors="replace").strip()
-    if code == DataError.exit_code:
-        raise DataError("The images can't be classified", detail=said)
-    if code != 0:
+    if code == UNUSABLE_EXIT and not told:
+        raise DataError("The model can't be used", detail=said)
+    if code not in (0, UNUSABLE_EXIT):
         raise CloudError(f"Predicting ended with exit code {code}", detail=said)
 
 
