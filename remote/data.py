@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy as np
 from PIL import Image as Pillow
 
 from .contract.dataset_manifest import DatasetManifest, Image
@@ -25,6 +24,7 @@ from .images import Unreadable, decode
 from .preprocessing import Pixels, Preprocessing, pixels
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Packs:
@@ -89,20 +89,20 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Batch(Generic[T]):
+class Batch(Generic[T, R]):
     items: Sequence[T]
-    pixels: Pixels  # n, height, width, 3
+    loaded: list[R]  # what each item was loaded as
 
 
 def batches(
-    items: Sequence[T], load: Callable[[T], Pixels], *, batch_size: int, workers: int
-) -> Iterator[Batch[T]]:
+    items: Sequence[T], load: Callable[[T], R], *, batch_size: int, workers: int
+) -> Iterator[Batch[T, R]]:
     """The items in their order, loaded by `workers` threads at most two batches ahead of what is used.
 
     Threads, not processes: Pillow works outside the interpreter's lock, and nothing has to be copied between them.
     """
     ahead = 2 * batch_size
-    waiting: deque[Future[Pixels]] = deque()
+    waiting: deque[Future[R]] = deque()
     todo = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
@@ -111,7 +111,7 @@ def batches(
                 waiting.extend(
                     pool.submit(load, item) for item in itertools.islice(todo, ahead - len(waiting))
                 )
-                yield Batch(group, np.stack([waiting.popleft().result() for _ in group]))
+                yield Batch(group, [waiting.popleft().result() for _ in group])
         finally:
             for future in waiting:
                 future.cancel()

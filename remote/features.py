@@ -58,7 +58,7 @@ def extract(
         ):
             if should_stop():
                 raise Stopped("while features were extracted")
-            rows = network.module(network_input(spec, batch.pixels, device)).flatten(1)
+            rows = network.module(network_input(spec, np.stack(batch.loaded), device)).flatten(1)
             features[done : done + len(rows)] = rows.float().cpu().numpy()
             done += len(rows)
             on_progress(done)

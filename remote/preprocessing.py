@@ -20,7 +20,7 @@ from .torchvision_guard import models
 Pixels = NDArray[np.uint8]  # height, width, 3
 
 _LONG = 8  # an image that is this much longer than wide is a strip
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def pixels(spec: Preprocessing, image: Image.Image) -> Pixels:
     new_long = int(spec.resize * long / short)
     width, height = (spec.resize, new_long) if image.width <= image.height else (new_long, spec.resize)
     left, top = round((width - spec.crop) / 2.0), round((height - spec.crop) / 2.0)
-    resampling = _RESAMPLING[spec.interpolation]
+    resampling = RESAMPLING[spec.interpolation]
     if long > _LONG * short:
         # A strip of 1 x 3000 would become 256 x 768,000: only what the crop keeps is computed. The pixels may
         # differ by a few values from those of the whole image, which is why this is not done for all.

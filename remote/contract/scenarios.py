@@ -154,12 +154,12 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 ),
                 Parameter(
                     "penalty_max",
-                    1.0,
+                    10.0,
                     "the strongest penalty (of the squared weights, beside the mean log-loss)",
                     low=1e-12,
                     high=1e6,
                 ),
-                Parameter("penalty_min", 1e-6, "the weakest penalty", low=1e-12, high=1e6),
+                Parameter("penalty_min", 1e-5, "the weakest penalty", low=1e-12, high=1e6),
                 Parameter(
                     "holdout_above",
                     20_000,

@@ -1,0 +1,85 @@
+"""What a model says of images: the same preprocessing, network and temperature as in its training.
+
+`python -m remote predict MODEL_DIR PATHS...` writes a JSON line for each path, in their order:
+{"path", "predicted", "probabilities": {class: p}}, or {"path", "error"}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import backbones, weights
+from .artefacts import DIGITS, ModelCard, read_card
+from .contract.document import ContractError
+from .contract.models import model_file
+from .data import batches, worker_count
+from .errors import CannotRun
+from .evaluation import Floats, probabilities
+from .images import Unreadable, decode
+from .preprocessing import Pixels, network_input, pixels
+from .task import choose_device
+
+_BATCH_SIZE = 32
+
+
+def main(model_dir: Path, paths: Sequence[Path]) -> int:
+    """Print a line for each path. 0, or 3 when the model can't be used or some images can't be read."""
+    complete = True
+    try:
+        for line in predict(model_dir, paths):
+            print(json.dumps(line), flush=True)
+            complete = complete and "error" not in line
+    except (CannotRun, ContractError, OSError) as error:
+        print(f"The model can't be used: {error}", file=sys.stderr)
+        return 3
+    return 0 if complete else 3
+
+
+def predict(model_dir: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """A line for each path, in their order. CannotRun, ContractError, OSError when the model can't be used."""
+    card = read_card(model_dir)
+    network = _network(model_dir, card)
+    device = choose_device()
+    backbones.place(network.module, device)
+
+    def load(path: Path) -> Pixels | str:
+        try:
+            return pixels(card.preprocessing, decode(path.read_bytes(), window=card.intensity_window))
+        except (Unreadable, OSError) as error:
+            return str(error)
+
+    with torch.inference_mode():
+        workers = worker_count(0)
+        for batch in batches(paths, load, batch_size=_BATCH_SIZE, workers=workers):
+            good = [loaded for loaded in batch.loaded if not isinstance(loaded, str)]
+            logits = np.empty((0, len(card.classes)))
+            if good:
+                given = network_input(card.preprocessing, np.stack(good), device)
+                logits = network.module(given).double().cpu().numpy()
+            rows = iter(probabilities(logits, card.temperature))
+            for path, loaded in zip(batch.items, batch.loaded, strict=True):
+                yield _failed(path, loaded) if isinstance(loaded, str) else _said(path, card, next(rows))
+
+
+def _said(path: Path, card: ModelCard, shares: Floats) -> dict[str, Any]:
+    by_class = {name: round(float(share), DIGITS) for name, share in zip(card.classes, shares, strict=True)}
+    return {"path": str(path), "predicted": card.classes[int(shares.argmax())], "probabilities": by_class}
+
+
+def _failed(path: Path, why: str) -> dict[str, Any]:
+    return {"path": str(path), "error": why}
+
+
+def _network(model_dir: Path, card: ModelCard) -> backbones.Network:
+    model_file(card.model)
+    network = backbones.build(card.model, len(card.classes), seed=0)
+    weights.load(network, weights.read(model_dir / "model.safetensors").tensors, with_head=True)
+    backbones.freeze(network.module)
+    return network

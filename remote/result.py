@@ -1,0 +1,96 @@
+"""How a run ends: what was found goes into the files of the result, and into its last event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from . import artefacts
+from .artefacts import ModelCard, Predicted
+from .backbones import Network, arguments
+from .contract.dataset_manifest import Image
+from .contract.metrics import Counters, Evaluation, Frozen, Metrics
+from .evaluation import Floats, evaluate
+from .preprocessing import Preprocessing
+from .task import Task, device_name, versions
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a scenario hands over at its end."""
+
+    evaluations: Sequence[Evaluation]  # the last one is the result
+    predicted: Sequence[Predicted]
+    temperature: float
+    trained_parameters: int
+    frozen: Frozen
+    counters: Counters
+    images_per_s: float
+    training: dict[str, Any]
+
+
+def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings) -> None:
+    """Write model, metrics and predictions; emit the metrics."""
+    run = task.spec
+    card = ModelCard(
+        model=run.model,
+        arguments=arguments(run.model),
+        classes=task.classes,
+        preprocessing=spec,
+        intensity_window=task.manifest.intensity_window,
+        temperature=findings.temperature,
+        weights=run.weights.source,
+        weights_sha256=run.weights.sha256,
+        dataset=run.dataset.name,
+        dataset_version=run.dataset.version,
+        scenario=run.scenario,
+        run_id=run.run_id,
+        tlvm_version=run.tlvm_version,
+    )
+    every = task.manifest.images
+    metrics = Metrics(
+        run_id=run.run_id,
+        scenario=run.scenario,
+        model=run.model,
+        dataset=run.dataset.name,
+        dataset_version=run.dataset.version,
+        weights=run.weights.source,
+        weights_sha256=run.weights.sha256,
+        seed=run.seed,
+        classes=task.classes,
+        images={split: len(task.images(split)) for split in ("train", "val", "test") if task.images(split)},
+        excluded=sum(image.excluded is not None for image in every),
+        reported=findings.evaluations[-1].split,
+        evaluations=list(findings.evaluations),
+        temperature=findings.temperature,
+        trained_parameters=findings.trained_parameters,
+        frozen=findings.frozen,
+        counters=findings.counters,
+        images_per_s=round(findings.images_per_s, 2),
+        seconds=task.seconds,
+        device=device_name(task.device),
+        versions=versions(),
+        training=findings.training,
+    )
+    artefacts.write(task.folder.result, network, card, metrics, findings.predicted)
+    task.events.emit("metrics", metrics=asdict(metrics))
+
+
+def measure(
+    task: Task, name: str, images: Sequence[Image], logits: Floats, *, temperature: float, chose: str
+) -> Evaluation:
+    """The figures of these images, whose logits these are."""
+    labels = task.labels(images)
+    return evaluate(name, logits, labels, task.classes, temperature=temperature, chose=chose)
+
+
+def in_words(evaluation: Evaluation) -> list[str]:
+    """The lines about the reported figure."""
+    low, high = evaluation.accuracy_interval
+    return [
+        f"{evaluation.split}: {evaluation.n} images that chose {evaluation.chose}",
+        f"accuracy {evaluation.accuracy:.3f} ({evaluation.correct} of {evaluation.n}; 95 %: {low:.3f} – {high:.3f}) · "
+        f"guessing {evaluation.guessing:.3f} · calibration error "
+        f"{evaluation.calibration_error_uncalibrated:.3f} → {evaluation.calibration_error:.3f}",
+    ]

@@ -1,0 +1,155 @@
+"""What a scenario works with: the run, its images by split, the device, and how to say what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+
+from .contract import scenarios
+from .contract.dataset_manifest import DatasetManifest, Image, decode_manifest
+from .contract.events import STEPS, EventWriter
+from .contract.layout import MachineHome, RunFolder
+from .contract.run_spec import RunSpec
+from .data import Packs, Reader, usable_cores, worker_count
+from .errors import CannotRun
+from .evaluation import Labels
+from .torchvision_guard import torchvision
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of one scenario on this machine."""
+
+    spec: RunSpec
+    parameters: dict[str, scenarios.Value]
+    manifest: DatasetManifest
+    home: MachineHome
+    folder: RunFolder
+    reader: Reader
+    events: EventWriter
+    device: torch.device
+    should_stop: Callable[[], bool]
+    seconds: dict[str, float] = field(default_factory=dict)  # by step
+
+    @property
+    def classes(self) -> list[str]:
+        return self.manifest.classes
+
+    @property
+    def workers(self) -> int:
+        return worker_count(self.integer("decode_workers"))
+
+    def integer(self, name: str) -> int:
+        return int(self.parameters[name])
+
+    def number(self, name: str) -> float:
+        return float(self.parameters[name])
+
+    def images(self, *splits: str) -> list[Image]:
+        """Those of the splits, in the order of the manifest; images left out of training are not among them."""
+        return [image for image in self.manifest.images if image.split in splits and image.excluded is None]
+
+    def labels(self, images: Sequence[Image]) -> Labels:
+        index = {name: number for number, name in enumerate(self.classes)}
+        return np.array([index[image.class_name] for image in images], dtype=np.int64)
+
+    @property
+    def reported(self) -> str:
+        """The split whose figure is the result: test, or else val."""
+        return "test" if self.images("test") else "val"
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Callable[[str], None]]:
+        """One of the eight steps: timed, and it can say something, as often as it likes."""
+
+        def says(text: str) -> None:
+            self.events.step(name, text)
+            print(f"{STEPS.index(name) + 1} {name:<11} {text}", flush=True)
+
+        began = time.perf_counter()
+        yield says
+        self.seconds[name] = round(time.perf_counter() - began, 3)
+
+    def progress(self, step: str, total: int, unit: str) -> Callable[[int], None]:
+        return lambda done: self.events.progress(step, done, total, unit)
+
+
+@contextmanager
+def open_task(
+    spec: RunSpec, folder: RunFolder, events: EventWriter, should_stop: Callable[[], bool]
+) -> Iterator[Task]:
+    """Read and check what the run needs. CannotRun, ContractError when it can't be used."""
+    home = MachineHome(folder.root.parent.parent)
+    manifest = _manifest(folder.root / "dataset.jsonl.gz", spec)
+    packs = Packs(home.pack)
+    try:
+        yield Task(
+            spec=spec,
+            parameters=scenarios.resolve(spec.scenario, spec.parameters),
+            manifest=manifest,
+            home=home,
+            folder=folder,
+            reader=Reader(manifest, packs),
+            events=events,
+            device=choose_device(),
+            should_stop=should_stop,
+        )
+    finally:
+        packs.close()
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": str(torchvision.__version__),
+        "pillow": PIL.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def choose_device() -> torch.device:
+    """A GPU where torch has one, else the processor."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """ "NVIDIA L4", "Apple GPU", "2 cores (x86_64)"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "Apple GPU" if device.type == "mps" else f"{usable_cores()} cores ({platform.machine()})"
+
+
+def _manifest(path: Path, spec: RunSpec) -> DatasetManifest:
+    try:
+        manifest = decode_manifest(path.read_bytes(), version=spec.dataset.version)
+    except OSError as error:
+        raise CannotRun(
+            f"The manifest of dataset {spec.dataset.name} is not on this machine: {error}"
+        ) from None
+    trained = {
+        image.class_name for image in manifest.images if image.split == "train" and image.excluded is None
+    }
+    measured = {image.class_name for image in manifest.images if image.split != "train"}
+    if missing := sorted(measured - trained):
+        raise CannotRun(
+            f"Dataset {spec.dataset.name} has no image to train on of: {', '.join(map(repr, missing))}. "
+            "Each class of val and test needs some in train."
+        )
+    if len(trained) < 2:
+        raise CannotRun(
+            f"Dataset {spec.dataset.name} has {len(trained)} class with images in train; at least 2 are needed."
+        )
+    # A class of the manifest that holds nothing at all would get an output that nobody can use.
+    return dataclasses.replace(manifest, classes=sorted(trained))

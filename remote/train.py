@@ -1,0 +1,65 @@
+"""The training process of a run: `python -m remote train SPEC_PATH`, started by the supervisor.
+
+Reads the spec, the manifest beside it, and what the supervisor fetched into the machine's home; writes the result
+below the run's folder, events as they happen, and a plain log to stdout.
+
+    0     done
+    3     the data, the weights or the settings can't be used; the last `log` event says why
+    12    told to stop (SIGTERM): what is needed to go on has been written
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import torch
+
+from .contract import document
+from .contract.document import ContractError
+from .contract.events import EventWriter
+from .contract.layout import RunFolder
+from .contract.run_spec import RunSpec
+from .errors import CannotRun, Stopped
+from .scenarios import load
+from .task import open_task
+
+DONE, UNUSABLE, STOPPED = 0, 3, 12
+
+
+def main(spec_path: Path) -> int:
+    """Train, and return the exit code."""
+    folder = RunFolder(spec_path.absolute().parent)
+    events = EventWriter(folder.events)
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        spec = document.decode(RunSpec, spec_path.read_bytes(), what="run spec")
+        _same_bits_every_time()
+        with open_task(spec, folder, events, stop.is_set) as task:
+            load(spec.scenario)(task)
+    except (CannotRun, ContractError) as error:
+        return _end(events, UNUSABLE, "error", str(error))
+    except Stopped as stopped:
+        return _end(
+            events, STOPPED, "warning", f"Stopped {stopped}, as the machine was told to; the run can go on"
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        events.close()
+    return DONE
+
+
+def _same_bits_every_time() -> None:
+    """On the same hardware. Operations that have no such way warn, as some have none on GPUs."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _end(events: EventWriter, code: int, level: str, text: str) -> int:
+    print(text, flush=True)
+    events.log(text, level=level)
+    return code
