@@ -12,6 +12,7 @@ import typer
 
 from orchestrator import __version__
 from orchestrator.cli import datasets, machines, runs, setup
+from orchestrator.cli.options import nobody_reads
 from orchestrator.errors import TlvmError
 
 PROGRAM = "tlvm"
@@ -40,7 +41,11 @@ _REPORT = "This is a bug of tlvm. Please report it with the lines above: https:/
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    sys.exit(_exit_code(list(sys.argv[1:] if argv is None else argv)))
+    try:
+        code = _exit_code(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        code = nobody_reads()
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:

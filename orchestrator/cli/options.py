@@ -120,7 +120,7 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
             try:
                 function(common, **values)
             except BrokenPipeError:
-                _nobody_reads()
+                raise typer.Exit(nobody_reads()) from None
 
         parameters = [own[name] for name in own if name != "common"] + list(shared.values())
         call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
@@ -132,12 +132,12 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
     return decorate
 
 
-def _nobody_reads() -> None:
+def nobody_reads() -> int:
     """Whoever read our output has gone: nothing more can be said, and Python's own complaint at exit is noise."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
-    raise typer.Exit(BROKEN_PIPE)
+    return BROKEN_PIPE
 
 
 def exit_codes(may_raise: tuple[type[TlvmError], ...]) -> str:

@@ -126,7 +126,7 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 run.state.lower(),
                 run.run_id,
                 f"{run.model} on {run.dataset}",
-                run.message or (f"step {run.step} of 8" if run.step else ""),
+                run.message or (f"step {run.step} of 8" if run.step and run.state == "RUNNING" else ""),
                 "result in the store" if run.published else "",
                 clock(updated) if updated else "",
             )
