@@ -1,37 +1,33 @@
-"""Read, hash and decode every file of a dataset, in worker processes on all cores.
+"""Read, hash and decode the files of a dataset once, in worker processes on all cores, and hand on what is to be packed.
 
-A worker holds one file at a time, and only small verdicts come back, so memory does not grow with the images. A file
-on which a decoder crashes (and takes its process along) is found and named.
+What the cache knows is not read again. A worker holds a batch of files at a time, answers come back in path order, and
+no more than a few batches are on their way, so memory does not grow with the images. A file on which a decoder crashes
+(and takes its process along) is found and named.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator.progress import Progress
 
 from . import names
-from .judge import Unusable, Verdict, judge
+from .cache import Cache, Entry, Known
+from .judge import Verdict
 from .names import SetAside
-from .reading import Missed, read
+from .reading import Missed
 from .scan import Labelled, Scan
+from .workers import Answer, Judged, Task, answer, batches, cores, in_processes
 
-_BATCH_FILES = 32
-_BATCH_BYTES = 16 * 1024**2
 _INLINE_FILES = 64  # so few are judged sooner than a process starts
+_INLINE_S = 2.0  # what reading without decoding may take here, before processes are worth their start
 _NOISY = (b".tif", b".tiff")  # libtiff writes to stderr by itself, so it is kept in a process without one
-
-Judged = Verdict | Unusable | Missed
-Batch = Sequence[Labelled]
+_KEPT_AT_ONCE = 4000  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,125 +45,139 @@ class Outcome:
     missed: list[SetAside]  # vanished or changed since the scan
 
 
-def check(scan: Scan, progress: Progress, *, processes: int | None = None) -> Outcome:
+class Packing(Protocol):
+    """Where the bytes of usable images go."""
+
+    def needs(self, sha256: str) -> bool:
+        """Whether this content is in no pack yet."""
+
+    def expected(self, path: bytes) -> str:
+        """The content that this path had, if that needs no packing; else ""."""
+
+    def add(self, verdict: Verdict, data: bytes) -> None: ...
+
+
+def check(
+    scan: Scan,
+    progress: Progress,
+    *,
+    processes: int | None = None,
+    cache: Cache | None = None,
+    packing: Packing | None = None,
+) -> Outcome:
     """Judge every file of `scan`.
 
     processes       0: in this one; default: one per core, or this one where there is little to do
+    cache           what is known from before; what is found is kept there
+    packing         gets the content of usable images that it needs, in path order
     """
-    workers = _workers(scan.files) if processes is None else processes
-    root = os.fsencode(scan.root)
-    outcome = Outcome([], [], [])
+    cache = cache or Cache(None)
     with progress.bar("check", len(scan.files), "images") as bar:
-        batches = _batches(scan.files)
-        judged = _in_processes(root, batches, workers) if workers else _here(root, batches)
-        for batch, answers in judged:
-            for file, answer in zip(batch, answers, strict=True):
-                _file_away(outcome, file, answer)
+        outcome = Outcome([], [], [])
+        todo, gone = _known(scan, cache, packing, outcome)
+        if len(todo) < len(scan.files):
+            bar.advance(len(scan.files) - len(todo))
+        kept: list[Entry] = []
+        for batch, answers in _answers(scan, todo, cache, packing, processes):
+            for file, found in zip(batch, answers, strict=True):
+                judged = found.judged
+                assert judged is not None
+                _file_away(outcome, file, judged)
+                if isinstance(judged, Verdict) and found.data is not None and packing is not None:
+                    packing.add(judged, found.data)
+                if found.sha256 and not isinstance(judged, Missed):
+                    kept.append(Entry(*_seen(file), found.sha256, judged))
             bar.advance(len(batch))
+            if len(kept) >= _KEPT_AT_ONCE:
+                cache.keep(scan.root, kept)
+                kept.clear()
+        if kept or gone:
+            cache.keep(scan.root, kept, gone)
     outcome.images.sort(key=lambda image: image.file.path)
     outcome.unusable.sort(key=lambda item: item.path)
     outcome.missed.sort(key=lambda item: item.path)
     return outcome
 
 
-def _workers(files: Sequence[Labelled]) -> int:
-    if len(files) <= _INLINE_FILES and not any(file.path.lower().endswith(_NOISY) for file in files):
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, -(-len(files) // _BATCH_FILES)))
+def _known(
+    scan: Scan, cache: Cache, packing: Packing | None, outcome: Outcome
+) -> tuple[list[Labelled], list[bytes]]:
+    """File away what need not be read; what must be, and the paths that the cache knows and the folder lacks."""
+    todo: list[Labelled] = []
+    gone: list[bytes] = []
+    rows = cache.files(scan.root)
+    row = next(rows, None)
+    for file in scan.files:
+        while row is not None and row.path < file.path:
+            gone.append(row.path)
+            row = next(rows, None)
+        if row is None or row.path != file.path:
+            todo.append(file)
+            continue
+        judged = row.judged if _same(row, file) else None
+        if judged is None or (
+            packing is not None and isinstance(judged, Verdict) and packing.needs(judged.sha256)
+        ):
+            todo.append(file)
+        else:
+            _file_away(outcome, file, judged)
+        row = next(rows, None)
+    if row is not None:
+        gone += [row.path, *(left.path for left in rows)]
+    return todo, gone
+
+
+def _same(row: Known, file: Labelled) -> bool:
+    return row[:4] == _seen(file)
 
 
 def _file_away(outcome: Outcome, file: Labelled, answer: Judged) -> None:
-    path = names.encode(file.path)
     if isinstance(answer, Verdict):
         outcome.images.append(Checked(file, answer))
     elif isinstance(answer, Missed):
-        outcome.missed.append(SetAside(path, answer.reason))
+        outcome.missed.append(SetAside(names.encode(file.path), answer.reason))
     else:
-        outcome.unusable.append(SetAside(path, answer.reason))
+        outcome.unusable.append(SetAside(names.encode(file.path), answer.reason))
 
 
-def _batches(files: Sequence[Labelled]) -> Iterator[Batch]:
-    batch: list[Labelled] = []
-    size = 0
-    for file in files:
-        batch.append(file)
-        size += file.size
-        if len(batch) == _BATCH_FILES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _answers(
+    scan: Scan, files: Sequence[Labelled], cache: Cache, packing: Packing | None, processes: int | None
+) -> Iterator[tuple[Sequence[Labelled], list[Answer]]]:
+    root = os.fsencode(scan.root)
+    few = len(files) <= _INLINE_FILES and not any(file.path.lower().endswith(_NOISY) for file in files)
+    workers = processes if processes is not None else 0 if few else cores()
+    todo = deque(batches(files, workers))
+    if processes is None and not few:
+        for answers in _without_decoding(root, todo, cache, packing):
+            yield todo.popleft(), answers
+    tasks = ((batch, _tasks(batch, packing)) for batch in todo)
+    if workers:
+        yield from in_processes(root, tasks, min(workers, len(todo)), cache)
+    else:
+        for batch, asked in tasks:
+            yield batch, answer(root, asked, cache)
 
 
-def _here(root: bytes, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Judged]]]:
-    for batch in batches:
-        yield batch, _judge_batch(root, batch)
+def _without_decoding(
+    root: bytes, todo: Sequence[Sequence[Labelled]], cache: Cache, packing: Packing | None
+) -> Iterator[list[Answer]]:
+    """The first batches, as long as all their content is known, and as there is too little left for processes."""
+    began = time.monotonic()
+    for done, batch in enumerate(tuple(todo)):
+        spent_s = time.monotonic() - began
+        if done and spent_s / done * (len(todo)) > _INLINE_S:
+            return
+        answers = answer(root, _tasks(batch, packing), cache, decode=False)
+        if any(found.judged is None for found in answers):
+            return
+        yield answers
 
 
-def _in_processes(
-    root: bytes, batches: Iterator[Batch], workers: int
-) -> Iterator[tuple[Batch, list[Judged]]]:
-    left = deque(batches)
-    while left:
-        flying: dict[Future[list[Judged]], Batch] = {}
-        with _pool(workers) as pool:
-            try:
-                while left or flying:
-                    while left and len(flying) < 2 * workers:
-                        flying[pool.submit(_judge_batch, root, left[0])] = left[0]
-                        left.popleft()
-                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                        answers = future.result()
-                        yield flying.pop(future), answers
-            except BrokenProcessPool:
-                pass  # a decoder crashed: those in flight are taken one by one, to find on which file
-        for batch in flying.values():
-            yield batch, list(_one_by_one(root, batch))
+def _tasks(batch: Sequence[Labelled], packing: Packing | None) -> list[Task]:
+    return [
+        Task(*_seen(file), packing.expected(file.path) if packing is not None else None) for file in batch
+    ]
 
 
-def _one_by_one(root: bytes, batch: Batch) -> Iterator[Judged]:
-    left = deque(batch)
-    while left:
-        with _pool(1) as pool:
-            try:
-                while left:
-                    yield pool.submit(_judge_batch, root, [left[0]]).result()[0]
-                    left.popleft()
-            except BrokenProcessPool:
-                left.popleft()
-                yield Unusable("the decoder crashed on it")
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """`spawn` on every system: a fork would copy the threads' locks of a process that has threads."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _prepare_worker() -> None:
-    """Ctrl-C is the parent's; decoders' own messages go nowhere; no parent, no worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _judge_batch(root: bytes, batch: Batch) -> list[Judged]:
-    answers: list[Judged] = []
-    for file in batch:
-        data = read(root, file)
-        answers.append(judge(data) if isinstance(data, bytes) else data)
-    return answers
+def _seen(file: Labelled) -> tuple[bytes, int, int, int]:
+    return file.path, file.size, file.mtime_ns, file.inode

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Protocol
 
 from .judge import Unusable
-from .scan import Labelled
 
 FILE_BYTES_MAX = 512 * 1024**2  # a worker holds one file in memory
 
@@ -18,7 +18,20 @@ class Missed:
     reason: str
 
 
-def read(root: bytes, file: Labelled) -> bytes | Unusable | Missed:
+class Seen(Protocol):
+    """A file as the scan saw it."""
+
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def inode(self) -> int: ...
+
+
+def read(root: bytes, file: Seen) -> bytes | Unusable | Missed:
     """All bytes of `file` below the dataset's folder `root`."""
     if file.size > FILE_BYTES_MAX:
         return Unusable(f"larger than {FILE_BYTES_MAX // 1024**2} MiB")
@@ -38,5 +51,5 @@ def read(root: bytes, file: Labelled) -> bytes | Unusable | Missed:
     return data
 
 
-def _same(seen: os.stat_result, file: Labelled) -> bool:
+def _same(seen: os.stat_result, file: Seen) -> bool:
     return (seen.st_size, seen.st_mtime_ns, seen.st_ino) == (file.size, file.mtime_ns, file.inode)

@@ -1,0 +1,179 @@
+"""Worker processes that read, hash and decode batches of files; what they are asked and what they answer.
+
+Answers come in the order in which was asked, so that what follows from the order (the packs) does not depend on how
+fast which process is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from .cache import Cache
+from .judge import Unusable, Verdict, judge
+from .reading import Missed, read
+from .scan import Labelled
+
+BATCH_FILES = 256
+BATCH_BYTES = 4 * 1024**2
+_FILES_MIN = 16
+_BATCHES_EACH = 4  # at least, for every worker, where there are so many files
+_AHEAD = 2  # batches on their way for each worker
+
+B = TypeVar("B")
+Judged = Verdict | Unusable | Missed
+
+
+class Task(NamedTuple):
+    """A file as the scan saw it."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    inode: int
+    expected: str | None  # its bytes are wanted unless their hash is this; None: they are not wanted
+
+
+class Answer(NamedTuple):
+    sha256: str  # of the file's bytes; "" where they could not be read
+    judged: Judged | None  # None: not known without decoding
+    data: bytes | None  # of a usable image, where wanted
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def batches(files: Sequence[Labelled], workers: int) -> Iterator[Sequence[Labelled]]:
+    """Neighbours that make one message: many small files or a few large ones, and enough batches for all workers."""
+    most = max(_FILES_MIN, min(BATCH_FILES, len(files) // (_BATCHES_EACH * max(1, workers))))
+    batch: list[Labelled] = []
+    size = 0
+    for file in files:
+        batch.append(file)
+        size += file.size
+        if len(batch) == most or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def answer(root: bytes, tasks: Sequence[Task], cache: Cache, *, decode: bool = True) -> list[Answer]:
+    """Read every file, and judge those whose content the cache does not know."""
+    contents = [read(root, task) for task in tasks]
+    hashes = [hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else "" for data in contents]
+    known = cache.verdicts([sha256 for sha256 in hashes if sha256])
+    answers = []
+    for task, data, sha256 in zip(tasks, contents, hashes, strict=True):
+        if not isinstance(data, bytes):
+            answers.append(Answer("", data, None))
+            continue
+        judged = known.get(sha256)
+        if judged is None and decode:
+            judged = judge(data)
+        wanted = isinstance(judged, Verdict) and task.expected not in (None, judged.sha256)
+        answers.append(Answer(sha256, judged, data if wanted else None))
+    return answers
+
+
+def in_processes(
+    root: bytes, asked: Iterable[tuple[B, Sequence[Task]]], workers: int, cache: Cache
+) -> Iterator[tuple[B, list[Answer]]]:
+    """The answers, batch by batch. No more than a few batches are on their way."""
+    todo = iter(asked)
+    more = True
+    while more:
+        flying: deque[tuple[B, Sequence[Task], Future[list[Answer]]]] = deque()
+        with _pool(workers) as pool:
+            try:
+                for batch, tasks in todo:
+                    flying.append((batch, tasks, _submit(pool, root, tasks, cache)))
+                    if len(flying) > _AHEAD * workers:
+                        yield _first(flying)
+                while flying:
+                    yield _first(flying)
+                more = False
+            except BrokenProcessPool:
+                pass  # a decoder crashed: those in flight are taken one by one, to find on which file
+        for batch, tasks, future in flying:
+            yield batch, _finished(future) or list(_one_by_one(root, tasks, cache))
+
+
+def _submit(
+    pool: ProcessPoolExecutor, root: bytes, tasks: Sequence[Task], cache: Cache
+) -> Future[list[Answer]]:
+    try:
+        return pool.submit(_answer, root, tasks, cache.folder, cache.how)
+    except BrokenProcessPool as error:  # it counts when its turn comes
+        failed: Future[list[Answer]] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _first(flying: deque[tuple[B, Sequence[Task], Future[list[Answer]]]]) -> tuple[B, list[Answer]]:
+    batch, _, future = flying[0]
+    answers = future.result()
+    flying.popleft()
+    return batch, answers
+
+
+def _finished(future: Future[list[Answer]]) -> list[Answer] | None:
+    try:
+        return future.result()
+    except (BrokenProcessPool, CancelledError):
+        return None
+
+
+def _one_by_one(root: bytes, tasks: Sequence[Task], cache: Cache) -> Iterator[Answer]:
+    left = deque(tasks)
+    while left:
+        with _pool(1) as pool:
+            try:
+                while left:
+                    yield pool.submit(_answer, root, [left[0]], cache.folder, cache.how).result()[0]
+                    left.popleft()
+            except BrokenProcessPool:
+                left.popleft()
+                yield Answer("", Unusable("the decoder crashed on it"), None)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """`spawn` on every system: a fork would copy the threads' locks of a process that has threads."""
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    """Ctrl-C is the parent's; decoders' own messages go nowhere; no parent, no worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _answer(root: bytes, tasks: Sequence[Task], folder: Path | None, how: str) -> list[Answer]:
+    with closing(Cache(folder, how=how)) as cache:
+        return answer(root, tasks, cache)
