@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from .signature import DEEP, signature
+
 PIXELS_MAX = 89_478_485  # where Pillow begins to warn of a decompression bomb; 256 MiB of RGB
 SAMPLES = 1024  # pixels of a 16-bit or float image that stand for it
-DEEP = frozenset(
-    {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
-)  # Pillow's RGB of these is all white, or all black
 _ORIENTATION = 274  # EXIF tag
 _EXTENSIONS = {
     "JPEG": "jpg",
@@ -34,7 +33,7 @@ _EXTENSIONS = {
 }
 _KNOWN = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # no other decoder ever sees the bytes
 _PNG_END = b"IEND\xaeB`\x82"
-_BROKEN = (  # all that Pillow's decoders were seen to raise on damaged files
+BROKEN = (  # all that Pillow's decoders were seen to raise on damaged files
     OSError,
     ValueError,
     SyntaxError,
@@ -54,7 +53,7 @@ _BROKEN = (  # all that Pillow's decoders were seen to raise on damaged files
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an image is; a function of its bytes alone."""
+    """What an image is; a function of its bytes and of the page that counts."""
 
     sha256: str
     extension: str  # of its real format, whatever its name says: "jpg"
@@ -64,6 +63,8 @@ class Verdict:
     orientation: int  # EXIF, 1 to 8
     pages: int
     sample: bytes  # of DEEP images: SAMPLES values, float32; else empty
+    near: bytes = b""  # the fingerprint by which near copies are found (`signature`)
+    page: int = 0  # the one that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def judge(data: bytes) -> Verdict | Unusable:
         return Unusable("not an image, whatever its name says")
     except Image.DecompressionBombError:
         return Unusable(f"more than {PIXELS_MAX:,} pixels: make it smaller")
-    except _BROKEN as error:
+    except BROKEN as error:
         return Unusable(f"can't be decoded: {_one_line(error)}")
 
 
@@ -109,23 +110,25 @@ def _decode(data: bytes) -> Verdict | Unusable:
         sample = _sample(image) if image.mode in DEEP else b""
         if image.mode in DEEP and not sample:
             return Unusable("no finite pixel")
+        turned = orientation(image)
         return Verdict(
             hashlib.sha256(data).hexdigest(),
             _EXTENSIONS[form],
             width,
             height,
             image.mode,
-            _orientation(image),
+            turned,
             pages,
             sample,
+            signature(image, turned),
         )
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """1, "as it is", where EXIF says nothing, nonsense, or is broken: the pixels are sound all the same."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _BROKEN:
+    except BROKEN:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

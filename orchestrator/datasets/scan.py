@@ -41,6 +41,8 @@ class Labelled:
     inode: int
     split: Split | None  # None: the dataset has no split folders
     class_name: str
+    label_source: str = "folder"  # or the name of the table that said it
+    group: str | None = None  # patient, slide, video, as the user calls it: it never leaves this computer
 
 
 @dataclass(frozen=True)

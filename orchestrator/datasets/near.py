@@ -1,0 +1,157 @@
+"""Near copies: the same picture saved again (re-encoded, resized, another format), found in two steps.
+
+1. Candidates: a difference hash of 64 bits that differs in three bits at most, and averages that nearly agree.
+   Alone, this accuses a quarter of all handwritten digits.
+2. Pixels: both files are decoded again and compared at 32 × 32. The error is the root of the mean squared
+   difference, in units of the pixels' standard deviation (the smaller one of the two pictures). Below 0.03 the copy
+   is confirmed; below 0.1 it is said, and nothing is done.
+
+Measured: re-encoded photos differ by 0.001 to 0.01; the closest two of 10,000 handwritten digits by 0.16, of 400 blood
+cells by 0.25. Time grows with the number of candidates: 0.3 s for 60,000 small photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .signature import HEIGHT, SIGNATURE_BYTES, WIDTH, Pixels
+
+CONFIRMED = 0.03
+LIKELY = 0.1
+_BANDS = 4  # two hashes that differ in fewer bits than there are bands agree in one band at least
+_MARGIN = 1  # grey levels that are noise: without it, each bit of an even background is thrown by a coin
+_SLACK = 1.5  # averages are rounded, and their blocks are not quite those of the pixels
+_AT_ONCE = 2_000_000  # pairs compared in one step: 0.6 GB would be 10 times as many
+_PAIRS_MAX = 500_000_000  # about a minute
+
+Indices = NDArray[np.int64]
+Small = NDArray[np.uint8] | Pixels  # 32 × 32 × 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two contents that look nearly the same, the smaller hash first."""
+
+    one: str  # sha256
+    other: str
+    error: float  # in deviations
+
+    @property
+    def confirmed(self) -> bool:
+        return self.error < CONFIRMED
+
+
+@dataclass(frozen=True)
+class Near:
+    """What looks the same in a dataset. Contents whose fingerprints are equal are stood for by one of them."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    same: Mapping[str, str] = field(default_factory=dict)  # sha256: of the content that stands for it
+    searched: bool = True  # False: too many look alike, only those whose hash is equal were compared
+
+    def stands_for(self, sha256: str) -> str:
+        return self.same.get(sha256, sha256)
+
+    def confirmed(self) -> list[Pair]:
+        return [pair for pair in self.pairs if pair.confirmed]
+
+    def likely(self) -> list[Pair]:
+        return [pair for pair in self.pairs if not pair.confirmed]
+
+
+NOTHING = Near()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    same: list[tuple[int, int]]  # fingerprints equal to the last bit
+    alike: list[tuple[int, int]]  # to be compared by their pixels
+    searched: bool
+
+
+def candidates(signatures: Sequence[bytes], *, pairs_max: int = _PAIRS_MAX) -> Candidates:
+    """Which of these pictures may be near copies of each other, as pairs of positions, the smaller one first.
+
+    Equal fingerprints stand for each other: a picture that is there a thousand times is compared once.
+    """
+    known = [at for at, one in enumerate(signatures) if len(one) == SIGNATURE_BYTES]
+    unequal: dict[bytes, int] = {}
+    same = []
+    for at in known:
+        first = unequal.setdefault(signatures[at], at)
+        if first != at:
+            same.append((first, at))
+    if len(unequal) < 2:
+        return Candidates(same, [], True)
+    positions = np.fromiter(unequal.values(), dtype=np.int64, count=len(unequal))
+    found, searched = _Search(b"".join(unequal)).pairs(pairs_max)
+    alike = np.sort(positions[found], axis=1)
+    return Candidates(same, sorted({(int(one), int(other)) for one, other in alike}), searched)
+
+
+class _Search:
+    """All pairs of fingerprints that are alike, without looking at all pairs."""
+
+    def __init__(self, signatures: bytes) -> None:
+        table = np.frombuffer(signatures, dtype=np.uint8).reshape(-1, SIGNATURE_BYTES)[:, : WIDTH * HEIGHT]
+        grey = table.reshape(-1, HEIGHT, WIDTH).astype(np.int16)
+        self._bits = ((grey[:, :, :-1] - grey[:, :, 1:]) > _MARGIN).reshape(len(table), -1)
+        self._hashes = np.packbits(self._bits, axis=1)
+        self._averages = table.astype(np.float32)
+        self._means = self._averages.mean(axis=1)
+        self._reach = self._averages.std(axis=1) * (LIKELY * _SLACK) + 1
+
+    def pairs(self, pairs_max: int) -> tuple[Indices, bool]:
+        """An array of n × 2, a pair perhaps more than once; and whether all were searched.
+
+        The bits of a band are taken from all over the picture: neighbouring ones tend to be equal in all pictures.
+        """
+        bands = [self._ordered(np.packbits(self._bits[:, band::_BANDS], axis=1)) for band in range(_BANDS)]
+        searched = sum(int(counts.sum()) for _, counts in bands) <= pairs_max
+        if not searched:
+            bands = [self._ordered(self._hashes)]
+        found = [self._alike(*chunk) for order, counts in bands for chunk in _chunks(order, counts)]
+        return np.concatenate([np.empty((0, 2), dtype=np.int64), *found]), searched
+
+    def _ordered(self, keys: NDArray[np.uint8]) -> tuple[Indices, Indices]:
+        """The pictures by key and then brightness; for each, how many of the next ones may be like it.
+
+        Two pictures whose pixels differ by some error differ at most by that in their mean.
+        """
+        _, bucket = np.unique(keys, axis=0, return_inverse=True)
+        order = np.lexsort((self._means, bucket))
+        place = bucket[order].astype(np.float64) * 1024 + self._means[order]
+        end = np.searchsorted(place, place + self._reach[order], side="right")
+        return order, end - np.arange(1, len(order) + 1)
+
+    def _alike(self, one: Indices, other: Indices) -> Indices:
+        differing = np.unpackbits(self._hashes[one] ^ self._hashes[other], axis=1).sum(axis=1, dtype=np.uint8)
+        near = differing < _BANDS
+        one, other = one[near], other[near]
+        error = np.sqrt(np.mean((self._averages[one] - self._averages[other]) ** 2, axis=1))
+        close = error <= np.minimum(self._reach[one], self._reach[other])
+        return np.stack([one[close], other[close]], axis=1)
+
+
+def _chunks(order: Indices, counts: Indices) -> Iterator[tuple[Indices, Indices]]:
+    """Every picture with each of the `counts` ones after it, so many at once as memory likes."""
+    ends = np.cumsum(counts)
+    cuts = np.searchsorted(ends, np.arange(0, int(ends[-1]) + _AT_ONCE, _AT_ONCE))
+    for start, end in pairwise(sorted({0, *cuts.tolist(), len(order)})):
+        some = counts[start:end]
+        at = np.repeat(np.arange(start, end), some)
+        step = np.arange(len(at)) - np.repeat(np.cumsum(some) - some, some)
+        yield order[at], order[at + 1 + step]
+
+
+def compare(first: Small, second: Small) -> float:
+    """The error of two pictures in deviations; infinite where an even picture meets another one."""
+    one, other = first.astype(np.float32), second.astype(np.float32)
+    error = float(np.sqrt(np.mean((one - other) ** 2)))
+    deviation = min(float(one.std()), float(other.std()))
+    return error / deviation if deviation > 0 else (0.0 if error == 0 else float("inf"))

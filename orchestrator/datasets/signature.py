@@ -1,0 +1,76 @@
+"""A small fingerprint of a picture, by which near copies find each other, and the 32 pixels that then decide.
+
+Both are of the picture as people see it: turned as EXIF says, on white where it is transparent (icons whose colours
+are all black differ in their transparency only). Mirrored, turned or cut copies have other fingerprints.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+WIDTH, HEIGHT = 9, 8  # a difference hash compares neighbours: 8 × 8 bits
+SIGNATURE_BYTES = WIDTH * HEIGHT + 4
+SIDE = 32  # pixels, of the picture that decides
+DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FINE = 64  # pixels of the shorter side to which a picture is first averaged
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+
+Bytes = NDArray[np.uint8]
+Pixels = NDArray[np.float32]
+
+
+def signature(image: Image.Image, orientation: int) -> bytes:
+    """9 × 8 grey averages, and a checksum of the picture at 64 pixels or more. `image` is loaded."""
+    small = _small(image, orientation)
+    if small.mode == "F":
+        small = _stretched(small)
+    averages = small.convert("L").resize((WIDTH, HEIGHT), Image.Resampling.BOX).tobytes()
+    size = b"%dx%d" % small.size
+    return averages + zlib.crc32(small.tobytes(), zlib.crc32(size)).to_bytes(4, "big")
+
+
+def pixels(image: Image.Image, orientation: int) -> Bytes | Pixels:
+    """32 × 32 × 3, as the values are: 16-bit and float images are not scaled."""
+    small = _small(image, orientation)
+    if small.mode != "F":
+        return np.asarray(small.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
+    grey = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+
+
+def flat(image: Image.Image) -> Image.Image:
+    """Grey ("L"), colour ("RGB"), or float ("F") of an image of any mode; what is transparent becomes white."""
+    if image.mode in DEEP:
+        return Image.fromarray(np.nan_to_num(np.asarray(image, dtype=np.float32)))
+    if image.has_transparency_data or image.mode in _PREMULTIPLIED:
+        straight = image.convert(_PREMULTIPLIED.get(image.mode, image.mode)).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), straight).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _small(image: Image.Image, orientation: int) -> Image.Image:
+    plain = flat(image)
+    factor = min(plain.size) // _FINE
+    reduced = plain.reduce(factor) if factor > 1 else plain
+    turn = TURNS.get(orientation)
+    return reduced if turn is None else reduced.transpose(turn)
+
+
+def _stretched(image: Image.Image) -> Image.Image:
+    """Float values over their own range as grey: only for finding, never for deciding."""
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
