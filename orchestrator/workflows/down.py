@@ -107,12 +107,13 @@ def _machine(workspace: Workspace) -> Machine | None:
 
 
 def _refuse_active(machine: Machine, runs: list[StoredRun]) -> None:
-    active = [f"{run.spec.run_id}: {run.state.lower()}" for run in runs if run.active]
+    active = [run for run in runs if run.active]
     if active:
         raise ConflictError(
             f"The machine {machine.name} is at work",
-            detail="\n".join(active),
-            next="Wait for it (tlvm logs -f RUN), or tlvm down --force ends it and loses what is not in the store.",
+            detail="\n".join(f"{run.spec.run_id}: {run.state.lower()}" for run in active),
+            next=f"Wait (tlvm logs -f {active[0].spec.run_id}), or tlvm down --force ends it and loses what is not "
+            "in the store.",
         )
 
 

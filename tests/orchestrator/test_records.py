@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import CloudError
-from orchestrator.records import MachineRecord, Records, RunRecord
+from orchestrator.records import MachineRecord, Records, RunRecord, SeenRecord
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
 
@@ -53,8 +53,9 @@ def test_what_was_last_seen_of_a_dataset_is_kept_for_each_folder_and_store(tmp_p
     records = Records(tmp_path / ".tlvm")
     folder = tmp_path / "photos"
     assert records.seen(folder, "/store", "trees") is None
-    records.save_seen(folder, "/store", "trees", "a" * 64)
-    assert records.seen(folder, "/store", "trees") == "a" * 64
+    seen = SeenRecord(str(folder), "/store", "trees", "a" * 64)
+    records.save_seen(seen)
+    assert records.seen(folder, "/store", "trees") == seen
     assert records.seen(folder, "/other", "trees") is None
 
 
