@@ -89,12 +89,12 @@ def head_path_of(model: str) -> str:
 
 
 def new_head(network: Network, weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
-    """A head of the kind that the network has: logits = weight @ features + bias, up to a constant for all classes.
+    """A head of the kind that the network has, with the probabilities of weight @ features + bias.
 
     weight  (classes, features)
     """
-    if isinstance(network.head, nn.Conv2d | Ceiling):
-        return _convolution(network.head, weight, bias)
+    if network.model.startswith("squeezenet"):
+        return _convolution(weight, bias)
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.weight = nn.Parameter(weight.clone())
     head.bias = nn.Parameter(bias.clone())
@@ -103,35 +103,18 @@ def new_head(network: Network, weight: torch.Tensor, bias: torch.Tensor) -> nn.M
 
 def remove_head(network: Network) -> None:
     """From here on the module gives the features."""
-    network.set_head(Ceiling(network.feature_count) if isinstance(network.head, nn.Conv2d) else nn.Identity())
+    network.set_head(nn.Identity())
 
 
-class Ceiling(nn.Module):
-    """In the place of SqueezeNet's head: passes its input on, and remembers the highest value of each channel.
+def _convolution(weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
+    """SqueezeNet applies ReLU to its logits at each position, before the mean; a linear classifier has no ReLU.
 
-    With it, a bias can be found that the ReLU after the head never cuts.
+    Adding the same numbers to every class changes no probability. So no weight and no bias need be negative, and as
+    what they are applied to comes out of a ReLU too, the one behind them never has anything to cut.
     """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.highest = torch.zeros(channels)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        self.highest = torch.maximum(self.highest, maps.amax(dim=(0, 2, 3)).cpu())
-        return maps
-
-
-def _convolution(place: nn.Module, weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
-    """SqueezeNet applies ReLU to its logits at each position, before the mean. A linear classifier has no ReLU.
-
-    Adding the same constant to every class changes no probability. It is chosen so high that no logit can become
-    negative at any position of the images seen, even if all channels were highest where that hurts most.
-    """
-    highest = place.highest if isinstance(place, Ceiling) else torch.zeros(weight.shape[1])
-    lowest = (weight.clamp(max=0.0) * highest).sum(1) + bias
     head = nn.Conv2d(weight.shape[1], weight.shape[0], kernel_size=1)
-    head.weight = nn.Parameter(weight[:, :, None, None].clone())
-    head.bias = nn.Parameter(bias - lowest.min().clamp(max=0.0))
+    head.weight = nn.Parameter((weight - weight.amin(0))[:, :, None, None])
+    head.bias = nn.Parameter(bias - bias.min())
     return head
 
 

@@ -15,16 +15,12 @@ import signal
 import threading
 from pathlib import Path
 
-import torch
-
 from .contract import document
 from .contract.document import ContractError
 from .contract.events import EventWriter
 from .contract.layout import RunFolder
 from .contract.run_spec import RunSpec
 from .errors import CannotRun, Stopped
-from .scenarios import load
-from .task import open_task
 
 DONE, UNUSABLE, STOPPED = 0, 3, 12
 
@@ -37,7 +33,10 @@ def main(spec_path: Path) -> int:
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         spec = document.decode(RunSpec, spec_path.read_bytes(), what="run spec")
-        _same_bits_every_time()
+        _set_up_torch()
+        from .scenarios import load
+        from .task import open_task
+
         with open_task(spec, folder, events, stop.is_set) as task:
             load(spec.scenario)(task)
     except (CannotRun, ContractError) as error:
@@ -52,10 +51,17 @@ def main(spec_path: Path) -> int:
     return DONE
 
 
-def _same_bits_every_time() -> None:
-    """On the same hardware. Operations that have no such way warn, as some have none on GPUs."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(True, warn_only=True)
+def _set_up_torch() -> None:
+    """The same bits every time, on the same hardware; and threads that wait without burning the processor.
+
+    The variables are read when torch is loaded, which is why it is imported here and not above. Where processes or
+    our own decoding compete for the cores, threads that spin at each barrier made small networks ten times slower.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)  # some operations have no such way on GPUs
     torch.backends.cudnn.benchmark = False
 
 
