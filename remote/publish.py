@@ -76,11 +76,13 @@ class Publisher:
         patience_s: float,
         wanted: Callable[[], bool],
         tell: Callable[[int, int], None],
+        look: str = "",
     ) -> ResultManifest | None:
         """Everything, the manifest last; again and again until it is through.
 
         wanted      asked between two tries: False gives up
         tell        called once, with the number and the bytes of the result's files, when they are in the store
+        look        the key in the ledger of looks that says on which images this run was measured; "": on none
         Returns     the manifest, None when the store refused all the time
         """
         deadline = time.monotonic() + patience_s
@@ -89,6 +91,8 @@ class Publisher:
             if sent is None:
                 return None
             tell(len(sent), sum(file.size for file in sent))
+            if look and self._insist(lambda: self._publish_look(look), deadline, wanted) is None:
+                return None
         return self._insist(lambda: self._publish_manifest(state), deadline, wanted)
 
     def send(self, *, patience_s: float) -> None:
@@ -150,6 +154,13 @@ class Publisher:
             if name not in self._results:
                 self._results[name] = self._upload(path, name)
         return list(self._results.values())
+
+    def _publish_look(self, key: str) -> str:
+        """Before the manifest: no figure is ever seen that is not counted."""
+        piece = self._folder.root / ".look"
+        piece.write_text(f'{{"run_id": "{self._run_id}", "looked": "{now()}"}}\n', encoding="ascii")
+        self._the_store().upload(piece, key)
+        return key
 
     def _publish_manifest(self, state: State) -> ResultManifest:
         self._publish_streams()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import datasets, machines, runs, setup
+from orchestrator.cli import datasets, machines, measures, runs, setup
 from orchestrator.cli.options import nobody_reads
 from orchestrator.errors import TlvmError
 
@@ -30,6 +30,7 @@ COMMANDS = (
     runs.logs,
     runs.pull,
     runs.predict,
+    measures.compare,
     machines.ssh,
     machines.down,
     setup.doctor,

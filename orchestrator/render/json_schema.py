@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from orchestrator.render.console import SCHEMA
+from orchestrator.workflows.compare import CompareResult
 from orchestrator.workflows.datasets import DatasetSummary
 from orchestrator.workflows.demo import DemoResult
 from orchestrator.workflows.doctor import DoctorResult
@@ -36,6 +37,7 @@ RESULTS: Mapping[str, object] = {
     "runs": RunsResult,
     "pull": PullResult,
     "predict": PredictResult,
+    "compare": CompareResult,
     "ssh": SshResult,
     "down": DownResult,
     "doctor": DoctorResult,

@@ -2,6 +2,7 @@
 
 datasets/<name>/manifests/<version>.jsonl.gz     written after its packs; its presence means complete
 datasets/<name>/HEAD                             the newest version (replaced with a generation precondition)
+datasets/<name>/looks/<version>/<split>/<run id> a run was measured on these images: the ledger of looks
 packs/<hash>.tar                                 shared by all versions and datasets that hold the same images
 weights/index.json, weights/<file>               mirrored pre-trained weights with sha256
 bundles/<hash>.tar                               what machines run
@@ -43,6 +44,11 @@ def manifests_prefix(dataset: str) -> str:
 
 def head_key(dataset: str) -> str:
     return f"{DATASETS}{dataset_name(dataset)}/HEAD"
+
+
+def looks_prefix(dataset: str, version: str, split: str) -> str:
+    """Below it, one small blob for each run that was measured on these images, named by the run."""
+    return f"{DATASETS}{dataset_name(dataset)}/looks/{sha256(version)}/{inside(split)}/"
 
 
 def pack_key(pack: str) -> str:

@@ -1,0 +1,97 @@
+"""Several runs side by side: their figures, how they differ from the first, and what to make of it."""
+
+from __future__ import annotations
+
+from orchestrator.render.console import Screen
+from orchestrator.render.text import columns, count, duration
+from orchestrator.workflows.compare import ComparedRun, CompareResult
+from orchestrator.workflows.looks import ordinal
+
+_POINT = 0.0005  # less than a tenth of a percentage point is not worth a word
+
+
+def compared(screen: Screen, result: CompareResult) -> None:
+    screen.line(_head(result), style="bold")
+    names = _names(result)
+    for line, run in zip(
+        columns([_row(names[run.run_id], run) for run in result.runs]), result.runs, strict=True
+    ):
+        screen.line(line, style="green" if run.run_id == result.take else "")
+    screen.line(_verdict(result, names))
+    screen.next(f"tlvm predict {result.take} IMAGES")
+
+
+def _head(result: CompareResult) -> str:
+    images = f"the same {count(result.images, f'{result.split} image')}"
+    if result.groups is not None:
+        images += f" in {count(result.groups, 'group')}"
+    if result.left_out:
+        images += f" ({result.left_out:,} that not all of them saw left out)"
+    parts = [f"{result.dataset} {result.dataset_version[:8]}", images]
+    if result.looks:
+        parts.append(f"{ordinal(result.looks)} look")
+    luck = (
+        f": about {100 * result.luck:.1f} points of the best figure may be luck"
+        if result.luck >= _POINT
+        else ""
+    )
+    return ", ".join(parts) + luck
+
+
+def _names(result: CompareResult) -> dict[str, str]:
+    """The scenario, and what it takes to tell runs of one scenario apart."""
+    scenarios = [run.scenario for run in result.runs]
+    return {
+        run.run_id: run.scenario
+        if scenarios.count(run.scenario) == 1
+        else f"{run.scenario} …{run.run_id[-4:]}"
+        for run in result.runs
+    }
+
+
+def _row(name: str, run: ComparedRun) -> tuple[str, ...]:
+    share = 100 * run.trained_parameters / run.total_parameters if run.total_parameters else 0
+    low, high = run.accuracy_interval
+    difference = interval = p = "–"
+    if run.difference is not None and run.difference_interval is not None and run.p is not None:
+        below, above = run.difference_interval
+        difference = _points(run.difference)
+        interval = f"({_points(below)} … {_points(above)})"
+        p = "p < 0.001" if run.p < 0.001 else f"p {run.p:.2g}" if run.p < 0.1 else f"p {run.p:.2f}"
+    else:
+        interval = p = ""
+    return (
+        name,
+        f"{run.trained_parameters:,} trained ({share:.2g} %)",
+        f"{run.accuracy:.3f} ({low:.3f} – {high:.3f})",
+        difference,
+        interval,
+        p,
+        duration(run.seconds),
+    )
+
+
+def _verdict(result: CompareResult, names: dict[str, str]) -> str:
+    runs = {run.run_id: run for run in result.runs}
+    take, first, best = names[result.take], result.runs[0], runs[result.best]
+    if result.differ:
+        if result.take == result.best:
+            return f"{take} is the best, by more than chance."
+        return f"{take} is no worse than the best, {names[result.best]}, as far as these images tell; and quicker."
+    other = best if best is not first else max(result.runs[1:], key=lambda run: run.accuracy)
+    needed = (
+        f" telling {first.accuracy:.3f} from {other.accuracy:.3f} takes about {_rounded(result.images_needed):,} "
+        f"{result.split} images."
+        if result.images_needed
+        else ""
+    )
+    return f"No difference is larger than chance;{needed} Take the quickest: {take}."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _rounded(number: int) -> int:
+    """To two digits."""
+    return int(float(f"{number:.2g}"))
