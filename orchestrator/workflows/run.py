@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import __version__, bundle, weights
+from orchestrator import __version__, bundle, resources, weights
 from orchestrator.errors import (
     CloudError,
     ConfigError,
@@ -22,12 +22,12 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine
 from orchestrator.records import RunRecord
-from orchestrator.workflows import datasets
+from orchestrator.workflows import datasets, runs
 from orchestrator.workflows.following import follow, follow_events
 from orchestrator.workflows.pull import PullResult, pull
 from orchestrator.workflows.run_documents import stored_run
 from orchestrator.workflows.up import ensure
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.upload import require_all, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout, scenarios
 from remote.contract.document import ContractError
@@ -90,8 +90,8 @@ def run(
     began = time.monotonic()
     resolved = _parameters(workspace, scenario, parameters or {})
     dataset = _dataset(workspace, data)
+    initial = _weights(workspace, scenario)  # before there is a machine that may cost something
     machine = ensure(workspace)
-    initial = _weights(workspace, scenario)
     with workspace.connect(machine) as connection:
         shipped = _ship(workspace, machine, connection)
         spec = _spec(workspace, machine, scenario, dataset, initial, resolved, shipped)
@@ -118,12 +118,13 @@ def run(
 
 def _parameters(workspace: Workspace, scenario: str, given: Mapping[str, Any]) -> dict[str, Any]:
     configured = workspace.settings.scenarios.get(scenario, {})
+    explained = resources.folder("configs") / "scenarios" / f"{scenario}.toml"
     try:
         return dict(scenarios.resolve(scenario, {**configured, **given}))
     except ContractError as error:
-        raise ConfigError(
-            str(error), next=f"configs/scenarios/{scenario}.toml explains them."[:200]
-        ) from None
+        known = scenario in scenarios.SCENARIOS
+        next = f"{explained} explains its parameters." if known else "For example: tlvm run fixed-extractor"
+        raise ConfigError(str(error), next=next) from None
 
 
 def _dataset(workspace: Workspace, data: Path | None) -> DatasetRef:
@@ -131,6 +132,7 @@ def _dataset(workspace: Workspace, data: Path | None) -> DatasetRef:
         name, version, _ = datasets.resolve(workspace, None)
         return DatasetRef(name, version)
     uploaded = upload(workspace, data, name=workspace.settings.dataset.name)
+    require_all(uploaded)
     if len(uploaded) > 1:
         raise ConfigError(
             f"{data} holds several datasets",
@@ -146,6 +148,8 @@ def _weights(workspace: Workspace, scenario: str) -> WeightsRef:
     wanted = settings.run.weights
     if scenario == "from-scratch" and wanted == "imagenet":
         wanted = "none"
+    if wanted.startswith("run:"):
+        wanted = f"run:{runs.find(workspace, wanted.removeprefix('run:'))}"
     return weights.resolve(
         workspace.store,
         settings.run.model,
