@@ -8,18 +8,30 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 
 from orchestrator.progress import Progress
 
-from .check import Checked
-from .judge import BROKEN
+from .judge import BROKEN, Verdict
 from .near import LIKELY, Near, Pair, Small, candidates, compare
 from .reading import read
+from .scan import Labelled
 from .signature import pixels
 
 _BAR_FROM = 200  # files: fewer are looked at in a moment
+
+
+class Checked(Protocol):
+    """A usable image."""
+
+    @property
+    def file(self) -> Labelled: ...
+
+    @property
+    def verdict(self) -> Verdict: ...
+
 
 Bytes = Callable[[Checked], bytes | None]
 

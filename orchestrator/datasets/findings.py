@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,26 +13,44 @@ from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Flips, Image, Split
 
 from .check import Checked
-from .judge import DEEP
+from .near import NOTHING, Near
+from .signature import DEEP
 
 FEW = 10  # train images of a class, below which a figure says little
 UNEVEN = 10  # times as many images in the largest class as in the smallest
 WINDOW_SHARES = (0.001, 0.999)
+NEAR_COPY = "near copy of"
 _SHOWN = 5
 
 
-def without_leaks(images: Sequence[Image]) -> list[Image]:
-    """The same images; a copy in `train` of an image that measures is marked as left out of training."""
-    measuring: dict[str, str] = {}
+def without_leaks(images: Sequence[Image], near: Near = NOTHING) -> list[Image]:
+    """The same images; a copy in `train` of an image that measures, equal or near, is left out of training."""
+    equal: dict[str, str] = {}
+    alike: dict[str, str] = {}  # by the content that stands for those that look the same
     for image in sorted(images, key=lambda image: image.path):
         if image.split != "train":
-            measuring.setdefault(image.sha256, image.path)
-    return [
-        dataclasses.replace(image, excluded=f"equal to {measuring[image.sha256]}")
-        if image.split == "train" and image.sha256 in measuring
-        else dataclasses.replace(image, excluded=None)
-        for image in images
-    ]
+            equal.setdefault(image.sha256, image.path)
+            alike.setdefault(near.stands_for(image.sha256), image.path)
+    copies = dict(alike)
+    for pair in near.confirmed():
+        for one, other in ((pair.one, pair.other), (pair.other, pair.one)):
+            if other in alike:
+                copies.setdefault(one, alike[other])
+    paths = set(equal.values())
+    return [dataclasses.replace(image, excluded=_leak(image, equal, copies, paths, near)) for image in images]
+
+
+def _leak(
+    image: Image, equal: Mapping[str, str], copies: Mapping[str, str], paths: set[str], near: Near
+) -> str | None:
+    if image.split != "train":
+        return None
+    if image.sha256 in equal:
+        return f"equal to {equal[image.sha256]}"
+    if (path := copies.get(near.stands_for(image.sha256))) is not None:
+        return f"{NEAR_COPY} {path}"
+    kept = image.excluded is not None and image.excluded.removeprefix(f"{NEAR_COPY} ") in paths
+    return image.excluded if kept else None  # found where the files were
 
 
 def counts(images: Sequence[Image]) -> dict[str, dict[str, int]]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split
 
-from . import findings, names, split
+from . import findings, names, split, together
 from .check import Checked
-from .judge import DEEP
 from .merge import Merged, merge, require_no_loss
+from .near import NOTHING, Near
 from .pack import groups
+from .signature import DEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +64,28 @@ def plan(
     base: Base | None,
     classes_found: set[str],
     wishes: Wishes,
+    near: Near = NOTHING,
 ) -> Plan:
     """The next version.
 
     places          by content hash: what is in packs of the store already
     classes_found   that have files, usable or not
+    near            which of `checked` look the same
     DataError       the images can't be used; ConflictError: see `merge`
     """
     newest = base.newest if base else None
-    sides, source = split.assign(checked, _earlier(newest))
+    sets = together.sets([(image.verdict.sha256, image.file.group) for image in checked], near)
+    sides, source = split.assign(checked, _earlier(newest), sets)
     known = {image.sha256: image for image in newest.images} if newest else {}
     by_path = {image.path: image for image in newest.images} if newest else {}
     here = [
-        _image(image, side, by_path.get(names.encode(image.file.path)), known)
+        _image(image, side, sets.get(image.verdict.sha256), by_path.get(names.encode(image.file.path)), known)
         for image, side in zip(checked, sides, strict=True)
     ]
     merged = Merged(here, {})
     if base and not wishes.replace:
         merged = merge(here, base.newest, base.seen, moved=base.moved)
-    images = findings.without_leaks([_placed(image, places) for image in merged.images])
+    images = findings.without_leaks([_placed(image, places) for image in merged.images], near)
     images.sort(key=lambda image: image.path)
     findings.require_usable(name, images, found=classes_found | {image.class_name for image in images})
     if newest and not wishes.allow_shrink:
@@ -117,6 +121,7 @@ def _earlier(newest: DatasetManifest | None) -> dict[str, Split]:
 def _image(
     checked: Checked,
     side: Split,
+    group: str | None,
     same_path: Image | None,
     known: Mapping[str, Image],
 ) -> Image:
@@ -131,8 +136,8 @@ def _image(
         path=names.encode(file.path),
         split=side,
         class_name=file.class_name,
-        label_source="folder",
-        group=None,
+        label_source=file.label_source,
+        group=group,
         size=file.size,
         sha256=verdict.sha256,
         mtime_ns=same_path.mtime_ns if same_path and unchanged else file.mtime_ns,
@@ -140,7 +145,7 @@ def _image(
         height=verdict.height,
         orientation=verdict.orientation,
         pages=verdict.pages,
-        page=0,
+        page=verdict.page,
         mode=verdict.mode,
         pack="",
         offset=0,
@@ -153,7 +158,6 @@ def _image(
         height=before.height,
         orientation=before.orientation,
         pages=before.pages,
-        page=before.page,
         mode=before.mode,
     )
 
