@@ -7,6 +7,7 @@ no more than a few batches are on their way, so memory does not grow with the im
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import deque
@@ -18,8 +19,10 @@ from orchestrator.progress import Progress
 
 from . import names
 from .cache import Cache, Entry, Known
+from .confirm import near_copies
 from .judge import Verdict
 from .names import SetAside
+from .near import NOTHING, Near
 from .reading import Missed
 from .scan import Labelled, Scan
 from .workers import Answer, Judged, Task, answer, batches, cores, in_processes
@@ -43,6 +46,7 @@ class Outcome:
     images: list[Checked]  # in path order
     unusable: list[SetAside]
     missed: list[SetAside]  # vanished or changed since the scan
+    near: Near = NOTHING  # which of the images look the same
 
 
 class Packing(Protocol):
@@ -96,7 +100,8 @@ def check(
     outcome.images.sort(key=lambda image: image.file.path)
     outcome.unusable.sort(key=lambda item: item.path)
     outcome.missed.sort(key=lambda item: item.path)
-    return outcome
+    near = near_copies(outcome.images, scan.root, progress, remembered=cache.folder)
+    return dataclasses.replace(outcome, near=near)
 
 
 def _known(

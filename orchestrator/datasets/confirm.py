@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import warnings
@@ -16,6 +17,7 @@ from orchestrator.progress import Progress
 
 from .judge import BROKEN, Verdict
 from .near import LIKELY, Near, Pair, Small, candidates, compare
+from .near_memory import Memory
 from .reading import read
 from .scan import Labelled
 from .signature import pixels
@@ -36,25 +38,42 @@ class Checked(Protocol):
 Bytes = Callable[[Checked], bytes | None]
 
 
-def near_copies(images: Sequence[Checked], root: Path, progress: Progress) -> Near:
-    """Which contents of a dataset look the same, in all splits and classes. Files that have gone meanwhile are not."""
+def near_copies(
+    images: Sequence[Checked], root: Path, progress: Progress, *, remembered: Path | None = None
+) -> Near:
+    """Which contents of a dataset look the same, in all splits and classes. Files that have gone meanwhile are not.
+
+    remembered      a folder for what was found: the same contents are not searched again, nor pairs compared again
+    """
+    unique = sorted({image.verdict.sha256: image for image in images}.items())
+    memory = Memory(remembered, root)
+    fingerprints = [image.verdict.near for _, image in unique]
+    key = _key(sha256 for sha256, _ in unique)
+    if (found := memory.known(key)) is not None:
+        return found
+    searched = candidates(fingerprints)
     place = os.fsencode(root)
 
     def data(image: Checked) -> bytes | None:
-        found = read(place, image.file)
-        return found if isinstance(found, bytes) else None
+        content = read(place, image.file)
+        return content if isinstance(content, bytes) else None
 
-    unique = list({image.verdict.sha256: image for image in images}.values())
-    found = candidates([image.verdict.near for image in unique])
-    wanted = sorted({at for pair in found.alike for at in pair})
-    small = _decoded([unique[at] for at in wanted], data, progress)
-    pairs = []
-    for at_one, at_other in found.alike:
-        one, other = sorted((unique[at_one].verdict.sha256, unique[at_other].verdict.sha256))
-        if one in small and other in small and (error := compare(small[one], small[other])) < LIKELY:
-            pairs.append(Pair(one, other, error))
-    same = {unique[at].verdict.sha256: unique[first].verdict.sha256 for first, at in found.same}
-    return Near(sorted(pairs, key=lambda pair: (pair.one, pair.other)), same, found.searched)
+    pairs = [(unique[one][0], unique[other][0]) for one, other in searched.alike]
+    errors = {pair: error for pair in pairs if (error := memory.error(pair)) is not None}
+    wanted = {sha256 for pair in pairs if pair not in errors for sha256 in pair}
+    small = _decoded([image for sha256, image in unique if sha256 in wanted], data, progress)
+    for one, other in pairs:
+        if (one, other) not in errors and one in small and other in small:
+            errors[one, other] = compare(small[one], small[other])
+    close = [Pair(*pair, error) for pair, error in sorted(errors.items()) if error < LIKELY]
+    same = {unique[at][0]: unique[first][0] for first, at in searched.same}
+    near = Near(close, same, searched.searched)
+    memory.keep(key, near, errors)
+    return near
+
+
+def _key(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _decoded(images: Sequence[Checked], data: Bytes, progress: Progress) -> dict[str, Small]:

@@ -111,22 +111,24 @@ class _Search:
 
         The bits of a band are taken from all over the picture: neighbouring ones tend to be equal in all pictures.
         """
-        bands = [self._ordered(np.packbits(self._bits[:, band::_BANDS], axis=1)) for band in range(_BANDS)]
+        keys = [np.packbits(self._bits[:, band::_BANDS], axis=1).view(np.uint16) for band in range(_BANDS)]
+        bands = [self._ordered(key.ravel()) for key in keys]
         searched = sum(int(counts.sum()) for _, counts in bands) <= pairs_max
         if not searched:
-            bands = [self._ordered(self._hashes)]
+            bands = [self._ordered(self._hashes.view(np.uint64).ravel())]
         found = [self._alike(*chunk) for order, counts in bands for chunk in _chunks(order, counts)]
         return np.concatenate([np.empty((0, 2), dtype=np.int64), *found]), searched
 
-    def _ordered(self, keys: NDArray[np.uint8]) -> tuple[Indices, Indices]:
+    def _ordered(self, keys: NDArray[np.unsignedinteger]) -> tuple[Indices, Indices]:
         """The pictures by key and then brightness; for each, how many of the next ones may be like it.
 
         Two pictures whose pixels differ by some error differ at most by that in their mean.
         """
-        _, bucket = np.unique(keys, axis=0, return_inverse=True)
-        order = np.lexsort((self._means, bucket))
-        place = bucket[order].astype(np.float64) * 1024 + self._means[order]
-        end = np.searchsorted(place, place + self._reach[order], side="right")
+        _, bucket = np.unique(keys, return_inverse=True)
+        place = bucket.astype(np.float64) * 1024 + self._means
+        order = np.argsort(place, kind="stable")
+        ordered = place[order]
+        end = np.searchsorted(ordered, ordered + self._reach[order], side="right")
         return order, end - np.arange(1, len(order) + 1)
 
     def _alike(self, one: Indices, other: Indices) -> Indices:
