@@ -5,6 +5,7 @@
         runs/<run id>.json
         datasets/<hash>.json        which version of a dataset a folder last saw
         keys/<provider>/<name>      the private key for one machine; it never leaves this computer
+        cache/                      what costs time only: hashes of files, verdicts, packs on their way
 
 A missing record is no evidence of anything: the provider and the store are asked. Each record is a file of its own,
 replaced whole, so two terminals never mix theirs.
@@ -107,6 +108,11 @@ class Records:
 
     def save_seen(self, record: SeenRecord) -> None:
         self._write(self._seen_file(Path(record.folder), record.store, record.dataset), record)
+
+    @property
+    def cache(self) -> Path:
+        """A folder for what can be made again."""
+        return self._folder("cache")
 
     def _seen_file(self, folder: Path, store: str, dataset: str) -> Path:
         what = "\0".join((str(folder), store, dataset)).encode("utf-8", "surrogateescape")

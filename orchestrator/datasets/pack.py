@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from . import names
 from .check import Checked
@@ -20,7 +22,10 @@ from .reading import Missed, read
 
 PACK_BYTES = 64 * 1024**2
 _BLOCK = 512
+_CHUNK_BYTES = 1024**2
 _END = bytes(2 * _BLOCK)
+_HEADER_END = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
+_HEADER_END_SUM = sum(_HEADER_END) + 8 * ord(" ")  # while it is summed, the checksum's own place is blank
 
 
 @dataclass(frozen=True)
@@ -33,20 +38,38 @@ class Pack:
     offsets: dict[str, int]  # of each member's first byte, by content hash
 
 
+class Member(NamedTuple):
+    """An image in a pack."""
+
+    sha256: str
+    extension: str
+    data: bytes
+
+
+def cost(size: int) -> int:
+    """The bytes that a file of so many takes in a pack."""
+    return _BLOCK + _padded(size)
+
+
+def room(limit: int) -> int:
+    """For members, in a pack of at most `limit` bytes."""
+    return limit - len(_END)
+
+
 def groups(images: Sequence[Checked], limit: int = PACK_BYTES) -> list[list[Checked]]:
     """Which images share a pack: neighbours, each content once, up to `limit` bytes."""
     grouped: list[list[Checked]] = []
-    room = 0
+    left = 0
     first: dict[str, Checked] = {}
     for image in images:
         first.setdefault(image.verdict.sha256, image)
     for image in first.values():
-        size = _BLOCK + _padded(image.file.size)
-        if not grouped or size > room:
+        size = cost(image.file.size)
+        if not grouped or size > left:
             grouped.append([])
-            room = limit - len(_END)
+            left = room(limit)
         grouped[-1].append(image)
-        room -= size
+        left -= size
     return grouped
 
 
@@ -55,47 +78,67 @@ def write(images: Sequence[Checked], root: Path, folder: Path) -> tuple[Pack | N
 
     No pack when none is left. OSError when it can't be written.
     """
-    beside = folder / "pack.part"
-    offsets, digest, missed = _write(images, os.fsencode(root), beside)
-    if not offsets:
-        beside.unlink()
-        return None, missed
-    path = beside.replace(folder / f"{digest}.tar")
-    return Pack(digest, path, path.stat().st_size, offsets), missed
-
-
-def _write(images: Sequence[Checked], root: bytes, path: Path) -> tuple[dict[str, int], str, list[SetAside]]:
-    offsets: dict[str, int] = {}
     missed: list[SetAside] = []
+    ordered = sorted(images, key=lambda image: image.verdict.sha256)
+    written = write_members(_read_all(ordered, os.fsencode(root), missed), folder)
+    if not written.offsets:
+        written.path.unlink()
+        return None, missed
+    return written, missed
+
+
+def write_members(members: Iterable[Member], folder: Path) -> Pack:
+    """Write a pack into `folder`; members come sorted by hash. OSError when it can't be written."""
+    offsets: dict[str, int] = {}
     digest = hashlib.sha256()
     position = 0
-    with path.open("wb") as file:
-        for image, data in _read_all(images, root, missed):
-            offsets[image.verdict.sha256] = position + _BLOCK
-            for part in (header(_member(image), len(data)), data, bytes(_padded(len(data)) - len(data))):
-                file.write(part)
-                digest.update(part)
-                position += len(part)
-        file.write(_END)
-        digest.update(_END)
-    return offsets, digest.hexdigest(), missed
+    beside = folder / "pack.part"
+    with beside.open("wb", buffering=0) as file:
+        for parts in _chunks(members, offsets):
+            position += _write_all(file, digest, parts)
+        position += _write_all(file, digest, _END)
+    path = beside.replace(folder / f"{digest.hexdigest()}.tar")
+    return Pack(digest.hexdigest(), path, position, offsets)
 
 
-def _read_all(
-    images: Sequence[Checked], root: bytes, missed: list[SetAside]
-) -> Iterator[tuple[Checked, bytes]]:
-    for image in sorted(images, key=lambda image: image.verdict.sha256):
+def _chunks(members: Iterable[Member], offsets: dict[str, int]) -> Iterator[bytes]:
+    """What is written at once: hashing a large piece leaves the interpreter to other threads."""
+    parts: list[bytes] = []
+    position = size = 0
+    for member in members:
+        length = len(member.data)
+        offsets[member.sha256] = position + _BLOCK
+        parts += (
+            header(f"{member.sha256}.{member.extension}", length),
+            member.data,
+            bytes(_padded(length) - length),
+        )
+        position += cost(length)
+        size += cost(length)
+        if size >= _CHUNK_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def _write_all(file: FileIO, digest: hashlib._Hash, data: bytes) -> int:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) or 0 :]
+    digest.update(data)
+    return len(data)
+
+
+def _read_all(images: Sequence[Checked], root: bytes, missed: list[SetAside]) -> Iterator[Member]:
+    for image in images:
         data = read(root, image.file)
         if isinstance(data, Missed | Unusable):
             missed.append(SetAside(names.encode(image.file.path), data.reason))
         elif hashlib.sha256(data).hexdigest() != image.verdict.sha256:
             missed.append(SetAside(names.encode(image.file.path), "it changed meanwhile"))
         else:
-            yield image, data
-
-
-def _member(image: Checked) -> str:
-    return f"{image.verdict.sha256}.{image.verdict.extension}"
+            yield Member(image.verdict.sha256, image.verdict.extension, data)
 
 
 def _padded(size: int) -> int:
@@ -105,9 +148,7 @@ def _padded(size: int) -> int:
 def header(name: str, size: int) -> bytes:
     """The 512 bytes before a member, POSIX 1003.1-1988 "ustar". `name` is at most 100 bytes, `size` below 8 GiB."""
     start = b"%-100s0000644\x000000000\x000000000\x00%011o\x00%011o\x00" % (_field(name, 100), size, 0)
-    end = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
-    checksum = sum(start) + 8 * ord(" ") + sum(end)
-    return start + b"%06o\x00 " % checksum + end
+    return start + b"%06o\x00 " % (sum(start) + _HEADER_END_SUM) + _HEADER_END
 
 
 def _field(text: str, width: int) -> bytes:

@@ -1,9 +1,15 @@
-"""One dataset on its way into the store: packs, manifest, HEAD, and again from the start when somebody was faster."""
+"""One dataset on its way into the store: packs, manifest, HEAD, and again from the start when somebody was faster.
+
+Full packs travel while the check goes on; the last one, the manifest and HEAD only after it has passed.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
 from orchestrator.progress import Progress
@@ -11,24 +17,32 @@ from orchestrator.stores.base import Store
 from remote.contract.dataset_manifest import DatasetManifest, encode
 
 from . import pack, versions
-from .check import Checked, Outcome
+from .cache import Cache
+from .check import Checked, Outcome, check
 from .names import SetAside
 from .names import encode as encode_name
+from .packing import Packer
 from .plan import Base, Place, Plan, Wishes, places, plan
+from .remembered import Remembered
 from .scan import Scan
-from .scratch import scratch
+from .small import mergeable
+from .versions import Head
 
 _TRIES = 3  # against others who publish the same dataset at the same time
 
 
 @dataclass(frozen=True)
 class Published:
-    version: str
+    head: Head
     plan: Plan
     unchanged: bool  # the store had this version already, nothing was written
     missed: list[SetAside]
     packs_sent: set[str]
     bytes_sent: int
+
+    @property
+    def version(self) -> str:
+        return self.head.version
 
 
 @dataclass(frozen=True)
@@ -45,56 +59,112 @@ def first_plan(scan: Scan, outcome: Outcome, wishes: Wishes) -> Plan:
 
 
 class Publication:
-    """What is known of the store grows with each try."""
+    """What is known of the store grows with each try. `find_head`, `take_in`, `settle`, `publish`, `stop`, in this order."""
 
     def __init__(
         self,
         store: Store,
         scan: Scan,
-        outcome: Outcome,
         wishes: Wishes,
         seen: Seen | None,
+        remembered: Remembered,
         progress: Progress,
+        spool: Path,
     ) -> None:
         self._store = store
         self._scan = scan
         self._wishes = wishes
         self._seen = seen
+        self._remembered = remembered
         self._progress = progress
-        self._images: Sequence[Checked] = outcome.images
-        self._missed = list(outcome.missed)
+        self._spool = spool
+        self._images: Sequence[Checked] = []
+        self._missed: list[SetAside] = []
         self._placed: dict[str, Place] = {}  # by this upload
         self._lost: set[str] = set()  # packs that a version names and the store does not have
+        self._sums = remembered.sums()
         self._packs_sent: set[str] = set()
         self._bytes_sent = 0
+        self._lock = threading.Lock()
+        self._head = Head("", 0)
+        self._base: Base | None = None
+        self._packer: Packer | None = None
 
-    def publish(self) -> Published:
+    def find_head(self) -> Head:
+        """One request where nobody published since."""
+        known = self._remembered.last()
+        self._head = versions.read_head(self._store, self._scan.name, known=known.head if known else None)
+        return self._head
+
+    def take_in(self, cache: Cache, *, processes: int | None = None) -> Outcome:
+        """Check every file, and pack on the way what the newest version lacks."""
+        self._base = self._based(self._head.version)
+        there = self._there(self._base)
+        for sha256 in mergeable(self._scan, self._base.newest) if self._base else ():
+            there.pop(sha256, None)
+        before = {image.path: image.sha256 for image in self._base.newest.images} if self._base else {}
+        packer = self._packer = Packer(self._spool, there, before, self._put)
+        outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
+        packer.end()
+        self._images, self._missed = outcome.images, list(outcome.missed)
+        for written in packer.packs:
+            self._place(written)
+        return outcome
+
+    def settle(self) -> Plan:
+        """Whether the images can be used: DataError, ConflictError. Nothing is published yet."""
+        planned = self._plan(self._base)
+        if planned.kept:  # others' images do not make this folder a dataset
+            _planned(self._scan, self._images, {}, None, self._wishes)
+        return planned
+
+    def publish(self, planned: Plan) -> Published:
         """ConflictError when somebody else was faster each time, or when `merge` finds a contradiction."""
         for _ in range(_TRIES):
-            head = versions.read_head(self._store, self._scan.name)
-            base = self._base(head.version)
-            planned = self._plan(base)
-            if not planned.to_pack and encode(planned.manifest)[1] == head.version:
-                return self._published(head.version, planned, unchanged=True)
-            planned = self._with_packs(planned, base)
-            version, sent = versions.put_manifest(self._store, planned.manifest)
-            self._bytes_sent += sent
-            try:
-                versions.move_head(self._store, self._scan.name, version, head=head)
-            except ConflictError:
-                continue
-            if not self._find_lost(planned.manifest):
-                return self._published(version, planned, unchanged=False)
+            if published := self._try(planned):
+                return published
+            self._head = versions.read_head(self._store, self._scan.name)
+            self._base = self._based(self._head.version)
+            planned = self._plan(self._base)
         raise ConflictError(
             f"The dataset {self._scan.name} kept changing in {self._store.url}",
             next="Run it again when nobody else uploads it.",
         )
 
-    def _base(self, version: str) -> Base | None:
+    def stop(self) -> None:
+        """Done, or given up: nothing more is begun to be sent."""
+        if self._packer is not None:
+            self._packer.stop()
+
+    def _try(self, planned: Plan) -> Published | None:
+        """None when somebody else was faster."""
+        assert self._packer is not None
+        self._packer.finish()
+        data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
+        if version and version == self._head.version and not self._wishes.replace:
+            return self._published(self._head, planned, data, unchanged=True)
+        whole = self._with_packs(planned)
+        if whole is not planned or not version:
+            planned = whole
+            data, version = encode(planned.manifest)
+        sent = versions.put_encoded(self._store, self._scan.name, version, data)
+        self._bytes_sent += sent
+        if version == self._head.version:  # only looked after, or repaired
+            unchanged = not sent and not self._packs_sent
+            return self._published(self._head, planned, data, unchanged=unchanged)
+        try:
+            head = versions.move_head(self._store, self._scan.name, version, head=self._head)
+        except ConflictError:
+            return None
+        if self._find_lost(planned.manifest):
+            return None
+        return self._published(head, planned, data, unchanged=False)
+
+    def _based(self, version: str) -> Base | None:
         if not version:
             return None
         try:
-            newest = versions.load_manifest(self._store, self._scan.name, version)
+            newest = self._load(version)
         except (DataError, NotFoundError) as error:
             if not self._wishes.replace:
                 raise
@@ -105,26 +175,40 @@ class Publication:
         if self._seen.version == version:
             return Base(newest, _held(newest, self._seen.differing), moved=False)
         try:
-            before = versions.load_manifest(self._store, self._scan.name, self._seen.version)
+            before = self._load(self._seen.version)
         except (DataError, NotFoundError):  # that version is gone: this folder is a stranger
             return Base(newest, None, moved=True)
         return Base(newest, _held(before, self._seen.differing), moved=True)
 
-    def _plan(self, base: Base | None) -> Plan:
-        known = {**(places(base.newest) if base else {}), **self._placed}
-        there = {sha256: place for sha256, place in known.items() if place.pack not in self._lost}
-        return _planned(self._scan, self._images, there, base, self._wishes)
+    def _load(self, version: str) -> DatasetManifest:
+        """From the copy that is here, else from the store."""
+        copy = self._remembered.manifest()
+        if copy is not None:
+            try:
+                return versions.decoded(self._store, self._scan.name, version, copy)
+            except DataError:  # another version
+                pass
+        return versions.load_manifest(self._store, self._scan.name, version)
 
-    def _with_packs(self, planned: Plan, base: Base | None) -> Plan:
-        """Every pack of the plan that comes back is in the store."""
+    def _there(self, base: Base | None) -> dict[str, Place]:
+        """What need not be packed, by content hash."""
+        known = {**(places(base.newest) if base else {}), **self._placed}
+        return {sha256: place for sha256, place in known.items() if place.pack not in self._lost}
+
+    def _plan(self, base: Base | None) -> Plan:
+        return _planned(self._scan, self._images, self._there(base), base, self._wishes)
+
+    def _with_packs(self, planned: Plan) -> Plan:
+        """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
+        lost_before = _packs_of(self._base)
         if self._find_lost(planned.manifest):
-            planned = self._plan(base)
+            planned = self._plan(self._base)
         while planned.to_pack:
-            for pack_missed in self._send(planned.to_pack):
-                self._missed += pack_missed
-                gone = {item.path for item in pack_missed}
-                self._images = [i for i in self._images if encode_name(i.file.path) not in gone]
-            planned = self._plan(base)
+            gone = self._send([image for group in planned.to_pack for image in group], lost_before)
+            self._missed += gone
+            paths = {item.path for item in gone}
+            self._images = [image for image in self._images if encode_name(image.file.path) not in paths]
+            planned = self._plan(self._base)
         unplaced = [image.path for image in planned.manifest.images if not image.pack]
         if unplaced:
             raise CloudError(
@@ -135,36 +219,48 @@ class Publication:
         return planned
 
     def _find_lost(self, manifest: DatasetManifest) -> set[str]:
-        lost = versions.missing_packs(self._store, manifest.packs() - {""})
+        lost = versions.lost_packs(self._store, manifest.packs() - {""}, self._sums)
+        for lost_pack in sorted(lost - self._lost):
+            self._progress.warn(f"Pack {lost_pack[:12]} is missing or damaged in the store: sent again")
         self._lost |= lost
         return lost
 
-    def _send(self, groups: Sequence[Sequence[Checked]]) -> list[list[SetAside]]:
-        """Write and send packs one after the other: the disk holds one at a time. What was missed, pack by pack."""
+    def _send(self, images: Sequence[Checked], lost: Mapping[str, str]) -> list[SetAside]:
+        """Write and send packs one after the other: lost ones as they were, then what is new. What was missed."""
         missed = []
-        total = sum(image.file.size for group in groups for image in group)
-        with (
-            scratch() as folder,
-            self._progress.bar("send", total, "bytes") as bar,
-        ):
-            for group in groups:
-                written, gone = pack.write(group, self._scan.root, folder)
-                missed.append(gone)
+        again: dict[str, list[Checked]] = defaultdict(list)
+        for image in images:
+            again[lost.get(image.verdict.sha256, "")].append(image)
+        new = pack.groups(again.pop("", []))
+        with self._progress.bar("send", sum(image.file.size for image in images), "bytes") as bar:
+            for group in (*again.values(), *new):
+                written, gone = pack.write(group, self._scan.root, self._spool)
+                missed += gone
                 if written is not None:
                     self._put(written)
+                    self._place(written)
                     written.path.unlink()
                 bar.advance(sum(image.file.size for image in group))
         return missed
 
     def _put(self, written: pack.Pack) -> None:
-        if versions.put_pack(self._store, written.path, written.sha256):
-            self._packs_sent.add(written.sha256)
-            self._bytes_sent += written.size
-        self._lost.discard(written.sha256)
+        """May be called by several threads."""
+        blob, was_sent = versions.put_pack(self._store, written.path, written.sha256)
+        with self._lock:
+            self._sums[written.sha256] = (blob.size, blob.crc32c)
+            self._lost.discard(written.sha256)
+            if was_sent:
+                self._packs_sent.add(written.sha256)
+                self._bytes_sent += written.size
+
+    def _place(self, written: pack.Pack) -> None:
         self._placed |= {sha256: Place(written.sha256, at) for sha256, at in written.offsets.items()}
 
-    def _published(self, version: str, planned: Plan, *, unchanged: bool) -> Published:
-        return Published(version, planned, unchanged, self._missed, self._packs_sent, self._bytes_sent)
+    def _published(self, head: Head, planned: Plan, data: bytes, *, unchanged: bool) -> Published:
+        self._remembered.keep_manifest(data)
+        named = planned.manifest.packs()
+        self._remembered.keep_sums({name: sums for name, sums in self._sums.items() if name in named})
+        return Published(head, planned, unchanged, self._missed, self._packs_sent, self._bytes_sent)
 
 
 def _planned(
@@ -178,6 +274,11 @@ def _planned(
         classes_found={file.class_name for file in scan.files},
         wishes=wishes,
     )
+
+
+def _packs_of(base: Base | None) -> dict[str, str]:
+    """Pack by content hash."""
+    return {image.sha256: image.pack for image in base.newest.images} if base else {}
 
 
 def _held(manifest: DatasetManifest, differing: Mapping[str, str | None]) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import ConflictError, DataError, NotFoundError
-from orchestrator.stores.base import Store
+from orchestrator.stores.base import Blob, Store
 from orchestrator.stores.disk import checksum_of
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, decode_manifest, encode
@@ -16,7 +16,7 @@ from remote.contract.document import ContractError
 
 from .scratch import scratch
 
-_THREADS = 8
+_THREADS = 16
 _HEAD_BYTES_MAX = 100
 
 
@@ -26,12 +26,17 @@ class Head:
     generation: int  # 0: there is none yet
 
 
-def read_head(store: Store, name: str) -> Head:
-    """The newest version. The generation is never newer than the version: moving HEAD with it is safe."""
+def read_head(store: Store, name: str, *, known: Head | None = None) -> Head:
+    """The newest version. The generation is never newer than the version: moving HEAD with it is safe.
+
+    known           what it was: as long as its generation has not changed it is not read again
+    """
     key = layout.head_key(name)
     blob = store.get(key)
     if blob is None:
         return Head("", 0)
+    if known is not None and blob.generation == known.generation:
+        return known
     if blob.size > _HEAD_BYTES_MAX:
         raise _damaged(key, store, f"it has {blob.size} bytes")
     try:
@@ -42,9 +47,19 @@ def read_head(store: Store, name: str) -> Head:
 
 def load_manifest(store: Store, name: str, version: str) -> DatasetManifest:
     """Read and verify a version. NotFoundError when there is none, DataError when it is damaged."""
+    return decoded(store, name, version, read_manifest(store, name, version))
+
+
+def read_manifest(store: Store, name: str, version: str) -> bytes:
+    """As it lies in the store. NotFoundError."""
+    return _read(store, layout.manifest_key(name, version))
+
+
+def decoded(store: Store, name: str, version: str, data: bytes) -> DatasetManifest:
+    """What was read, verified. DataError when it is damaged."""
     key = layout.manifest_key(name, version)
     try:
-        manifest = decode_manifest(_read(store, key), version=version)
+        manifest = decode_manifest(data, version=version)
     except ContractError as error:
         raise _damaged(key, store, str(error)) from None
     if manifest.dataset != name:
@@ -55,48 +70,60 @@ def load_manifest(store: Store, name: str, version: str) -> DatasetManifest:
 def put_manifest(store: Store, manifest: DatasetManifest) -> tuple[str, int]:
     """Write a manifest, unless a sound one is there; its version and the bytes that were sent."""
     data, version = encode(manifest)
-    key = layout.manifest_key(manifest.dataset, version)
+    return version, put_encoded(store, manifest.dataset, version, data)
+
+
+def put_encoded(store: Store, name: str, version: str, data: bytes) -> int:
+    """The same, of a manifest that is encoded already: the bytes that were sent."""
+    key = layout.manifest_key(name, version)
     with scratch() as folder:
         path = folder / "manifest"
         path.write_bytes(data)
         there = store.get(key)
-        if there is not None and _sound(store, manifest.dataset, version):
-            return version, 0
+        if there is not None and (
+            (there.size, there.crc32c) == checksum_of(path) or _sound(store, name, version)
+        ):
+            return 0
         try:
             store.upload(path, key, if_generation=there.generation if there else 0)
         except ConflictError:  # somebody else wrote the same version at the same time
-            load_manifest(store, manifest.dataset, version)
-            return version, 0
-    return version, len(data)
+            load_manifest(store, name, version)
+            return 0
+    return len(data)
 
 
-def move_head(store: Store, name: str, version: str, *, head: Head) -> None:
+def move_head(store: Store, name: str, version: str, *, head: Head) -> Head:
     """Make `version` the newest one. ConflictError when HEAD is no longer what `head` says."""
     with scratch() as folder:
         path = folder / "HEAD"
         path.write_text(version + "\n", encoding="ascii")
-        store.upload(path, layout.head_key(name), if_generation=head.generation)
+        blob = store.upload(path, layout.head_key(name), if_generation=head.generation)
+    return Head(version, blob.generation)
 
 
-def put_pack(store: Store, path: Path, pack: str) -> bool:
-    """Send a pack, unless the store has these very bytes; a damaged one is replaced. Whether it was sent."""
+def put_pack(store: Store, path: Path, pack: str) -> tuple[Blob, bool]:
+    """Send a pack, unless the store has these very bytes; a damaged one is replaced. The blob, and whether it was sent."""
     key = layout.pack_key(pack)
     there = store.get(key)
     if there is not None and (there.size, there.crc32c) == checksum_of(path):
-        return False
+        return there, False
     try:
-        store.upload(path, key, if_generation=there.generation if there else 0)
+        return store.upload(path, key, if_generation=there.generation if there else 0), True
     except ConflictError:  # somebody else sent the same pack at the same time
-        return False
-    return True
+        size, crc32c = checksum_of(path)
+        return Blob(key, size, crc32c, 1), False
 
 
-def missing_packs(store: Store, packs: Iterable[str]) -> set[str]:
-    """Those that the store does not have."""
+def lost_packs(store: Store, packs: Iterable[str], sums: Mapping[str, tuple[int, str]]) -> set[str]:
+    """Those that the store does not have, or has with another size or checksum (`sums`) than they had."""
     wanted = sorted(packs)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="packs") as pool:
-        found = pool.map(lambda pack: store.get(layout.pack_key(pack)), wanted)
-        return {pack for pack, blob in zip(wanted, found, strict=True) if blob is None}
+        found = list(pool.map(lambda pack: store.get(layout.pack_key(pack)), wanted))
+    return {
+        pack
+        for pack, blob in zip(wanted, found, strict=True)
+        if blob is None or (blob.size, blob.crc32c) != sums.get(pack, (blob.size, blob.crc32c))
+    }
 
 
 def _sound(store: Store, name: str, version: str) -> bool:

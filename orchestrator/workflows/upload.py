@@ -1,24 +1,35 @@
 """`tlvm upload DIR`: from a folder of labelled images to a dataset version in the store.
 
-Scan, check, plan, packs, manifest, HEAD, in this order: a version that can be seen is whole. Interrupted anywhere and
-run again, it goes on, since packs are named by their content. Two uploads at once meet at HEAD: the second plans
-anew against the first's version.
+A folder that looks as it did, of which HEAD says that nobody else published: nothing is read, listed or written. Else
+files are read, checked, packed and sent in one pass; manifest and HEAD follow when the check has passed, in this order:
+a version that can be seen is whole. Interrupted anywhere and run again, it goes on, since the same packs come out.
+Two uploads at once meet at HEAD: the second plans anew against the first's version.
+
+An upload that has something to write looks whether each pack that it names is there, with the size and checksum it
+had, and repairs what it can. One that has nothing to write does not; `replace` always looks.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from orchestrator.datasets import findings
+from orchestrator.datasets.cache import Cache
 from orchestrator.datasets.check import Outcome, check
 from orchestrator.datasets.names import SetAside
 from orchestrator.datasets.plan import Plan, Wishes
 from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
+from orchestrator.datasets.remembered import Last, Remembered, fingerprint
 from orchestrator.datasets.scan import Scan, survey
+from orchestrator.datasets.scratch import spool
 from orchestrator.errors import PartialError
 from orchestrator.records import SeenRecord
 from orchestrator.workflows.workspace import Workspace
@@ -58,6 +69,9 @@ class UploadResult:
     seconds: float
 
 
+_REPORT = TypeAdapter(UploadResult)
+
+
 def upload(
     workspace: Workspace,
     folder: Path,
@@ -69,11 +83,11 @@ def upload(
     flips: Flips | None = None,
     processes: int | None = None,
 ) -> list[UploadResult]:
-    """Upload every dataset that `folder` holds; all are checked before the first byte is sent.
+    """Upload every dataset that `folder` holds; all are checked before the last pack of each, and a version, is sent.
 
     name            of the dataset, where there is one; default: the folder's
     check_only      stop after the check; the store is not asked
-    replace         the folder is right, whatever others published meanwhile
+    replace         the folder is right, whatever others published meanwhile; what is damaged is repaired
     allow_shrink    many images may be gone
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
 
@@ -83,15 +97,23 @@ def upload(
     wishes = Wishes(flips, replace, allow_shrink)
     found = survey(folder, name=name)
     _warn_of_ignored(workspace, found.ignored)
-    outcomes = [check(scan, workspace.progress, processes=processes) for scan in found.datasets]
-    ready = list(zip(found.datasets, outcomes, strict=True))
-    plans = [first_plan(scan, outcome, wishes) for scan, outcome in ready]
-    if check_only:
-        return [
-            _result(scan, outcome, planned, time.monotonic() - began)
-            for (scan, outcome), planned in zip(ready, plans, strict=True)
-        ]
-    return [_publish(workspace, scan, outcome, wishes, began) for scan, outcome in ready]
+    with closing(Cache(workspace.records.cache)) as cache:
+        if check_only:
+            return [_look(workspace, scan, wishes, cache, processes, began) for scan in found.datasets]
+        with spool(workspace.records.cache) as place:
+            uploads = [
+                _Upload(workspace, scan, wishes, place / str(number), began)
+                for number, scan in enumerate(found.datasets)
+            ]
+            try:
+                for one in uploads:
+                    one.take_in(cache, processes)
+                for one in uploads:
+                    one.settle()
+                return [one.publish() for one in uploads]
+            finally:
+                for one in uploads:
+                    one.stop()
 
 
 def require_all(results: Sequence[UploadResult]) -> None:
@@ -114,16 +136,84 @@ def _warn_of_ignored(workspace: Workspace, ignored: Sequence[SetAside]) -> None:
         workspace.progress.warn(f"Not part of a dataset: {named}{more}")
 
 
-def _publish(
-    workspace: Workspace, scan: Scan, outcome: Outcome, wishes: Wishes, began: float
+def _look(
+    workspace: Workspace, scan: Scan, wishes: Wishes, cache: Cache, processes: int | None, began: float
 ) -> UploadResult:
-    store, records = workspace.store, workspace.records
-    before = records.seen(scan.root, store.url, scan.name)
-    seen = Seen(before.version, before.differing) if before else None
-    done = Publication(store, scan, outcome, wishes, seen, workspace.progress).publish()
-    if Seen(done.version, done.plan.kept) != seen:
-        records.save_seen(SeenRecord(str(scan.root), store.url, scan.name, done.version, done.plan.kept))
-    return _result(scan, outcome, done.plan, time.monotonic() - began, store=store.url, done=done)
+    outcome = check(scan, workspace.progress, processes=processes, cache=cache)
+    return _result(scan, outcome, first_plan(scan, outcome, wishes), time.monotonic() - began)
+
+
+class _Upload:
+    """One dataset: `take_in`, `settle`, `publish`, and `stop` in any case."""
+
+    def __init__(self, workspace: Workspace, scan: Scan, wishes: Wishes, folder: Path, began: float) -> None:
+        folder.mkdir()
+        self._scan = scan
+        self._began = began
+        self._store, self._records = workspace.store, workspace.records
+        before = self._records.seen(scan.root, self._store.url, scan.name)
+        self._seen = Seen(before.version, before.differing) if before else None
+        self._remembered = Remembered(self._records.cache, scan.root, self._store.url, scan.name)
+        self._fingerprint = "" if wishes.replace else fingerprint(scan, wishes)
+        self._publication = Publication(
+            self._store, scan, wishes, self._seen, self._remembered, workspace.progress, folder
+        )
+        self._same: UploadResult | None = None  # nothing has changed
+        self._outcome: Outcome | None = None
+        self._plan: Plan | None = None
+
+    def take_in(self, cache: Cache, processes: int | None) -> None:
+        head = self._publication.find_head()
+        last = self._remembered.last()
+        if last is not None and last.head == head and last.fingerprint == self._fingerprint != "":
+            self._same = _again(last.result)
+        if self._same is None:
+            self._outcome = self._publication.take_in(cache, processes=processes)
+
+    def settle(self) -> None:
+        if self._same is None:
+            self._plan = self._publication.settle()
+
+    def publish(self) -> UploadResult:
+        if self._same is not None:
+            return dataclasses.replace(self._same, seconds=time.monotonic() - self._began)
+        assert self._outcome is not None
+        assert self._plan is not None
+        done = self._publication.publish(self._plan)
+        if Seen(done.version, done.plan.kept) != self._seen:
+            self._records.save_seen(
+                SeenRecord(
+                    str(self._scan.root), self._store.url, self._scan.name, done.version, done.plan.kept
+                )
+            )
+        seconds = time.monotonic() - self._began
+        result = _result(self._scan, self._outcome, done.plan, seconds, store=self._store.url, done=done)
+        report = _REPORT.dump_json(result).decode()
+        look = "" if result.missed else self._fingerprint
+        self._remembered.keep(Last(look, done.head.version, done.head.generation, report))
+        return result
+
+    def stop(self) -> None:
+        self._publication.stop()
+
+
+def _again(report: str) -> UploadResult | None:
+    """The result before, of an upload that changes nothing; None when it was written by another version of tlvm."""
+    try:
+        before = _REPORT.validate_json(report)
+    except ValidationError:
+        return None
+    return dataclasses.replace(
+        before,
+        unchanged=True,
+        added=0,
+        changed=0,
+        moved=0,
+        removed=0,
+        packs_sent=0,
+        packs_reused=before.packs_sent + before.packs_reused,
+        bytes_sent=0,
+    )
 
 
 def _result(
