@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 import torch
 
+from .checkpoint import Checkpoints, Rhythm
 from .contract import scenarios
 from .contract.dataset_manifest import DatasetManifest, Image, decode_manifest
 from .contract.events import STEPS, EventWriter
@@ -36,6 +37,7 @@ class Task:
     folder: RunFolder
     reader: Reader
     events: EventWriter
+    checkpoints: Checkpoints
     device: torch.device
     should_stop: Callable[[], bool]
     seconds: dict[str, float] = field(default_factory=dict)  # by step
@@ -85,21 +87,29 @@ class Task:
 
 @contextmanager
 def open_task(
-    spec: RunSpec, folder: RunFolder, events: EventWriter, should_stop: Callable[[], bool]
+    spec: RunSpec, folder: RunFolder, events: EventWriter, should_stop: Callable[[], bool], rhythm: Rhythm
 ) -> Iterator[Task]:
     """Read and check what the run needs. CannotRun, ContractError when it can't be used."""
+    parameters = scenarios.resolve(spec.scenario, spec.parameters)
     home = MachineHome(folder.root.parent.parent)
     manifest = _manifest(folder.root / "dataset.jsonl.gz", spec)
     packs = Packs(home.pack)
     try:
         yield Task(
             spec=spec,
-            parameters=scenarios.resolve(spec.scenario, spec.parameters),
+            parameters=parameters,
             manifest=manifest,
             home=home,
             folder=folder,
             reader=Reader(manifest, packs),
             events=events,
+            checkpoints=Checkpoints(
+                folder.checkpoints,
+                spec.run_id,
+                parameters,
+                rhythm=rhythm,
+                tell=lambda text: events.log(text, level="warning"),
+            ),
             device=choose_device(),
             should_stop=should_stop,
         )

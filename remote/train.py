@@ -25,8 +25,8 @@ from .errors import CannotRun, Stopped
 DONE, UNUSABLE, STOPPED = 0, 3, 12
 
 
-def main(spec_path: Path) -> int:
-    """Train, and return the exit code."""
+def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_cost: float = 50.0) -> int:
+    """Train, and return the exit code. Between two checkpoints so much time passes, and so many times what one cost."""
     folder = RunFolder(spec_path.absolute().parent)
     events = EventWriter(folder.events)
     stop = threading.Event()
@@ -34,10 +34,12 @@ def main(spec_path: Path) -> int:
     try:
         spec = document.decode(RunSpec, spec_path.read_bytes(), what="run spec")
         _set_up_torch()
+        from .checkpoint import Rhythm
         from .scenarios import load
         from .task import open_task
 
-        with open_task(spec, folder, events, stop.is_set) as task:
+        rhythm = Rhythm(checkpoint_least_s, checkpoint_times_cost)
+        with open_task(spec, folder, events, stop.is_set, rhythm) as task:
             load(spec.scenario)(task)
     except (CannotRun, ContractError) as error:
         return _end(events, UNUSABLE, "error", str(error))

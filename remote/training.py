@@ -1,80 +1,85 @@
 """The training loop that scenarios share: `fit`, `train_one_epoch`, `evaluate`.
 
-Everything random is a function of (seed, epoch, step or image), so a run that is stopped anywhere and goes on ends
-like one that was never stopped.
+Everything random is a function of (seed, epoch, step or image), and a checkpoint holds the rest, so a run that is
+killed anywhere and goes on ends like one that was never stopped, bit for bit on the same device.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from . import augmentation
-from .contract.dataset_manifest import Flips, Image
-from .data import Reader, batches
+from . import memory, recipe
+from .averaging import Average
+from .checkpoint import State
+from .contract.dataset_manifest import Image
 from .errors import CannotRun, Stopped
-from .evaluation import Floats, Labels, log_loss
-from .preprocessing import Pixels, Preprocessing, network_input
+from .evaluation import Floats, Labels, fit_temperature, log_losses
+from .mixup import mixed
+from .recipe import Recipe, learning_rate, optimiser
+
+_LOOK = 20  # steps between two looks at the loss: each look waits for a GPU
+_TEMPERED = 5_000  # images at most from which the temperature of an epoch is taken
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train."""
+class Batch:
+    """What one step learns from: a function of (epoch, step) alone, whoever loads it and in whatever order."""
 
-    epochs: int
-    batch_size: int
-    learning_rate: float  # the highest
-    weight_decay: float
-    warmup_epochs: float
-    label_smoothing: float
-    augmentation: str  # none, light, strong
-    flips: Flips
-    patience: int
-    seed: int
+    inputs: Tensor  # (n, 3, height, width), normalised, on the device
+    labels: Tensor  # (n,), whole numbers, on the device
+
+
+class Batches(Protocol):
+    """Images on their way to the network. Threads, caches and devices are its own affair."""
+
+    @property
+    def steps(self) -> int:
+        """In each epoch."""
+
+    def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches of an epoch, augmented, from step `start` on, in their order."""
+
+    def plain(self, images: Sequence[Image]) -> Iterator[Tensor]:
+        """These images in their order without augmentation, as inputs of the network, a batch at a time."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to; the last two are those of the images that steer."""
+    """What one epoch came to; the last two are those of the images that steer. 0 is the state before the first."""
 
     epoch: int
-    train_loss: float
-    val_loss: float | None
+    train_loss: float | None
+    val_loss: float | None  # at the temperature that suits these images best
     val_accuracy: float | None
     seconds: float
+    step_seconds: float  # of these, in forward, backward and step; on a GPU only until they are in its queue
 
 
 @dataclass
 class Position:
-    """Where the training is: all of it, beside network and optimiser, that a checkpoint holds."""
+    """Where the training is: all of it, beside tensors, that a checkpoint holds."""
 
+    micro_batch: (
+        int  # images that pass through the network together; fewer than the batch when memory ran out
+    )
     epoch: int = 0
     step: int = 0  # of this epoch: batches already learned from
-    loss_sum: float = 0.0  # of this epoch's images
-    images: int = 0
+    images: int = 0  # of this epoch
+    loss_sum: float = 0.0  # over these images
+    seconds: float = 0.0
+    step_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_loss: float = math.inf
-
-
-@dataclass(frozen=True)
-class Trainee:
-    """The network and how its images are read."""
-
-    module: nn.Module
-    spec: Preprocessing
-    reader: Reader
-    device: torch.device
-    workers: int
-    on_batch: Callable[[int], None]  # images learned from in this epoch
-    should_stop: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -83,161 +88,276 @@ class Labelled:
     labels: Labels
 
 
+@dataclass(frozen=True)
+class Trainee:
+    """The network, the images that it learns from, and whom it tells."""
+
+    module: nn.Module
+    batches: Batches
+    class_counts: Sequence[int]  # of the train images
+    device: torch.device
+    should_stop: Callable[[], bool]
+    due: Callable[[], bool]  # whether it is time for a checkpoint
+    save: Callable[[State], object]
+    on_batch: Callable[[int], None]  # images learned from in this epoch
+    on_epoch: Callable[[Epoch], None]
+    tell: Callable[[str], None]  # a line for people about something unusual
+
+
+@dataclass
+class _Training:
+    """What changes while training."""
+
+    position: Position
+    optimiser: torch.optim.Optimizer
+    average: Average | None
+    best: dict[str, Tensor]
+    loss_sum: Tensor  # on the device, so that reading it is rare
+
+
 def fit(
-    trainee: Trainee,
-    recipe: Recipe,
-    train: Labelled,
-    steering: Labelled,
-    *,
-    checkpoint: dict[str, Any] | None,
-    on_epoch: Callable[[Epoch], None],
-    save: Callable[[dict[str, Any]], None],
+    trainee: Trainee, settings: Recipe, steering: Labelled, *, start_counts: bool, resumed: State | None
 ) -> Position:
     """Train until the steering images stop getting better; the network ends as it was in its best epoch.
 
-    steering    images that decide when to stop; without any, all epochs run and the last one counts
-    checkpoint  what `save` was given when this run was stopped
-    Stopped     after saving, between two batches, when the trainee should
+    steering        images that decide when to stop; without any, all epochs run and the last one counts
+    start_counts    the network as it is given may turn out to be the best one
+    resumed         what `save` was given last, when this run was stopped
+    Stopped         between two batches, when the trainee should; saved before
+    CannotRun       the loss is no number any more, or one image does not fit into memory
     """
-    optimiser = _optimiser(trainee.module, recipe)
-    position, best = _resumed(trainee, optimiser, checkpoint)
-
-    def state() -> dict[str, Any]:
-        module, own = trainee.module.state_dict(), optimiser.state_dict()
-        return {"module": module, "optimiser": own, "best": best, "position": asdict(position)}
-
-    while position.epoch < recipe.epochs and position.epoch - position.best_epoch < recipe.patience:
-        began = time.perf_counter()
-        try:
-            train_one_epoch(trainee, recipe, train, optimiser, position)
-        except Stopped:
-            save(state())
-            raise
-        position.epoch += 1
-        train_loss = position.loss_sum / max(1, position.images)
-        val_loss, val_accuracy = None, None
-        if len(steering.images):
-            logits = evaluate(trainee, steering.images, batch_size=recipe.batch_size)
-            val_loss = log_loss(logits, steering.labels)
-            val_accuracy = float((logits.argmax(1) == steering.labels).mean())
-        if val_loss is None or val_loss < position.best_loss:
-            position.best_epoch = position.epoch
-            position.best_loss = position.best_loss if val_loss is None else val_loss
-            best = {
-                name: tensor.detach().cpu().clone() for name, tensor in trainee.module.state_dict().items()
-            }
-        done = Epoch(
-            position.epoch, train_loss, val_loss, val_accuracy, round(time.perf_counter() - began, 3)
-        )
-        position.history.append(asdict(done))
-        position.step, position.loss_sum, position.images = 0, 0.0, 0
-        on_epoch(done)
-        save(state())
-    trainee.module.load_state_dict(best)
+    training = _resumed(trainee, settings, resumed) if resumed else _begun(trainee, settings)
+    position = training.position
+    try:
+        if start_counts and len(steering.images) and not position.history:
+            _finish_epoch(trainee, training, steering)
+        while position.epoch < settings.epochs and position.epoch - position.best_epoch < settings.patience:
+            train_one_epoch(trainee, settings, training)
+            position.epoch += 1
+            try:
+                _finish_epoch(trainee, training, steering)
+            except Stopped:
+                position.epoch -= 1  # all of its steps are done: it is measured again
+                raise
+            if trainee.due():
+                _save(trainee, settings, training)
+    except Stopped:
+        _save(trainee, settings, training)
+        raise
+    _save(trainee, settings, training)
+    trainee.module.load_state_dict(training.best)
     return position
 
 
-def train_one_epoch(
-    trainee: Trainee, recipe: Recipe, train: Labelled, optimiser: torch.optim.Optimizer, position: Position
-) -> None:
-    """The rest of the epoch from `position`, which moves along. Stopped, CannotRun (not a number) between batches."""
-    trainee.module.train()
-    loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    order = augmentation.order(len(train.images), seed=recipe.seed, epoch=position.epoch)
-    steps = steps_per_epoch(len(train.images), recipe.batch_size)
-    todo = order[position.step * recipe.batch_size : _whole(len(train.images), recipe.batch_size)]
-
-    def load(index: int) -> Pixels:
-        image = train.images[index]
-        rgb = trainee.reader.rgb(image)
-        return augmentation.augmented(
-            rgb,
-            image,
-            trainee.spec,
-            recipe.augmentation,
-            recipe.flips,
-            seed=recipe.seed,
-            epoch=position.epoch,
-        )
-
-    for batch in batches(todo, load, batch_size=recipe.batch_size, workers=trainee.workers):
+def train_one_epoch(trainee: Trainee, settings: Recipe, training: _Training) -> None:
+    """The rest of the epoch from the position, which moves along. Stopped, CannotRun between batches."""
+    position, steps = training.position, trainee.batches.steps
+    train_mode(trainee.module)
+    mark = time.perf_counter()
+    for batch in trainee.batches.epoch(position.epoch, position.step):
         if trainee.should_stop():
             raise Stopped(f"in epoch {position.epoch + 1}")
+        if trainee.due():
+            _save(trainee, settings, training)
         step = position.epoch * steps + position.step
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step, steps)
-        labels = torch.from_numpy(train.labels[list(batch.items)]).to(trainee.device)
-        loss = loss_of(
-            trainee.module(network_input(trainee.spec, np.stack(batch.loaded), trainee.device)), labels
-        )
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise CannotRun(
-                f"The loss became {value} in epoch {position.epoch + 1}. Try a smaller learning_rate "
-                f"({recipe.learning_rate / 10:g}) or a longer warmup_epochs."
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        began = time.perf_counter()
+        recipe.set_rate(training.optimiser, learning_rate(settings, step, steps))
+        loss = _gradients(trainee, settings, training, batch, step)
+        training.optimiser.step()
+        if training.average:
+            training.average.update(trainee.module, step)
+        training.loss_sum += loss * len(batch.labels)
         position.step += 1
-        position.images += len(labels)
-        position.loss_sum += value * len(labels)
+        position.images += len(batch.labels)
+        if position.step % _LOOK == 0 or position.step == steps:
+            _look(training, settings)
+        now = time.perf_counter()
+        position.step_seconds += now - began
+        position.seconds += now - mark
+        mark = now
         trainee.on_batch(position.images)
 
 
-def evaluate(trainee: Trainee, images: Sequence[Image], *, batch_size: int) -> Floats:
-    """The logits of the network for each image, (images, classes), without augmentation."""
+def evaluate(trainee: Trainee, images: Sequence[Image], micro_batch: int) -> Floats:
+    """The logits of the network for each image, (images, classes), without augmentation. Stopped between batches."""
     trainee.module.eval()
-    parts: list[Floats] = []
-
-    def load(image: Image) -> Pixels:
-        return trainee.reader.pixels(image, trainee.spec)
-
+    found: list[Floats] = []
     with torch.inference_mode():
-        for batch in batches(images, load, batch_size=batch_size, workers=trainee.workers):
-            logits = trainee.module(network_input(trainee.spec, np.stack(batch.loaded), trainee.device))
-            parts.append(logits.double().cpu().numpy())
-    return np.concatenate(parts)
+        for inputs in trainee.batches.plain(images):
+            if trainee.should_stop():
+                raise Stopped("while images were measured")
+            parts = memory.parts(inputs, micro_batch)
+            found.extend(trainee.module(part).double().cpu().numpy() for part in parts)
+    return np.concatenate(found)
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Rises in a line over the warm-up, then falls along a cosine to nothing at the end of the last epoch."""
-    warmup = recipe.warmup_epochs * steps
-    if step < warmup:
-        return recipe.learning_rate * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1.0, recipe.epochs * steps - warmup)
-    return recipe.learning_rate * (1 + math.cos(math.pi * min(1.0, share))) / 2
+def train_mode(module: nn.Module) -> None:
+    """Training mode for what trains. What is frozen stays in eval mode: its normalisation keeps its statistics."""
+    module.train()
+    for part in module.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            part.eval()
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    return math.ceil(_whole(images, batch_size) / batch_size)
+def _gradients(trainee: Trainee, settings: Recipe, training: _Training, batch: Batch, step: int) -> Tensor:
+    """Forward and backward over one batch, in as many parts as memory asks for; the mean loss, on the device."""
+    inputs, targets = batch.inputs, batch.labels
+    if settings.mixup:
+        inputs, targets = mixed(
+            inputs, targets, len(trainee.class_counts), settings.mixup, seed=settings.seed, step=step
+        )
+    while True:
+        position = training.position
+        training.optimiser.zero_grad(set_to_none=True)
+        torch.manual_seed((settings.seed * 1_000_003 + step) % 2**63)  # dropout
+        try:
+            return _added_up(trainee, settings, inputs, targets, position.micro_batch)
+        except RuntimeError as error:
+            if not memory.ran_out(error):
+                raise
+        # Beyond the handler, where the error no longer holds on to what filled the memory.
+        training.optimiser.zero_grad(set_to_none=True)
+        position.micro_batch = memory.halved(min(position.micro_batch, len(inputs)), trainee.device)
+        trainee.tell(
+            f"Out of memory in epoch {position.epoch + 1}: {position.micro_batch} images at a time from here on, "
+            f"gradients added up over the same {settings.batch_size}; normalisation layers see fewer images"
+        )
 
 
-def _whole(images: int, batch_size: int) -> int:
-    """The images that an epoch learns from: a last batch of one is left out, which normalisation can't take.
-
-    The order differs in every epoch, so no image is left out of all.
-    """
-    return images - 1 if images % batch_size == 1 and images > 1 else images
-
-
-def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, which trains every architecture of torchvision with one rate; norms and biases do not decay."""
-    decaying = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": decaying, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+def _added_up(
+    trainee: Trainee, settings: Recipe, inputs: Tensor, targets: Tensor, micro_batch: int
+) -> Tensor:
+    prior = recipe.shares(trainee.class_counts, trainee.device) if settings.balanced else None
+    total = torch.zeros((), device=trainee.device)
+    pairs = zip(memory.parts(inputs, micro_batch), memory.parts(targets, micro_batch), strict=True)
+    for part, wanted in pairs:
+        logits = trainee.module(part)
+        if prior is not None:
+            logits = logits + prior  # balanced softmax (Ren et al., arXiv 2007.10740)
+        loss = functional.cross_entropy(logits, wanted, label_smoothing=settings.label_smoothing)
+        loss = loss * (len(part) / len(inputs))
+        torch.autograd.backward(loss)
+        total += loss.detach()
+    return total
 
 
-def _resumed(
-    trainee: Trainee, optimiser: torch.optim.Optimizer, checkpoint: dict[str, Any] | None
-) -> tuple[Position, dict[str, torch.Tensor]]:
-    if checkpoint is None:
-        return Position(), dict(trainee.module.state_dict())
-    trainee.module.load_state_dict(checkpoint["module"])
-    optimiser.load_state_dict(checkpoint["optimiser"])
-    return Position(**checkpoint["position"]), checkpoint["best"]
+def _finish_epoch(trainee: Trainee, training: _Training, steering: Labelled) -> None:
+    """Measure the steering images, remember the best network, begin the next epoch."""
+    position, module = training.position, trainee.module
+    began = time.perf_counter()
+    val_loss, val_accuracy = None, None
+    weights = training.average.tensors if training.average else module.state_dict()
+    if len(steering.images):
+        logits = _logits(trainee, training, steering.images)
+        val_loss = _tempered_loss(logits, steering.labels)
+        val_accuracy = float((logits.argmax(1) == steering.labels).mean())
+    if val_loss is None or val_loss < position.best_loss:
+        position.best_epoch = position.epoch
+        position.best_loss = position.best_loss if val_loss is None else val_loss
+        training.best = _on_the_host(weights)
+    measured_s = time.perf_counter() - began
+    done = Epoch(
+        position.epoch,
+        float(training.loss_sum) / position.images if position.images else None,
+        val_loss,
+        val_accuracy,
+        round(position.seconds + measured_s, 4),
+        round(position.step_seconds + measured_s, 4),
+    )
+    position.history.append(asdict(done))
+    position.step, position.images = 0, 0
+    position.seconds, position.step_seconds = 0.0, 0.0
+    training.loss_sum.zero_()
+    trainee.on_epoch(done)
+
+
+def _logits(trainee: Trainee, training: _Training, images: Sequence[Image]) -> Floats:
+    """Of the averaged weights where there are some: they are the ones that would be kept."""
+    if training.average is None:
+        return evaluate(trainee, images, training.position.micro_batch)
+    with training.average.in_place_of(trainee.module):
+        return evaluate(trainee, images, training.position.micro_batch)
+
+
+def _tempered_loss(logits: Floats, labels: Labels) -> float:
+    """The log-loss after calibration, so that a network is not passed over for being too sure of itself."""
+    some = slice(None, None, 1 + len(labels) // _TEMPERED)
+    return float(log_losses(logits, labels, fit_temperature(logits[some], labels[some])).mean())
+
+
+def _look(training: _Training, settings: Recipe) -> None:
+    """CannotRun when the loss is no number any more."""
+    value = float(training.loss_sum)
+    if not math.isfinite(value):
+        raise _broken(training.position, settings, f"the loss became {value}")
+
+
+def _save(trainee: Trainee, settings: Recipe, training: _Training) -> None:
+    """Only what can be gone on from: CannotRun when the loss or a weight is no number any more."""
+    _look(training, settings)
+    module = dict(trainee.module.state_dict())
+    finite = [tensor.isfinite().all() for tensor in module.values() if tensor.is_floating_point()]
+    if not bool(torch.stack(finite).all()):
+        raise _broken(training.position, settings, "weights became infinite or no numbers")
+    training.position.loss_sum = float(training.loss_sum)
+    trainee.save(
+        {
+            "module": module,
+            "optimiser": training.optimiser.state_dict(),
+            "average": dict(training.average.tensors) if training.average else None,
+            "best": training.best,
+            "position": asdict(training.position),
+            "threads": torch.get_num_threads(),
+            "device": trainee.device.type,
+        }
+    )
+
+
+def _broken(position: Position, settings: Recipe, what: str) -> CannotRun:
+    return CannotRun(
+        f"Stopped in epoch {position.epoch + 1} after {position.step} steps: {what}. The last checkpoint from before "
+        f"it is kept. Try a smaller learning_rate ({settings.learning_rate / 10:.2g}) or a longer warmup_epochs "
+        f"({2 * settings.warmup_epochs + 1:g})."
+    )
+
+
+def _begun(trainee: Trainee, settings: Recipe) -> _Training:
+    return _Training(
+        position=Position(micro_batch=settings.batch_size),
+        optimiser=optimiser(trainee.module, settings),
+        average=_average(trainee, settings),
+        best=_on_the_host(trainee.module.state_dict()),
+        loss_sum=_sum(0.0, trainee.device),
+    )
+
+
+def _resumed(trainee: Trainee, settings: Recipe, state: State) -> _Training:
+    training = _begun(trainee, settings)
+    trainee.module.load_state_dict(state["module"])
+    training.optimiser.load_state_dict(state["optimiser"])
+    if training.average:
+        for name, tensor in training.average.tensors.items():
+            tensor.copy_(state["average"][name])
+    torch.set_num_threads(state["threads"])  # sums are added up in another order with another number
+    if state["device"] != trainee.device.type:
+        trainee.tell(f"Begun on {state['device']}, going on on {trainee.device.type}: not with the same bits")
+    training.best = state["best"]
+    training.position = Position(**state["position"])
+    training.loss_sum = _sum(training.position.loss_sum, trainee.device)
+    return training
+
+
+def _average(trainee: Trainee, settings: Recipe) -> Average | None:
+    if not settings.ema_epochs:
+        return None
+    return Average(trainee.module, steps=settings.ema_epochs * trainee.batches.steps)
+
+
+def _sum(value: float, device: torch.device) -> Tensor:
+    """An Apple GPU has no float64."""
+    return torch.tensor(value, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+
+
+def _on_the_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -128,6 +128,64 @@ _DECODE_WORKERS = Parameter(
     high=128,
 )
 
+# Of the scenarios that train layers step by step.
+_EPOCHS = Parameter(
+    "epochs", 15, "passes over train, at most; early stopping may end it sooner", low=1, high=10_000
+)
+_TRAIN_BATCH_SIZE = Parameter("batch_size", 64, "images per step", low=2, high=4096)
+_LEARNING_RATE = Parameter(
+    "learning_rate",
+    0.0,
+    "of AdamW, at its highest: after the warm-up, before the cosine takes it down; 0: what suits the network",
+    low=0.0,
+    high=10.0,
+)
+_WEIGHT_DECAY = Parameter(
+    "weight_decay", 0.05, "of the weights; norms and biases have none", low=0.0, high=10.0
+)
+_WARMUP_EPOCHS = Parameter(
+    "warmup_epochs",
+    1.0,
+    "epochs (or parts of one) over which the rate rises; at most half of all",
+    low=0.0,
+    high=1000.0,
+)
+_LABEL_SMOOTHING = Parameter(
+    "label_smoothing", 0.0, "share of each label that is spread over all classes", low=0.0, high=0.9
+)
+_MIXUP = Parameter(
+    "mixup", 0.0, "how much images are blended in pairs, 0.2 is usual; 0: not at all", low=0.0, high=10.0
+)
+_EMA_EPOCHS = Parameter(
+    "ema_epochs",
+    0.0,
+    "epochs (or parts of one) over which the weights that are kept are averaged; 0: not at all",
+    low=0.0,
+    high=1000.0,
+)
+_BALANCE = Parameter(
+    "balance",
+    "auto",
+    "on: rare classes count as much as frequent ones; auto: where the largest has over 3 times the smallest",
+    choices=("auto", "on", "off"),
+)
+_AUGMENTATION = Parameter(
+    "augmentation",
+    "light",
+    "what is done to a train image at random: light shifts and scales a little, strong crops widely; flips as the dataset allows",
+    choices=("none", "light", "strong"),
+)
+_STEERING_SHARE = Parameter(
+    "holdout",
+    0.1,
+    "share of train that steers early stopping where val is the reported figure",
+    low=0.01,
+    high=0.5,
+)
+_PATIENCE = Parameter(
+    "patience", 5, "epochs without a better log-loss after which training stops", low=1, high=10_000
+)
+
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "fixed-extractor": Scenario(
@@ -169,65 +227,53 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 ),
             ),
         ),
+        "fine-tune-all": Scenario(
+            "fine-tune-all",
+            "lots of new data, similar to the old",
+            "Fit a new classifier, then tune every layer, the first ones least.",
+            (
+                _EPOCHS,
+                replace(_TRAIN_BATCH_SIZE, default=32),
+                _DECODE_WORKERS,
+                _IMAGE_SIZE,
+                _LEARNING_RATE,
+                Parameter(
+                    "first_layers_rate",
+                    0.1,
+                    "rate of the first layers, as a share of the last ones'; in between it rises in even steps",
+                    low=0.0,
+                    high=1.0,
+                ),
+                _WEIGHT_DECAY,
+                _WARMUP_EPOCHS,
+                _LABEL_SMOOTHING,
+                _MIXUP,
+                _EMA_EPOCHS,
+                _BALANCE,
+                _AUGMENTATION,
+                _STEERING_SHARE,
+                _PATIENCE,
+            ),
+        ),
         "from-scratch": Scenario(
             "from-scratch",
             "lots of new data, different from the old",
             "Reuse the architecture, compute all weights anew.",
             (
-                Parameter(
-                    "epochs",
-                    30,
-                    "passes over train, at most; early stopping may end it sooner",
-                    low=1,
-                    high=10_000,
-                ),
-                Parameter("batch_size", 64, "images per step", low=2, high=4096),
+                replace(_EPOCHS, default=30),
+                _TRAIN_BATCH_SIZE,
                 _DECODE_WORKERS,
                 _IMAGE_SIZE,
-                Parameter(
-                    "learning_rate",
-                    1e-3,
-                    "of AdamW, at its highest: after the warm-up, before the cosine takes it down",
-                    low=1e-8,
-                    high=10.0,
-                ),
-                Parameter(
-                    "weight_decay", 0.05, "of the weights; norms and biases have none", low=0.0, high=10.0
-                ),
-                Parameter(
-                    "warmup_epochs",
-                    1.0,
-                    "epochs (or parts of one) over which the rate rises",
-                    low=0.0,
-                    high=1000.0,
-                ),
-                Parameter(
-                    "label_smoothing",
-                    0.1,
-                    "share of each label that is spread over all classes",
-                    low=0.0,
-                    high=0.9,
-                ),
-                Parameter(
-                    "augmentation",
-                    "light",
-                    "what is done to a train image at random: light shifts and scales a little, strong crops widely; flips as the dataset allows",
-                    choices=("none", "light", "strong"),
-                ),
-                Parameter(
-                    "holdout",
-                    0.1,
-                    "share of train that steers early stopping where val is the reported figure",
-                    low=0.01,
-                    high=0.5,
-                ),
-                Parameter(
-                    "patience",
-                    10,
-                    "epochs without a better log-loss after which training stops",
-                    low=1,
-                    high=10_000,
-                ),
+                replace(_LEARNING_RATE, default=1e-3),
+                _WEIGHT_DECAY,
+                _WARMUP_EPOCHS,
+                replace(_LABEL_SMOOTHING, default=0.1),
+                _MIXUP,
+                _EMA_EPOCHS,
+                _BALANCE,
+                _AUGMENTATION,
+                _STEERING_SHARE,
+                replace(_PATIENCE, default=10),
             ),
         ),
     }

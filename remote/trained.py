@@ -1,0 +1,205 @@
+"""What the scenarios that train layers by gradient share: who steers, the loop's surroundings, the figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from . import backbones
+from .artefacts import Predicted
+from .checkpoint import State
+from .contract.dataset_manifest import Image
+from .contract.metrics import Counters, Evaluation, Frozen
+from .evaluation import fit_temperature
+from .folds import holdout
+from .loading import Loader
+from .preprocessing import Preprocessing
+from .recipe import Recipe
+from .result import Findings, measure
+from .task import Task
+from .training import Epoch, Labelled, Position, Trainee, evaluate
+
+_CHOSE = "when training stopped, and the temperature"
+_IMBALANCED = 3.0  # times as many images of the largest class as of the smallest
+
+
+def recipe(task: Task, train: Labelled, *, learning_rate: float) -> Recipe:
+    """The task's parameters, resolved.
+
+    learning_rate   where the parameters leave it open
+    """
+    balance = str(task.parameters["balance"])
+    return Recipe(
+        epochs=task.integer("epochs"),
+        batch_size=task.integer("batch_size"),
+        learning_rate=task.number("learning_rate") or learning_rate,
+        first_layers_rate=task.number("first_layers_rate") if "first_layers_rate" in task.parameters else 1.0,
+        weight_decay=task.number("weight_decay"),
+        warmup_epochs=task.number("warmup_epochs"),
+        label_smoothing=task.number("label_smoothing"),
+        mixup=task.number("mixup"),
+        ema_epochs=task.number("ema_epochs"),
+        balanced=balance == "on" or (balance == "auto" and imbalance(task, train) > _IMBALANCED),
+        augmentation=str(task.parameters["augmentation"]),
+        flips=task.manifest.flips,
+        patience=task.integer("patience"),
+        seed=task.spec.seed,
+    )
+
+
+def steering(task: Task) -> tuple[Labelled, Labelled, str]:
+    """The images that train, those that decide when to stop, and what the latter are called.
+
+    Where there is a test split it is the figure that is reported, so val may steer. Else a part of train does.
+    """
+    train = task.images("train")
+    if task.images("test") and task.images("val"):
+        return labelled(task, train), labelled(task, task.images("val")), "val"
+    out = holdout(train, share=task.number("holdout"), seed=task.spec.seed)
+    kept = [image for image, is_out in zip(train, out, strict=True) if not is_out]
+    held = [image for image, is_out in zip(train, out, strict=True) if is_out]
+    return labelled(task, kept), labelled(task, held), "train, held out"
+
+
+def labelled(task: Task, images: list[Image]) -> Labelled:
+    return Labelled(images, task.labels(images))
+
+
+def class_counts(task: Task, train: Labelled) -> list[int]:
+    found = Counter(image.class_name for image in train.images)
+    return [found[name] for name in task.classes]
+
+
+def imbalance(task: Task, train: Labelled) -> float:
+    """How many times more images the largest class has than the smallest."""
+    counts = class_counts(task, train)
+    return max(counts) / max(1, min(counts))
+
+
+def trainee(
+    task: Task,
+    network: backbones.Network,
+    spec: Preprocessing,
+    recipe: Recipe,
+    train: Labelled,
+    save: Callable[[State], object],
+) -> Trainee:
+    """The network on its device, with its images, and the run that hears of it."""
+    loader = Loader(train, recipe, spec, task.reader, task.device, task.workers)
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+        task.events.log(text, level="warning")
+
+    return Trainee(
+        module=backbones.place(network.module, task.device),
+        batches=loader,
+        class_counts=class_counts(task, train),
+        device=task.device,
+        should_stop=task.should_stop,
+        due=task.checkpoints.due,
+        save=save,
+        on_batch=task.progress("train", len(train.images), "images"),
+        on_epoch=lambda epoch: _tell(task, recipe, epoch),
+        tell=tell,
+    )
+
+
+def augmentation_in_words(recipe: Recipe) -> str:
+    flips = {"none": "no flips", "horizontal": "flips left to right", "all": "flips and turns"}[recipe.flips]
+    mixup = f", images mixed in pairs ({recipe.mixup:g})" if recipe.mixup else ""
+    return f"augmentation {recipe.augmentation}, {flips}{mixup}"
+
+
+def in_words(recipe: Recipe, position: Position, steered_by: str) -> str:
+    """What the loop came to."""
+    start = "the classifier alone" if position.best_epoch == 0 else f"epoch {position.best_epoch}"
+    micro = ""
+    if position.micro_batch < recipe.batch_size:
+        micro = f"; memory took {position.micro_batch} of {recipe.batch_size} images at a time"
+    return f"{start} of {position.epoch} epochs kept, by {steered_by}{micro}"
+
+
+def findings(
+    task: Task,
+    network: backbones.Network,
+    trainee: Trainee,
+    recipe: Recipe,
+    position: Position,
+    held: Labelled,
+    steered_by: str,
+    **more: Any,
+) -> Findings:
+    """Measured on the images that steered, then val, then test: the last one that is there is the result.
+
+    more    what `training` in metrics.json says besides
+    """
+    evaluations, predicted, temperature = _measured(task, trainee, position.micro_batch, held, steered_by)
+    network.module.to("cpu")
+    seconds = sum(epoch["seconds"] for epoch in position.history)
+    passed = sum(epoch["train_loss"] is not None for epoch in position.history)
+    return Findings(
+        evaluations=evaluations,
+        predicted=predicted,
+        temperature=temperature,
+        trained_parameters=sum(p.numel() for p in network.module.parameters() if p.requires_grad),
+        frozen=Frozen(parameters=0, tensors=0, equal=0),
+        counters=Counters(
+            images=len(task.images("train", "val", "test")),
+            decoded=task.reader.decoded,
+            forwarded=task.reader.decoded,
+        ),
+        images_per_s=sum(trainee.class_counts) * passed / max(seconds, 1e-9),
+        training={
+            "recipe": asdict(recipe),
+            "epochs": position.history,
+            "best_epoch": position.best_epoch,
+            "steered_by": steered_by,
+            "micro_batch": position.micro_batch,
+            "imbalance": round(max(trainee.class_counts) / max(1, min(trainee.class_counts)), 2),
+            **more,
+        },
+    )
+
+
+def _measured(
+    task: Task, trainee: Trainee, micro_batch: int, held: Labelled, steered_by: str
+) -> tuple[list[Evaluation], list[Predicted], float]:
+    evaluations, predicted, temperature = [], [], 1.0
+    if len(held.images):
+        logits = evaluate(trainee, held.images, micro_batch)
+        temperature = fit_temperature(logits, held.labels)
+        figures = measure(task, steered_by, held.images, logits, temperature=temperature, chose=_CHOSE)
+        evaluations.append(figures)
+        if steered_by == "val":
+            predicted.append(Predicted(held.images, logits))
+    for split in ("val", "test"):
+        images = task.images(split)
+        if images and split != steered_by:
+            logits = evaluate(trainee, images, micro_batch)
+            evaluations.append(measure(task, split, images, logits, temperature=temperature, chose="nothing"))
+            predicted.append(Predicted(images, logits))
+    return evaluations, predicted, temperature
+
+
+def _tell(task: Task, recipe: Recipe, epoch: Epoch) -> None:
+    if epoch.epoch:
+        task.events.emit(
+            "epoch",
+            epoch=epoch.epoch,
+            of=recipe.epochs,
+            train_loss=epoch.train_loss,
+            val_loss=epoch.val_loss,
+            val_accuracy=epoch.val_accuracy,
+            seconds=round(epoch.seconds, 3),
+        )
+    name = f"epoch {epoch.epoch} of {recipe.epochs}" if epoch.epoch else "before the first epoch"
+    loss = "" if epoch.train_loss is None else f": loss {epoch.train_loss:.3f}"
+    held = (
+        f", held out: loss {epoch.val_loss:.3f}, accuracy {epoch.val_accuracy:.3f}"
+        if epoch.val_loss is not None
+        else ""
+    )
+    print(f"{name}{loss}{held}, {epoch.seconds:.1f} s", flush=True)
