@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import artefacts
 from .artefacts import ModelCard, Predicted
 from .backbones import Network, arguments
 from .contract.dataset_manifest import Image
-from .contract.metrics import Counters, Evaluation, Frozen, Metrics
+from .contract.metrics import Counters, Depth, Evaluation, Frozen, Metrics
 from .evaluation import Floats, evaluate
 from .preprocessing import Preprocessing
 from .task import Task, device_name, versions
@@ -28,6 +31,8 @@ class Findings:
     counters: Counters
     images_per_s: float
     training: dict[str, Any]
+    by_depth: Sequence[Depth] = ()  # of a frozen network: how far each stage gets
+    prior: list[float] | None = None  # class shares that the probabilities suppose; None: those of train
 
 
 def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings) -> None:
@@ -72,17 +77,40 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
         device=device_name(task.device),
         versions=versions(),
         training=findings.training,
+        by_depth=list(findings.by_depth),
+        train_images=[int(count) for count in train_images(task)],
+        prior=findings.prior,
     )
     artefacts.write(task.folder.result, network, card, metrics, findings.predicted)
     task.events.emit("metrics", metrics=asdict(metrics))
 
 
+def train_images(task: Task) -> NDArray[np.int64]:
+    """How many there are of each class."""
+    return np.bincount(task.labels(task.images("train")), minlength=len(task.classes))
+
+
 def measure(
-    task: Task, name: str, images: Sequence[Image], logits: Floats, *, temperature: float, chose: str
+    task: Task,
+    name: str,
+    images: Sequence[Image],
+    logits: Floats,
+    *,
+    temperature: float,
+    chose: str,
+    prior: Sequence[float] | None = None,
 ) -> Evaluation:
-    """The figures of these images, whose logits these are."""
-    labels = task.labels(images)
-    return evaluate(name, logits, labels, task.classes, temperature=temperature, chose=chose)
+    """The figures of these images, whose logits these are. `prior`: see `evaluate`."""
+    return evaluate(
+        name,
+        logits,
+        task.labels(images),
+        task.classes,
+        temperature=temperature,
+        chose=chose,
+        images=images,
+        prior=prior,
+    )
 
 
 def in_words(evaluation: Evaluation) -> list[str]:

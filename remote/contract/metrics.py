@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA = 1
+MISTAKES_MAX = 24
+DOUBTFUL_MAX = 200
+IMBALANCED = 3.0  # images of the largest class for one of the smallest, beyond which classes are weighted
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,17 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """An image of which the model says something else than its label."""
+
+    path: str  # as in the manifest, percent-encoded
+    label: str
+    predicted: str
+    probability: float  # of what it predicts
+    label_probability: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What the model makes of the images of one split."""
 
@@ -30,7 +44,7 @@ class Evaluation:
     n: int
     correct: int
     accuracy: float  # top-1
-    accuracy_interval: list[float]  # 95 %, Wilson
+    accuracy_interval: list[float]  # 95 %, Wilson; by groups where there are some
     guessing: float  # the accuracy of always saying the largest class
     balanced_accuracy: float  # mean recall of the classes that are there
     macro_f1: float
@@ -39,7 +53,13 @@ class Evaluation:
     calibration_error: float  # 15 bins of equal size
     calibration_error_uncalibrated: float
     classes: list[ClassFigures]
-    confusion: list[list[int]]  # rows: what it is; columns: what the model says; in the order of the classes
+    confusion: list[
+        list[int]
+    ]  # [what it is, what the model says, images]: classes by index, only what occurs
+    groups: int | None = None  # patients, slides ... of these images; None where images stand alone
+    mistakes: list[Doubt] = field(default_factory=list)  # the surest ones first, at most MISTAKES_MAX
+    doubtful: list[Doubt] = field(default_factory=list)  # labels to look at, the most doubtful first
+    doubtful_labels: int = 0  # of which `doubtful` lists the first DOUBTFUL_MAX
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,19 @@ class Frozen:
     parameters: int  # numbers that were not trained
     tensors: int  # parameters and buffers compared
     equal: int  # ... and found equal to the bit after training
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How well a classifier on some of the network's stages does, on held-out images of train."""
+
+    name: str
+    stages: list[str]  # modules of the network; empty: what the network's own head is given
+    features: int  # numbers for each image
+    n: int  # held-out images
+    accuracy: float
+    accuracy_error: float  # its standard error
+    log_loss: float
 
 
 @dataclass(frozen=True)
@@ -84,7 +117,14 @@ class Metrics:
     device: str
     versions: dict[str, str]  # of Python, torch, torchvision, Pillow, numpy
     training: dict[str, Any]  # how the new layers were trained; depends on the scenario
+    train_images: list[int] = field(default_factory=list)  # of each class, those left out of training aside
+    prior: list[float] | None = None  # class shares that the probabilities suppose; None: those of train
     schema: int = field(default=SCHEMA)
+
+    @property
+    def imbalance(self) -> float:
+        """Train images of the largest class for one of the smallest."""
+        return max(self.train_images) / max(1, min(self.train_images)) if self.train_images else 1.0
 
     @property
     def result(self) -> Evaluation:

@@ -15,6 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precisi
 
 from remote import evaluation, heads, lbfgs
 from remote.contract.dataset_manifest import Image
+from remote.contract.intervals import wilson
 from remote.folds import NEVER, folds, holdout
 
 PENALTIES = np.geomspace(10, 1e-5, 13).tolist()
@@ -163,9 +164,9 @@ def test_figures_are_scikit_learns() -> None:
 
 
 def test_the_interval_is_wilsons() -> None:
-    assert evaluation.wilson(143, 153) == pytest.approx([0.8839, 0.9641], abs=1e-4)
-    assert evaluation.wilson(10, 10) == pytest.approx([0.7225, 1.0], abs=1e-4)
-    assert evaluation.wilson(0, 10) == pytest.approx([0.0, 0.2775], abs=1e-4)
+    assert wilson(143, 153) == pytest.approx([0.8839, 0.9641], abs=1e-4)
+    assert wilson(10, 10) == pytest.approx([0.7225, 1.0], abs=1e-4)
+    assert wilson(0, 10) == pytest.approx([0.0, 0.2775], abs=1e-4)
 
 
 def test_the_temperature_undoes_overconfidence() -> None:
