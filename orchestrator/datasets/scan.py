@@ -153,7 +153,7 @@ def _scan(top: Folder, root: Path, name: str | None) -> Scan:
     _unlike_classes(gathered.class_folders, root)
     _unlike_files(top, root)
     return Scan(
-        _checked_name(name) if name else names.dataset_name(top.name),
+        checked_name(name) if name else names.dataset_name(top.name),
         root,
         sorted(gathered.files, key=lambda file: file.path),
         tuple(sorted(set(splits))),
@@ -287,7 +287,7 @@ def _refuse(one: bytes, other: bytes, root: Path) -> None:
     )
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     try:
         return layout.dataset_name(name)
     except ContractError as error:

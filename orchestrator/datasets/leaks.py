@@ -1,0 +1,100 @@
+"""Images on two sides of a split that should be on one: equal, near copies, or of one patient, slide or video."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.errors import DataError
+from remote.contract.dataset_manifest import Image, Split
+
+from .near import Near
+from .together import GROUPED
+
+Kind = Literal["equal", "near", "perhaps", "group"]
+_LISTED = 20
+_TOLD: Mapping[Kind, str] = {
+    "equal": "is equal to",
+    "near": "is a near copy of",
+    "perhaps": "may be a near copy of",
+    "group": "is of the same group as",
+}
+_ORDER: Mapping[Split, int] = {"train": 0, "val": 1, "test": 2}  # of two, the later one measures
+
+
+@dataclass(frozen=True)
+class Leak:
+    path: str
+    other: str  # an image that measures
+    kind: Kind
+    error: float | None  # of near copies, in deviations of their pixels at 32 × 32; below 0.03 is confirmed
+    left_out: bool  # `path` is left out of training
+
+    @property
+    def told(self) -> str:
+        return _TOLD[self.kind]
+
+
+def leaks(images: Sequence[Image], near: Near) -> list[Leak]:
+    """Everything that is on two sides, by path; a group once, however many images it has there.
+
+    images          of a manifest, with what is left out marked
+    """
+    found = {(leak.path, leak.other): leak for leak in _all(images, near)}
+    return sorted(found.values(), key=lambda leak: (leak.path, leak.other))
+
+
+def require_none(name: str, found: Sequence[Leak]) -> None:
+    """DataError for a user who wants a dataset without leaks (`--strict`). Mere suspicion does not count."""
+    sure = [leak for leak in found if leak.kind != "perhaps"]
+    if sure:
+        more = [f"and {len(sure) - _LISTED} more"] if len(sure) > _LISTED else []
+        raise DataError(
+            f"{len(sure)} images of {name} are on two sides of the split",
+            detail="\n".join([f"{leak.path} {leak.told} {leak.other}" for leak in sure[:_LISTED]] + more),
+            next="Remove one of each pair; or leave --strict away: copies in train are then left out of training.",
+        )
+
+
+def _all(images: Sequence[Image], near: Near) -> Iterator[Leak]:
+    """The weaker kinds first: of two leaks between the same images the stronger one stays."""
+    for members in _by(images, _asked).values():
+        yield from list(_crossing(members, "group", None))[:1]
+    alike = _by(images, lambda image: near.stands_for(image.sha256))
+    for pair in near.pairs:
+        kind: Kind = "near" if pair.confirmed else "perhaps"
+        for one in alike.get(pair.one, []):
+            for other in alike.get(pair.other, []):
+                if one.split != other.split:
+                    yield _leak(one, other, kind, pair.error)
+    for members in alike.values():
+        yield from _crossing(members, "near", 0.0)
+    for members in _by(images, lambda image: image.sha256).values():
+        yield from _crossing(members, "equal", None)
+
+
+def _asked(image: Image) -> str | None:
+    return image.group if image.group is not None and image.group.startswith(GROUPED) else None
+
+
+def _by(images: Sequence[Image], key_of: Callable[[Image], str | None]) -> dict[str, list[Image]]:
+    found: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        if (key := key_of(image)) is not None:
+            found[key].append(image)
+    return found
+
+
+def _crossing(members: Sequence[Image], kind: Kind, error: float | None) -> Iterator[Leak]:
+    """Each member with the first one of the last split, if that is another."""
+    last = min(members, key=lambda image: (-_ORDER[image.split], image.path))
+    for image in members:
+        if image.split != last.split:
+            yield _leak(image, last, kind, error)
+
+
+def _leak(one: Image, other: Image, kind: Kind, error: float | None) -> Leak:
+    image, measuring = sorted((one, other), key=lambda image: _ORDER[image.split])
+    return Leak(image.path, measuring.path, kind, error, left_out=image.excluded is not None)
