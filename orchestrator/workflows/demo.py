@@ -31,7 +31,7 @@ _MAX_HOURS = 1  # a demo that is killed leaves a machine that ends by itself
 _CONNECT_S = 4  # who has no internet should not wait long to be told
 _DOWNLOAD_S = 30  # for 45 MB
 _SMALL_PX = 32  # what the network sees in the transfer between digits, and the side of the sample images
-_EPOCHS = 8
+_EPOCHS = 5
 
 Event = Callable[[dict[str, Any]], None]
 
