@@ -12,6 +12,7 @@ from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import clean, clock, columns, count, duration, moment, price, size
+from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.run import RunResult
@@ -34,7 +35,7 @@ def result(screen: Screen, run: RunResult) -> None:
         f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
         style="bold",
     )
-    for number, line in enumerate(_figures(run.metrics)):
+    for number, line in enumerate(_figures(run.metrics, run.look)):
         screen.line(f"   {line}", style="bold" if number == 0 else "")
     screen.line(
         f"done in {duration(run.seconds)}, {price(run.cost)}, "
@@ -50,7 +51,7 @@ def measured(screen: Screen, run: RunResult) -> None:
         f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
         style="bold",
     )
-    for number, line in enumerate(_figures(run.metrics)):
+    for number, line in enumerate(_figures(run.metrics, run.look)):
         screen.line(f"   {line}", style="bold" if number == 0 else "")
 
 
@@ -129,9 +130,10 @@ def _row(run: RunRow) -> tuple[str, ...]:
     )
 
 
-def _figures(metrics: Mapping[str, Any]) -> list[str]:
+def _figures(metrics: Mapping[str, Any], look: int) -> list[str]:
     """Of metrics.json, which is what the machine wrote: anything may stand in it."""
     try:
-        return list(figures.lines(document.decode(Metrics, json.dumps(metrics), what="metrics.json")))
+        read = document.decode(Metrics, json.dumps(metrics), what="metrics.json")
+        return list(figures.lines(read, f"{ordinal(look)} look" if look else ""))
     except (ContractError, StopIteration, RuntimeError, IndexError, ArithmeticError, ValueError) as error:
         return [f"its figures can't be read: {error}"]

@@ -341,7 +341,7 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
         (data / "records" / "runs" / f"{run}.json").write_text("{}")
     (data / "store" / "datasets" / "trees").mkdir(parents=True)
     assert "upload" in complete(process, "tlvm up")
-    assert complete(process, "tlvm run fi") == ["fixed-extractor"]
+    assert complete(process, "tlvm run fix") == ["fixed-extractor"]
     assert complete(process, "tlvm up --provider d") == ["docker"]
     assert complete(process, "tlvm status --machine tl") == ["tlvm-ana-trees"]
     assert complete(process, "tlvm run fixed-extractor --dataset t") == ["trees"]
