@@ -105,7 +105,8 @@ class Checkpoints:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            raise Refused(f"it can't be read ({str(error).splitlines()[0][:200]})") from None
+            why = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise Refused(f"it can't be read ({why})") from None
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             raise Refused(f"it is not of schema {SCHEMA}, but of another version of tlvm")
         if found.get("run_id") != self._about["run_id"]:

@@ -136,7 +136,7 @@ def findings(
 
     more    what `training` in metrics.json says besides
     """
-    evaluations, predicted, temperature = _measured(task, trainee, position.micro_batch, held, steered_by)
+    evaluations, predicted, temperature = _measured(task, trainee, position, held, steered_by)
     network.module.to("cpu")
     seconds = sum(epoch["seconds"] for epoch in position.history)
     passed = sum(epoch["train_loss"] is not None for epoch in position.history)
@@ -165,11 +165,11 @@ def findings(
 
 
 def _measured(
-    task: Task, trainee: Trainee, micro_batch: int, held: Labelled, steered_by: str
+    task: Task, trainee: Trainee, position: Position, held: Labelled, steered_by: str
 ) -> tuple[list[Evaluation], list[Predicted], float]:
     evaluations, predicted, temperature = [], [], 1.0
     if len(held.images):
-        logits = evaluate(trainee, held.images, micro_batch)
+        logits = evaluate(trainee, held.images, position)
         temperature = fit_temperature(logits, held.labels)
         figures = measure(task, steered_by, held.images, logits, temperature=temperature, chose=_CHOSE)
         evaluations.append(figures)
@@ -178,7 +178,7 @@ def _measured(
     for split in ("val", "test"):
         images = task.images(split)
         if images and split != steered_by:
-            logits = evaluate(trainee, images, micro_batch)
+            logits = evaluate(trainee, images, position)
             evaluations.append(measure(task, split, images, logits, temperature=temperature, chose="nothing"))
             predicted.append(Predicted(images, logits))
     return evaluations, predicted, temperature

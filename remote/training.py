@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from .errors import CannotRun, Stopped
 from .evaluation import Floats, Labels, fit_temperature, log_losses
 from .mixup import mixed
 from .recipe import Recipe, learning_rate, optimiser
+
+T = TypeVar("T")
 
 _LOOK = 20  # steps between two looks at the loss: each look waits for a GPU
 _TEMPERED = 5_000  # images at most from which the temperature of an epoch is taken
@@ -178,16 +181,19 @@ def train_one_epoch(trainee: Trainee, settings: Recipe, training: _Training) -> 
         trainee.on_batch(position.images)
 
 
-def evaluate(trainee: Trainee, images: Sequence[Image], micro_batch: int) -> Floats:
+def evaluate(trainee: Trainee, images: Sequence[Image], position: Position) -> Floats:
     """The logits of the network for each image, (images, classes), without augmentation. Stopped between batches."""
     trainee.module.eval()
     found: list[Floats] = []
+
+    def work(inputs: Tensor, micro_batch: int) -> list[Floats]:
+        return [trainee.module(part).double().cpu().numpy() for part in memory.parts(inputs, micro_batch)]
+
     with torch.inference_mode():
         for inputs in trainee.batches.plain(images):
             if trainee.should_stop():
                 raise Stopped("while images were measured")
-            parts = memory.parts(inputs, micro_batch)
-            found.extend(trainee.module(part).double().cpu().numpy() for part in parts)
+            found.extend(_within_memory(trainee, position, len(inputs), partial(work, inputs)))
     return np.concatenate(found)
 
 
@@ -207,21 +213,28 @@ def _gradients(trainee: Trainee, settings: Recipe, training: _Training, batch: B
         inputs, targets = mixed(
             inputs, targets, len(trainee.class_counts), settings.mixup, seed=settings.seed, step=step
         )
-    while True:
-        position = training.position
+
+    def work(micro_batch: int) -> Tensor:
         training.optimiser.zero_grad(set_to_none=True)
         torch.manual_seed((settings.seed * 1_000_003 + step) % 2**63)  # dropout
+        return _added_up(trainee, settings, inputs, targets, micro_batch)
+
+    return _within_memory(trainee, training.position, len(inputs), work)
+
+
+def _within_memory(trainee: Trainee, position: Position, images: int, work: Callable[[int], T]) -> T:
+    """Call `work` with the number of images that may pass together, which is halved until they fit."""
+    while True:
         try:
-            return _added_up(trainee, settings, inputs, targets, position.micro_batch)
+            return work(position.micro_batch)
         except RuntimeError as error:
             if not memory.ran_out(error):
                 raise
         # Beyond the handler, where the error no longer holds on to what filled the memory.
-        training.optimiser.zero_grad(set_to_none=True)
-        position.micro_batch = memory.halved(min(position.micro_batch, len(inputs)), trainee.device)
+        position.micro_batch = memory.halved(min(position.micro_batch, images), trainee.device)
         trainee.tell(
-            f"Out of memory in epoch {position.epoch + 1}: {position.micro_batch} images at a time from here on, "
-            f"gradients added up over the same {settings.batch_size}; normalisation layers see fewer images"
+            f"Out of memory in epoch {position.epoch + 1}: from here on {position.micro_batch} images pass at a "
+            "time, and gradients are added up over the same batch; normalisation layers see fewer images"
         )
 
 
@@ -275,9 +288,9 @@ def _finish_epoch(trainee: Trainee, training: _Training, steering: Labelled) -> 
 def _logits(trainee: Trainee, training: _Training, images: Sequence[Image]) -> Floats:
     """Of the averaged weights where there are some: they are the ones that would be kept."""
     if training.average is None:
-        return evaluate(trainee, images, training.position.micro_batch)
+        return evaluate(trainee, images, training.position)
     with training.average.in_place_of(trainee.module):
-        return evaluate(trainee, images, training.position.micro_batch)
+        return evaluate(trainee, images, training.position)
 
 
 def _tempered_loss(logits: Floats, labels: Labels) -> float:
