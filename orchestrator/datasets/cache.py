@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
+import operator
 import os
 import sqlite3
 import time
@@ -25,18 +27,21 @@ from typing import Any, NamedTuple
 from .judge import Unusable, Verdict
 
 FILE = "checked.sqlite"
-_SCHEMA = 1
+_SCHEMA = 2
 _BUSY_S = 5.0
 _TICK_NS = 50_000_000  # a clock of files that counts in nanoseconds moves at least so often
 _COARSE_NS = 2_000_000_000  # ... and one that counts in seconds
 _VERDICT_FIELDS = tuple(field.name for field in dataclasses.fields(Verdict))
+_VALUES = operator.attrgetter(*_VERDICT_FIELDS)
+_BYTES = tuple(at for at, field in enumerate(dataclasses.fields(Verdict)) if field.type in (bytes, "bytes"))
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _ASKED_AT_ONCE = 500  # hashes in a query
 _TABLES = """
     CREATE TABLE IF NOT EXISTS roots (id INTEGER PRIMARY KEY, path BLOB UNIQUE NOT NULL);
     CREATE TABLE IF NOT EXISTS files (root INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (root, path))
+        mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY (root, path))
         WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS verdicts (sha256 TEXT NOT NULL, how TEXT NOT NULL, verdict TEXT NOT NULL,
+    CREATE TABLE IF NOT EXISTS verdicts (sha256 BLOB NOT NULL, how INTEGER NOT NULL, verdict TEXT NOT NULL,
         PRIMARY KEY (sha256, how)) WITHOUT ROWID;
 """
 
@@ -78,7 +83,9 @@ class Cache:
     def __init__(self, folder: Path | None, *, how: str = "") -> None:
         self.folder = folder
         self.how = how
-        self._how = f"{how}|{','.join(_VERDICT_FIELDS)}|pillow {version('pillow')}"
+        # 48 bits of what makes a verdict: how it was asked for, its fields, and the decoder.
+        what = f"{how}|{','.join(_VERDICT_FIELDS)}|pillow {version('pillow')}"
+        self._how = int.from_bytes(hashlib.sha256(what.encode()).digest()[:6], "big")
         self._connection = _opened(folder / FILE) if folder is not None else None
 
     def close(self) -> None:
@@ -99,8 +106,8 @@ class Cache:
             for path, size, mtime_ns, inode, sha256, verdict in self._connection.execute(
                 query, (self._how, os.fsencode(root))
             ):
-                judged = _verdict(sha256, verdict) if verdict else None
-                yield Known(path, size, mtime_ns, inode, sha256, judged)
+                judged = _verdict(verdict) if verdict else None
+                yield Known(path, size, mtime_ns, inode, sha256.hex(), judged)
         except (sqlite3.Error, ValueError, TypeError) as error:
             self._give_up(error)
 
@@ -114,8 +121,8 @@ class Cache:
                 asked = hashes[start : start + _ASKED_AT_ONCE]
                 marks = ",".join("?" * len(asked))
                 query = f"SELECT sha256, verdict FROM verdicts WHERE how = ? AND sha256 IN ({marks})"
-                rows = self._connection.execute(query, (self._how, *asked))
-                found.update((sha256, _verdict(sha256, verdict)) for sha256, verdict in rows)
+                rows = self._connection.execute(query, (self._how, *map(bytes.fromhex, asked)))
+                found.update((sha256.hex(), _verdict(verdict)) for sha256, verdict in rows)
         except (sqlite3.Error, ValueError, TypeError) as error:
             self._give_up(error)
         return found
@@ -134,11 +141,15 @@ class Cache:
                 ).fetchone()
                 connection.executemany(
                     "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                    ((number, *entry[:5]) for entry in kept if is_settled(entry.mtime_ns, now_ns)),
+                    (
+                        (number, *entry[:4], bytes.fromhex(entry.sha256))
+                        for entry in kept
+                        if is_settled(entry.mtime_ns, now_ns)
+                    ),
                 )
                 connection.executemany(
                     "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)",
-                    ((entry.sha256, self._how, _text(entry.judged)) for entry in kept),
+                    sorted((bytes.fromhex(entry.sha256), self._how, _text(entry.judged)) for entry in kept),
                 )
                 connection.executemany(
                     "DELETE FROM files WHERE root = ? AND path = ?", ((number, path) for path in gone)
@@ -191,21 +202,16 @@ def _remove(path: Path) -> None:
 def _text(judged: Verdict | Unusable) -> str:
     if isinstance(judged, Unusable):
         return json.dumps(judged.reason)
-    values = [getattr(judged, name) for name in _VERDICT_FIELDS]
-    return json.dumps([_plain(value) for value in values], separators=(",", ":"))
+    values = list(_VALUES(judged))
+    for at in _BYTES:
+        values[at] = base64.b64encode(values[at]).decode()
+    return _ENCODER.encode(values)
 
 
-def _plain(value: object) -> object:
-    return {"b": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-
-
-def _verdict(sha256: str, text: str) -> Verdict | Unusable:
-    values: Any = json.loads(text)
+def _verdict(text: str) -> Verdict | Unusable:
+    values: list[Any] | str = json.loads(text)
     if isinstance(values, str):
         return Unusable(values)
-    if len(values) != len(_VERDICT_FIELDS):
-        raise ValueError(f"the verdict of {sha256[:12]} is of another shape")
-    plain: list[Any] = [
-        base64.b64decode(value["b"]) if isinstance(value, dict) else value for value in values
-    ]
-    return Verdict(*plain)
+    for at in _BYTES:
+        values[at] = base64.b64decode(values[at])
+    return Verdict(*values)

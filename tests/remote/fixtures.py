@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 import tarfile
@@ -78,7 +79,7 @@ def pack_folder(
         flips=flips,
         intensity_window=None if window is None else list(window),
         images=sorted(
-            (Image(**{**vars(image), "pack": pack}) for image in images), key=lambda image: image.path
+            (dataclasses.replace(image, pack=pack) for image in images), key=lambda image: image.path
         ),
     )
     return Dataset(manifest, *encode(manifest))
