@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split
 
-from . import findings, names, split, together
+from . import findings, grouping, names, split, together
 from .check import Checked
 from .merge import Merged, merge, require_no_loss
 from .near import NOTHING, Near
@@ -41,6 +41,7 @@ class Wishes:
     flips: Flips | None = None  # default: as the version before, else guessed
     replace: bool = False  # the folder is right, whatever others published meanwhile
     allow_shrink: bool = False  # many images may be gone
+    group_by: str | None = None  # a pattern or a table, or "none"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def plan(
     DataError       the images can't be used; ConflictError: see `merge`
     """
     newest = base.newest if base else None
+    if newest:
+        grouping.require_same_way(wishes.group_by, [image.file for image in checked], newest)
     sets = together.sets([(image.verdict.sha256, image.file.group) for image in checked], near)
     sides, source = split.assign(checked, _earlier(newest), sets)
     known = {image.sha256: image for image in newest.images} if newest else {}

@@ -21,6 +21,7 @@ from .cache import Cache
 from .check import Checked, Outcome, check
 from .names import SetAside
 from .names import encode as encode_name
+from .near import NOTHING, Near
 from .packing import Packer
 from .plan import Base, Place, Plan, Wishes, places, plan
 from .remembered import Remembered
@@ -55,7 +56,7 @@ class Seen:
 
 def first_plan(scan: Scan, outcome: Outcome, wishes: Wishes) -> Plan:
     """The plan for a store that knows nothing: says whether the images can be used at all."""
-    return _planned(scan, outcome.images, {}, None, wishes)
+    return _planned(scan, outcome.images, {}, None, wishes, outcome.near)
 
 
 class Publication:
@@ -80,6 +81,7 @@ class Publication:
         self._spool = spool
         self._images: Sequence[Checked] = []
         self._missed: list[SetAside] = []
+        self._near = NOTHING
         self._placed: dict[str, Place] = {}  # by this upload
         self._lost: set[str] = set()  # packs that a version names and the store does not have
         self._sums = remembered.sums()
@@ -106,7 +108,7 @@ class Publication:
         packer = self._packer = Packer(self._spool, there, before, self._put)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
         packer.end()
-        self._images, self._missed = outcome.images, list(outcome.missed)
+        self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
         for written in packer.packs:
             self._place(written)
         return outcome
@@ -115,7 +117,7 @@ class Publication:
         """Whether the images can be used: DataError, ConflictError. Nothing is published yet."""
         planned = self._plan(self._base)
         if planned.kept:  # others' images do not make this folder a dataset
-            _planned(self._scan, self._images, {}, None, self._wishes)
+            _planned(self._scan, self._images, {}, None, self._wishes, self._near)
         return planned
 
     def publish(self, planned: Plan) -> Published:
@@ -196,7 +198,7 @@ class Publication:
         return {sha256: place for sha256, place in known.items() if place.pack not in self._lost}
 
     def _plan(self, base: Base | None) -> Plan:
-        return _planned(self._scan, self._images, self._there(base), base, self._wishes)
+        return _planned(self._scan, self._images, self._there(base), base, self._wishes, self._near)
 
     def _with_packs(self, planned: Plan) -> Plan:
         """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
@@ -264,7 +266,12 @@ class Publication:
 
 
 def _planned(
-    scan: Scan, images: Sequence[Checked], there: dict[str, Place], base: Base | None, wishes: Wishes
+    scan: Scan,
+    images: Sequence[Checked],
+    there: dict[str, Place],
+    base: Base | None,
+    wishes: Wishes,
+    near: Near,
 ) -> Plan:
     return plan(
         scan.name,
@@ -273,6 +280,7 @@ def _planned(
         base=base,
         classes_found={file.class_name for file in scan.files},
         wishes=wishes,
+        near=near,
     )
 
 

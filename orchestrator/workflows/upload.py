@@ -21,9 +21,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.datasets import findings
+from orchestrator.datasets import findings, grouping
 from orchestrator.datasets.cache import Cache
 from orchestrator.datasets.check import Outcome, check
+from orchestrator.datasets.grouping import grouped
+from orchestrator.datasets.labels import survey_by_table
+from orchestrator.datasets.leaks import Leak, leaks, require_none
 from orchestrator.datasets.names import SetAside
 from orchestrator.datasets.plan import Plan, Wishes
 from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
@@ -54,6 +57,7 @@ class UploadResult:
     modes: Mapping[str, int]  # images by Pillow's mode
     turned: int  # images that EXIF turns
     excluded: list[SetAside]  # images in train that are left out of training, and why
+    leaks: list[Leak]  # images on two sides of the split: equal, near copies, or of one group
     unusable: list[SetAside]  # images that can't be used, and why
     foreign: list[SetAside]  # files and folders that are no part of the dataset, and why
     missed: list[SetAside]  # vanished or changed meanwhile: the rest is done, run it again
@@ -81,6 +85,9 @@ def upload(
     replace: bool = False,
     allow_shrink: bool = False,
     flips: Flips | None = None,
+    strict: bool = False,
+    group_by: str | None = None,
+    labels: Path | None = None,
     processes: int | None = None,
 ) -> list[UploadResult]:
     """Upload every dataset that `folder` holds; all are checked before the last pack of each, and a version, is sent.
@@ -89,27 +96,31 @@ def upload(
     check_only      stop after the check; the store is not asked
     replace         the folder is right, whatever others published meanwhile; what is damaged is repaired
     allow_shrink    many images may be gone
+    strict          images on two sides of the split are an error
+    group_by        a pattern over paths, or a table: what stays on one side
+    labels          a table (path, label, optional split and group), instead of folders
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
 
     Files that vanished or changed meanwhile stand in `missed`: `require_all` makes them an error.
     """
     began = time.monotonic()
-    wishes = Wishes(flips, replace, allow_shrink)
-    found = survey(folder, name=name)
+    wishes = Wishes(flips, replace, allow_shrink, group_by)
+    found = survey_by_table(folder, labels, name=name) if labels else survey(folder, name=name)
     _warn_of_ignored(workspace, found.ignored)
+    scans = [grouped(scan, group_by) if group_by else scan for scan in found.datasets]
     with closing(Cache(workspace.records.cache)) as cache:
         if check_only:
-            return [_look(workspace, scan, wishes, cache, processes, began) for scan in found.datasets]
+            return [_look(workspace, scan, wishes, cache, processes, began, strict=strict) for scan in scans]
         with spool(workspace.records.cache) as place:
             uploads = [
                 _Upload(workspace, scan, wishes, place / str(number), began)
-                for number, scan in enumerate(found.datasets)
+                for number, scan in enumerate(scans)
             ]
             try:
                 for one in uploads:
                     one.take_in(cache, processes)
                 for one in uploads:
-                    one.settle()
+                    one.settle(strict=strict)
                 return [one.publish() for one in uploads]
             finally:
                 for one in uploads:
@@ -137,10 +148,20 @@ def _warn_of_ignored(workspace: Workspace, ignored: Sequence[SetAside]) -> None:
 
 
 def _look(
-    workspace: Workspace, scan: Scan, wishes: Wishes, cache: Cache, processes: int | None, began: float
+    workspace: Workspace,
+    scan: Scan,
+    wishes: Wishes,
+    cache: Cache,
+    processes: int | None,
+    began: float,
+    *,
+    strict: bool,
 ) -> UploadResult:
     outcome = check(scan, workspace.progress, processes=processes, cache=cache)
-    return _result(scan, outcome, first_plan(scan, outcome, wishes), time.monotonic() - began)
+    result = _result(scan, outcome, first_plan(scan, outcome, wishes), time.monotonic() - began)
+    if strict:
+        require_none(scan.name, result.leaks)
+    return result
 
 
 class _Upload:
@@ -170,9 +191,15 @@ class _Upload:
         if self._same is None:
             self._outcome = self._publication.take_in(cache, processes=processes)
 
-    def settle(self) -> None:
-        if self._same is None:
+    def settle(self, *, strict: bool) -> None:
+        if self._same is not None:
+            found = self._same.leaks
+        else:
+            assert self._outcome is not None
             self._plan = self._publication.settle()
+            found = leaks(self._plan.manifest.images, self._outcome.near)
+        if strict:
+            require_none(self._scan.name, found)
 
     def publish(self) -> UploadResult:
         if self._same is not None:
@@ -242,10 +269,11 @@ def _result(
         modes=dict(Counter(image.mode for image in images).most_common()),
         turned=sum(image.orientation > 1 for image in images),
         excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
+        leaks=leaks(images, outcome.near),
         unusable=outcome.unusable,
         foreign=scan.set_aside,
         missed=done.missed if done else outcome.missed,
-        warnings=_warnings(scan, planned),
+        warnings=_warnings(scan, outcome, planned),
         added=planned.added,
         changed=planned.changed,
         moved=planned.moved,
@@ -258,8 +286,13 @@ def _result(
     )
 
 
-def _warnings(scan: Scan, planned: Plan) -> list[str]:
-    said = [*scan.warnings, *findings.warnings(planned.manifest.images)]
+def _warnings(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
+    images = planned.manifest.images
+    said = [*scan.warnings, *findings.warnings(images), *grouping.too_few(images)]
+    if not outcome.near.searched:
+        said.append("So many images look alike that near copies were sought among the most alike only")
+    if hint := grouping.suggestion(scan.files):
+        said.append(hint)
     if planned.kept:
         said.append(f"Kept, although this folder lacks them: {len(planned.kept)} images that the store has")
     if planned.manifest.split_source == "hash":

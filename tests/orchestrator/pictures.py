@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,8 @@ from PIL import Image
 
 def picture(number: int, form: str = "PNG", size: tuple[int, int] = (8, 6)) -> bytes:
     """A file whose bytes are a function of its number."""
-    image = Image.new("RGB", size, (number % 251, number // 251 % 251, 7))
-    image.putpixel((0, 0), (255, number % 256, number // 256 % 256))
+    colours = hashlib.shake_256(str(number).encode()).digest(8 * 6 * 3)  # no two look alike
+    image = Image.frombytes("RGB", (8, 6), colours).resize(size, Image.Resampling.NEAREST)
     out = io.BytesIO()
     image.save(out, form)
     return out.getvalue()
