@@ -57,6 +57,8 @@ class Network:
     head_path: str
     feature_count: int  # numbers that the head is given for each image
 
+    has_bias: bool  # of the head; MaxViT's has none
+
     @property
     def head(self) -> nn.Module:
         return self.module.get_submodule(self.head_path)
@@ -73,7 +75,8 @@ def build(model: str, classes: int, *, seed: int) -> Network:
         extra = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
         module = models.get_model(model, weights=None, num_classes=classes, **arguments(model), **extra)
     head_path = head_path_of(model)
-    return Network(model, module, head_path, _inputs(module.get_submodule(head_path)))
+    head = module.get_submodule(head_path)
+    return Network(model, module, head_path, _inputs(head), head.bias is not None)
 
 
 def arguments(model: str) -> dict[str, Any]:
@@ -92,12 +95,14 @@ def new_head(network: Network, weight: torch.Tensor, bias: torch.Tensor) -> nn.M
     """A head of the kind that the network has, with the probabilities of weight @ features + bias.
 
     weight  (classes, features)
+    bias    (classes,), zeros for a network whose head has none
     """
     if network.model.startswith("squeezenet"):
         return _convolution(weight, bias)
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=network.has_bias)
     head.weight = nn.Parameter(weight.clone())
-    head.bias = nn.Parameter(bias.clone())
+    if network.has_bias:
+        head.bias = nn.Parameter(bias.clone())
     return head
 
 

@@ -61,7 +61,7 @@ class LinearHead:
 class _Inputs:
     """Standardised features, turned into as few columns as they have rows, and the way back."""
 
-    values: Tensor  # (rows, columns + 1), the last one all ones
+    values: Tensor  # (rows, columns + 1), the last one all ones, or zeros where there is no bias
     mean: Tensor
     std: Tensor
     turn: Tensor | None  # (features, columns); None: not turned
@@ -74,6 +74,9 @@ def fit(
     penalties: Sequence[float],
     *,
     classes: int,
+    bias: bool = True,
+    judges: NDArray[np.bool_] | None = None,
+    last_fit: bool = True,
     on_fit: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> LinearHead:
@@ -82,21 +85,26 @@ def fit(
     features    (n, features)
     fold_of     the fold in which each image is held out, NEVER for none
     penalties   of the squared weights, beside the mean log-loss; the strongest first
+    bias        False: there is none, and features keep their mean, which only a bias could take away
+    judges      of the held-out rows, those whose log-loss counts; None: all. Further views of an image do not
+    last_fit    False: only the figures are wanted; weight and bias are those of one fold
     """
-    held_out = fold_of != NEVER
-    inputs, targets = _inputs(features), torch.from_numpy(labels)
+    held_out = (fold_of != NEVER) if judges is None else (fold_of != NEVER) & judges
+    inputs, targets = _inputs(features, bias), torch.from_numpy(labels)
     everything = Problem(
         inputs.values, targets, torch.full((len(labels), 1), 1 / len(labels)).double(), classes
     )
     small = inputs.values.numel() * classes * (int(fold_of.max()) + 1) < _ONE_THREAD
     with _threads(1 if small else torch.get_num_threads()):
-        candidates, logits, start = _path(inputs, targets, fold_of, penalties, classes, on_fit, should_stop)
+        candidates, logits, start = _path(
+            inputs, targets, fold_of, held_out, penalties, classes, on_fit, should_stop
+        )
         best = min(candidates, key=lambda candidate: candidate.log_loss)
-        theta, _ = minimise(everything, best.penalty, start)
-        weight, bias = _unfolded(inputs, theta[:, 0])
+        theta = minimise(everything, best.penalty, start)[0] if last_fit else start
+        weight, offset = _unfolded(inputs, theta[:, 0])
     return LinearHead(
         weight=weight,
-        bias=bias,
+        bias=offset,
         penalty=best.penalty,
         candidates=candidates,
         folds=len(set(fold_of[held_out].tolist())),
@@ -122,6 +130,7 @@ def _path(
     inputs: _Inputs,
     targets: Tensor,
     fold_of: NDArray[np.int64],
+    judging: NDArray[np.bool_],
     penalties: Sequence[float],
     classes: int,
     on_fit: Callable[[int], None],
@@ -130,7 +139,7 @@ def _path(
     """The penalties that were tried, the held-out logits of the best one, and where to start its last fit."""
     groups = [Problem(inputs.values, targets, weights, classes) for weights in _weights(fold_of, classes)]
     starts = [problem.start() for problem in groups]
-    held_out = torch.from_numpy(fold_of != NEVER)
+    held_out = torch.from_numpy(judging)
     labels = targets[held_out].numpy()
     candidates: list[Candidate] = []
     best_logits, best_start, best_loss = np.empty(0), starts[0][:, :1], np.inf
@@ -163,13 +172,13 @@ def _weights(fold_of: NDArray[np.int64], classes: int) -> list[Tensor]:
     return [weights[:, start : start + together] for start in range(0, len(folds), together)]
 
 
-def _inputs(features: NDArray[np.float32]) -> _Inputs:
+def _inputs(features: NDArray[np.float32], bias: bool) -> _Inputs:
     """A penalty on squared weights does not care how features are turned, so wide ones are turned into narrow ones.
 
     With 244 images of 4,096 features, 244 columns say the same, and each fit costs a seventeenth.
     """
     values = torch.from_numpy(features).double()
-    mean, std = values.mean(0), values.std(0, correction=0)
+    mean, std = values.mean(0) * bias, values.std(0, correction=0)
     std[std == 0] = 1.0
     values -= mean
     values /= std
@@ -177,8 +186,8 @@ def _inputs(features: NDArray[np.float32]) -> _Inputs:
     if 2 * values.shape[0] <= values.shape[1]:
         turn, triangle = torch.linalg.qr(values.T)
         values = triangle.T
-    ones = torch.ones(len(values), 1, dtype=torch.float64)
-    return _Inputs(torch.cat([values, ones], dim=1), mean, std, turn)
+    last = torch.full((len(values), 1), float(bias), dtype=torch.float64)
+    return _Inputs(torch.cat([values, last], dim=1), mean, std, turn)
 
 
 def _unfolded(inputs: _Inputs, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -177,3 +177,12 @@ def test_the_temperature_undoes_overconfidence() -> None:
     assert evaluation.fit_temperature(honest * 3, labels) == pytest.approx(3, rel=0.1)
     wrong, right = (evaluation.probabilities(honest * 3, t) for t in (1.0, 3.0))
     assert evaluation.calibration_error(right, labels) < 0.03 < evaluation.calibration_error(wrong, labels)
+
+
+def test_a_head_without_bias_has_none() -> None:
+    features, labels = _data(120, 20, 3)
+    fold_of = folds(_images([str(label) for label in labels]), most=5, seed=0)
+    centred = features - features.mean(0)
+    head = heads.fit(centred, labels, fold_of, PENALTIES, classes=3, bias=False)
+    assert not head.bias.any()
+    assert head.accuracy > 0.5  # guessing: 0.33
