@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from .backbones import Network
+from .backbones import Network, head_path_of
 from .contract import document
 from .contract.dataset_manifest import Image
 from .contract.metrics import Evaluation, Metrics
@@ -48,6 +48,10 @@ class ModelCard:
     scenario: str
     run_id: str
     tlvm_version: str
+    stages: list[str] = field(
+        default_factory=list
+    )  # modules that the classifier looks at; none: its own head does
+    pooling: str = ""  # what of their channels: "mean", "mean and deviation"
     schema: int = field(default=SCHEMA)
 
 
@@ -74,7 +78,12 @@ def write(
 
 def read_card(folder: Path) -> ModelCard:
     """model.json of a model folder. ContractError, OSError when it is not one."""
-    return document.decode(ModelCard, (folder / "model.json").read_bytes(), what=f"{folder.name}/model.json")
+    return read_card_file(folder / "model.json")
+
+
+def read_card_file(path: Path) -> ModelCard:
+    """The same, of a file of any name."""
+    return document.decode(ModelCard, path.read_bytes(), what=f"{path.parent.name}/model.json")
 
 
 def predictions_csv(card: ModelCard, predicted: Sequence[Predicted]) -> str:
@@ -93,8 +102,9 @@ def predictions_csv(card: ModelCard, predicted: Sequence[Predicted]) -> str:
 
 def readme(card: ModelCard, figures: Evaluation) -> str:
     low, high = figures.accuracy_interval
-    return _README.format(
+    return (_README_STAGES if card.stages else _README).format(
         model=card.model,
+        head_path=head_path_of(card.model),
         load=_LOAD_MNASNET if card.model.startswith("mnasnet") else _LOAD,
         classes=", ".join(card.classes),
         dataset=card.dataset,
@@ -152,6 +162,34 @@ print(dict(zip(card["classes"], (network(image[None]) / card["temperature"]).sof
 The snippet is for 8-bit photos; `tlvm predict` also takes transparent, 16-bit and other awkward images as training
 did. The temperature makes probabilities honest; it changes no decision.
 """
+
+# For a classifier on stages: the same, with what the stages see in the place of the network's own head.
+_README_STAGES = (
+    _README.replace(
+        """network = models.get_model(card["model"], num_classes=len(card["classes"]), **card["arguments"]).eval()
+{load}
+""",
+        """network = models.get_model(card["model"], num_classes=len(card["classes"]), **card["arguments"]).eval()
+network.set_submodule("{head_path}", torch.nn.Identity())
+tensors, means, deviations = load_file("model.safetensors"), {{}}, {{}}
+weight, bias = tensors.pop("stages_head.weight"), tensors.pop("stages_head.bias")
+network.load_state_dict(tensors)
+for name in card["stages"]:
+    def look(module, given, seen, name=name):
+        some = seen[:, :, :: max(1, seen.shape[2] // 28), :: max(1, seen.shape[3] // 28)]
+        means[name], deviations[name] = seen.mean((2, 3)), some.std((2, 3), correction=0)
+    network.get_submodule(name).register_forward_hook(look)
+""",
+    )
+    .replace(
+        """print(dict(zip(card["classes"], (network(image[None])""",
+        """network(image[None])
+seen = [*means.values(), *(deviations.values() if card["pooling"] != "mean" else [])]
+logits = torch.cat(seen, 1) @ weight.T + bias
+print(dict(zip(card["classes"], (logits""",
+    )
+    .replace("import json\n", "import json\nimport torch\n", 1)
+)
 
 _LOAD = 'network.load_state_dict(load_file("model.safetensors"))'
 # MNASNet asks for the version of what it is given, which a safetensors file does not have.

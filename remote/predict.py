@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import backbones, weights
+from . import backbones, stage_head, weights
 from .artefacts import DIGITS, ModelCard, read_card
 from .contract.document import ContractError
 from .contract.models import model_file
@@ -62,7 +62,7 @@ def predict(model_dir: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
             logits = np.empty((0, len(card.classes)))
             if good:
                 given = network_input(card.preprocessing, np.stack(good), device)
-                logits = network.module(given).double().cpu().numpy()
+                logits = _logits(network, card, given).double().cpu().numpy()
             rows = iter(probabilities(logits, card.temperature))
             for path, loaded in zip(batch.items, batch.loaded, strict=True):
                 yield _failed(path, loaded) if isinstance(loaded, str) else _said(path, card, next(rows))
@@ -80,6 +80,16 @@ def _failed(path: Path, why: str) -> dict[str, Any]:
 def _network(model_dir: Path, card: ModelCard) -> backbones.Network:
     model_file(card.model)
     network = backbones.build(card.model, len(card.classes), seed=0)
-    weights.load(network, weights.read(model_dir / "model.safetensors").tensors, with_head=True)
+    tensors = weights.read(model_dir / "model.safetensors").tensors
+    if card.stages:
+        stage_head.prepare(network, tensors)
+    weights.load(network, tensors, with_head=True)
     backbones.freeze(network.module)
     return network
+
+
+def _logits(network: backbones.Network, card: ModelCard, given: torch.Tensor) -> torch.Tensor:
+    if card.stages:
+        return stage_head.logits(network, card.stages, card.pooling, given)
+    logits: torch.Tensor = network.module(given)
+    return logits

@@ -32,6 +32,8 @@ class Findings:
     images_per_s: float
     training: dict[str, Any]
     by_depth: Sequence[Depth] = ()  # of a frozen network: how far each stage gets
+    stages: Sequence[str] = ()  # that the classifier looks at; none: it is the network's own head
+    pooling: str = ""
     prior: list[float] | None = None  # class shares that the probabilities suppose; None: those of train
 
 
@@ -52,6 +54,8 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
         scenario=run.scenario,
         run_id=run.run_id,
         tlvm_version=run.tlvm_version,
+        stages=list(findings.stages),
+        pooling=findings.pooling,
     )
     every = task.manifest.images
     metrics = Metrics(

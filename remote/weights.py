@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from . import stage_head
 from .backbones import Network
 from .errors import CannotRun
 
@@ -58,7 +59,7 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor], *, with_head: bo
     given = {
         name: tensor
         for name, tensor in _todays_names(network.model, tensors).items()
-        if with_head or not name.startswith(head)
+        if with_head or not name.startswith((head, f"{stage_head.NAME}."))
     }
     for name, tensor in expected.items():
         if name.endswith(".num_batches_tracked"):

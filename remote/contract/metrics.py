@@ -105,7 +105,7 @@ class Metrics:
     seed: int
     classes: list[str]
     images: dict[str, int]  # by split
-    excluded: int  # train images left out because val or test has the same
+    excluded: int  # train images left out because val or test has the same; in an evaluation, images the model has seen
     reported: str  # the split whose evaluation is the result
     evaluations: list[Evaluation]
     temperature: float  # by which logits are divided
@@ -119,6 +119,9 @@ class Metrics:
     training: dict[str, Any]  # how the new layers were trained; depends on the scenario
     train_images: list[int] = field(default_factory=list)  # of each class, those left out of training aside
     prior: list[float] | None = None  # class shares that the probabilities suppose; None: those of train
+    evaluates: str = ""  # the run whose model this is, where it was not trained in this one
+    trained_s: float = 0.0  # seconds that the training of that run took
+    by_depth: list[Depth] = field(default_factory=list)  # of a frozen network, from its input on
     schema: int = field(default=SCHEMA)
 
     @property

@@ -186,44 +186,80 @@ _PATIENCE = Parameter(
     "patience", 5, "epochs without a better log-loss after which training stops", low=1, high=10_000
 )
 
+# Of the scenarios that leave the network as it is.
+_FROZEN = (
+    _BATCH_SIZE,
+    _DECODE_WORKERS,
+    _IMAGE_SIZE,
+    Parameter(
+        "views",
+        1,
+        "ways to look at each train image: 2 adds it turned over, where the dataset allows it, more add crops",
+        low=1,
+        high=32,
+    ),
+    Parameter(
+        "stages",
+        "",
+        "modules after which the network is looked into, with commas between them; empty: the ends of its stages",
+    ),
+    Parameter(
+        "cache_gb",
+        10.0,
+        "features that the machine keeps for later runs, of all datasets together; 0: none",
+        low=0.0,
+        high=100_000.0,
+    ),
+    Parameter(
+        "folds",
+        5,
+        "of the cross-validation inside train that chooses the penalty",
+        low=2,
+        high=20,
+    ),
+    Parameter(
+        "penalties",
+        13,
+        "how many penalties are tried, evenly spaced in their logarithm",
+        low=1,
+        high=100,
+    ),
+    Parameter(
+        "penalty_max",
+        10.0,
+        "the strongest penalty (of the squared weights, beside the mean log-loss)",
+        low=1e-12,
+        high=1e6,
+    ),
+    Parameter("penalty_min", 1e-5, "the weakest penalty", low=1e-12, high=1e6),
+    Parameter(
+        "holdout_above",
+        20_000,
+        "with more train images than this, one holdout takes the place of the folds",
+        low=100,
+        high=10_000_000,
+    ),
+)
+
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "fixed-extractor": Scenario(
             "fixed-extractor",
             "little new data, similar to the old",
             "Train only a new classifier, on features of the frozen network.",
+            _FROZEN,
+        ),
+        "initial-layers": Scenario(
+            "initial-layers",
+            "little new data, different from the old",
+            "Train a classifier on features of the network's earlier layers; data choose which.",
             (
-                _BATCH_SIZE,
-                _DECODE_WORKERS,
-                _IMAGE_SIZE,
+                *_FROZEN,
                 Parameter(
-                    "folds",
-                    5,
-                    "of the cross-validation inside train that chooses the penalty",
-                    low=2,
-                    high=20,
-                ),
-                Parameter(
-                    "penalties",
-                    13,
-                    "how many penalties are tried, evenly spaced in their logarithm",
-                    low=1,
-                    high=100,
-                ),
-                Parameter(
-                    "penalty_max",
-                    10.0,
-                    "the strongest penalty (of the squared weights, beside the mean log-loss)",
-                    low=1e-12,
-                    high=1e6,
-                ),
-                Parameter("penalty_min", 1e-5, "the weakest penalty", low=1e-12, high=1e6),
-                Parameter(
-                    "holdout_above",
-                    20_000,
-                    "with more train images than this, one holdout takes the place of the folds",
-                    low=100,
-                    high=10_000_000,
+                    "pooling",
+                    "mean and deviation",
+                    "what a channel says of an image: its mean over all positions, or also how much it varies",
+                    choices=("mean", "mean and deviation"),
                 ),
             ),
         ),

@@ -13,6 +13,10 @@ def load(name: str) -> Callable[[Task], None]:
         from .fixed_extractor import run
 
         return run
+    if name == "initial-layers":
+        from .initial_layers import run
+
+        return run
     if name == "fine-tune-all":
         from .fine_tune_all import run
 

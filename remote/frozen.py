@@ -1,0 +1,246 @@
+"""What scenarios share that leave the network as it is: its features of every image, at every depth, and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import backbones, curve, depths, heads
+from .artefacts import Predicted
+from .contract import document
+from .contract.dataset_manifest import Image
+from .contract.metrics import Evaluation
+from .curve import Choice, Judged
+from .errors import CannotRun
+from .evaluation import Labels
+from .feature_cache import FeatureCache, Floats32, key_of
+from .features import Extraction, Row, extract
+from .folds import NEVER, folds, holdout
+from .preprocessing import Preprocessing
+from .result import measure
+from .task import Task, device_name
+from .views import CENTRE, views
+
+CURVE = "by_depth.svg"  # beside metrics.json
+_HOLDOUT = 0.2  # of train, where there are too many images for folds
+_CHOSE = "the penalty and the temperature"
+_CURVE_IMAGES = 2_000  # of train, at most, where the curve only informs: a fraction of a second a stage
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Every image as the frozen network sees it, and proof that the network stayed as it was."""
+
+    rows: list[Row]
+    extraction: Extraction
+    ends: list[str]  # of the network's stages
+    before: dict[str, str]  # fingerprint of the network
+
+    def of(self, split: str) -> list[int]:
+        """The rows of a split, each image once, in the order of the manifest."""
+        return [
+            index for index, row in enumerate(self.rows) if row.image.split == split and row.view == CENTRE
+        ]
+
+    def images(self, rows: Sequence[int]) -> list[Image]:
+        return [self.rows[row].image for row in rows]
+
+
+@dataclass(frozen=True)
+class Train:
+    """The train rows, further views of an image behind all images seen the usual way."""
+
+    rows: list[int]
+    labels: Labels
+    fold_of: NDArray[np.int64]
+    judges: NDArray[np.bool_]  # the rows seen the usual way
+    penalties: list[float]
+
+
+def look(task: Task, network: backbones.Network, spec: Preprocessing, *, wanted: Sequence[str]) -> Seen:
+    """One pass over all images; what this machine has computed before is not computed again. Its head is gone then.
+
+    wanted      the blocks that this scenario needs
+    """
+    ends = depths.stage_ends(network, str(task.parameters["stages"]))
+    backbones.remove_head(network)
+    backbones.place(network.module, task.device)
+    before = backbones.fingerprint(network.module)
+    train = task.images("train")
+    further = [view for view in views(task.integer("views"), task.manifest.flips) if view != CENTRE]
+    rows = [Row(image) for image in task.images("train", "val", "test")]
+    rows += [Row(image, view) for view in further for image in train]
+    extraction = extract(
+        network,
+        rows,
+        task.reader,
+        spec,
+        ends=ends,
+        cache=_cache(task, spec, ends, before),
+        batch_size=task.integer("batch_size"),
+        workers=task.workers,
+        device=task.device,
+        wanted=wanted,
+        on_progress=task.progress("extract", len(rows), "images"),
+        should_stop=task.should_stop,
+    )
+    if extraction.trouble:
+        task.events.log(f"Features are not kept for later runs: {extraction.trouble}", level="warning")
+    return Seen(rows, extraction, ends, before)
+
+
+def in_words(task: Task, seen: Seen) -> str:
+    found = seen.extraction
+    kept = f" · {found.found} were computed before on this machine" if found.found else ""
+    speed = f" · {found.images_per_s:.0f} img/s" if found.forwarded else ""
+    seen_as = (
+        "each once" if len(seen.rows) == len(task.images("train", "val", "test")) else "with their views"
+    )
+    return (
+        f"{found.forwarded} of {len(seen.rows)} images, {seen_as}{kept}{speed} · {found.seconds:.1f} s "
+        f"on {device_name(task.device)}"
+    )
+
+
+def training_rows(task: Task, seen: Seen) -> Train:
+    """What a classifier is fitted on: the views of one image are held out together, and only the usual one judges."""
+    rows = [index for index, row in enumerate(seen.rows) if row.image.split == "train"]
+    images = task.images("train")
+    fold_of = dict(zip((id(image) for image in images), _fold_of(task, images), strict=True))
+    return Train(
+        rows=rows,
+        labels=task.labels(seen.images(rows)),
+        fold_of=np.array([fold_of[id(seen.rows[row].image)] for row in rows], dtype=np.int64),
+        judges=np.array([seen.rows[row].view == CENTRE for row in rows], dtype=np.bool_),
+        penalties=_penalties(task),
+    )
+
+
+def by_depth(
+    task: Task, seen: Seen, train: Train, choices: Sequence[Choice], *, all_images: bool
+) -> list[Judged]:
+    """Each choice judged on the same folds inside train.
+
+    all_images  False: it only informs, so some images are enough
+    """
+    usual = np.flatnonzero(train.judges)
+    if not all_images and len(usual) > _CURVE_IMAGES:
+        usual = _some(usual, train.labels[usual], seen, train)
+    return curve.judge(
+        choices,
+        seen.extraction.blocks,
+        [train.rows[index] for index in usual],
+        train.labels[usual],
+        train.fold_of[usual],
+        train.penalties[::2],
+        classes=len(task.classes),
+        should_stop=task.should_stop,
+    )
+
+
+def draw(task: Task, judged: Sequence[Judged], chosen: str) -> None:
+    """The curve as a picture in the result."""
+    task.folder.result.mkdir(parents=True, exist_ok=True)
+    title = f"{task.spec.model} on {task.spec.dataset.name}: accuracy by depth, held out inside train"
+    picture = curve.picture([one.depth for one in judged], chosen, title=title)
+    document.write_text(task.folder.result / CURVE, picture)
+
+
+def curve_in_words(judged: Sequence[Judged]) -> str:
+    return "by depth " + " ".join(f"{one.depth.accuracy:.3f}" for one in judged)
+
+
+def measured(
+    task: Task, head: heads.LinearHead, seen: Seen, values: Callable[[Sequence[int]], Floats32]
+) -> tuple[list[Evaluation], list[Predicted]]:
+    """Held-out images of train, then val, then test: the last one that is there is the result.
+
+    values      what the head is given for rows
+    """
+    train = task.images("train")
+    held_out = [image for image, out in zip(train, head.held_out[: len(train)], strict=True) if out]
+    temperature = head.temperature
+    evaluations = [
+        measure(
+            task, "train, held out", held_out, head.held_out_logits, temperature=temperature, chose=_CHOSE
+        )
+    ]
+    predicted = []
+    for split in ("val", "test"):
+        if rows := seen.of(split):
+            part = Predicted(seen.images(rows), head.logits(values(rows)))
+            evaluations.append(
+                measure(task, split, part.images, part.logits, temperature=temperature, chose="nothing")
+            )
+            predicted.append(part)
+    return evaluations, predicted
+
+
+def check_unmoved(network: backbones.Network, seen: Seen) -> int:
+    """How many tensors were compared and found equal to the bit: all. AssertionError otherwise."""
+    equal = backbones.equal_tensors(seen.before, backbones.fingerprint(network.module))
+    if equal < len(seen.before):
+        raise AssertionError(f"{len(seen.before) - equal} frozen tensors changed during the run")
+    return equal
+
+
+def judges_of(head: heads.LinearHead) -> str:
+    return f"{head.folds} folds" if head.folds > 1 else "a holdout"
+
+
+def told(head: heads.LinearHead) -> dict[str, Any]:
+    """For metrics.json."""
+    return {
+        "penalty": head.penalty,
+        "penalties": [asdict(candidate) for candidate in head.candidates],
+        "judged_by": judges_of(head),
+        "held_out_accuracy": round(head.accuracy, 6),
+        "held_out_accuracy_error": round(head.accuracy_error, 6),
+    }
+
+
+def _cache(task: Task, spec: Preprocessing, ends: Sequence[str], before: dict[str, str]) -> FeatureCache:
+    key = key_of(
+        {
+            "model": task.spec.model,
+            "tensors": sorted(before.items()),
+            "preprocessing": asdict(spec),
+            "window": task.manifest.intensity_window,
+            "stages": list(ends),
+            "dtype": "float32",
+            "device": device_name(task.device),
+        }
+    )
+    return FeatureCache(task.home.cache / "features", key, int(task.number("cache_gb") * 1e9))
+
+
+def _fold_of(task: Task, train: list[Image]) -> NDArray[np.int64]:
+    if len(train) > task.integer("holdout_above"):
+        return np.where(holdout(train, share=_HOLDOUT, seed=task.spec.seed), 0, NEVER)
+    found = folds(train, most=task.integer("folds"), seed=task.spec.seed)
+    if (found == NEVER).all():
+        raise CannotRun(
+            "No class has two different images in train, so nothing can choose the penalty. Add some."
+        )
+    return found
+
+
+def _penalties(task: Task) -> list[float]:
+    strongest, weakest = task.number("penalty_max"), task.number("penalty_min")
+    if weakest > strongest:
+        raise CannotRun(f"penalty_min is {weakest:g}, above penalty_max, {strongest:g}")
+    return [float(penalty) for penalty in np.geomspace(strongest, weakest, task.integer("penalties"))]
+
+
+def _some(usual: NDArray[np.int64], labels: Labels, seen: Seen, train: Train) -> NDArray[np.int64]:
+    """About `_CURVE_IMAGES` of these rows, of every class the same share, by content; in their order."""
+    share = _CURVE_IMAGES / len(usual)
+    kept: list[int] = []
+    for label in np.unique(labels):
+        own = sorted(usual[labels == label], key=lambda index: seen.rows[train.rows[index]].image.sha256)
+        kept.extend(own[: max(2, round(share * len(own)))])
+    return np.array(sorted(kept), dtype=np.int64)
