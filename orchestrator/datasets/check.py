@@ -20,6 +20,7 @@ from orchestrator.progress import Progress
 from . import names
 from .cache import Cache, Entry, Known
 from .confirm import near_copies
+from .convert import Conversion
 from .judge import Verdict
 from .names import SetAside
 from .near import NOTHING, Near
@@ -39,6 +40,11 @@ class Checked:
 
     file: Labelled
     verdict: Verdict
+
+    @property
+    def size(self) -> int:
+        """Bytes that travel."""
+        return self.verdict.size or self.file.size
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ def check(
     outcome.images.sort(key=lambda image: image.file.path)
     outcome.unusable.sort(key=lambda item: item.path)
     outcome.missed.sort(key=lambda item: item.path)
-    near = near_copies(outcome.images, scan.root, progress, remembered=cache.folder)
+    conversion = Conversion.of(cache.how)
+    near = near_copies(outcome.images, scan.root, progress, conversion=conversion, remembered=cache.folder)
     return dataclasses.replace(outcome, near=near)
 
 

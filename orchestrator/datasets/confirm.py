@@ -15,7 +15,8 @@ from PIL import Image
 
 from orchestrator.progress import Progress
 
-from .judge import BROKEN, Verdict
+from .convert import AS_IT_IS, Conversion, prepared
+from .judge import BROKEN, KNOWN, Verdict
 from .near import LIKELY, Near, Pair, Small, candidates, compare
 from .near_memory import Memory
 from .reading import read
@@ -39,7 +40,12 @@ Bytes = Callable[[Checked], bytes | None]
 
 
 def near_copies(
-    images: Sequence[Checked], root: Path, progress: Progress, *, remembered: Path | None = None
+    images: Sequence[Checked],
+    root: Path,
+    progress: Progress,
+    *,
+    conversion: Conversion = AS_IT_IS,
+    remembered: Path | None = None,
 ) -> Near:
     """Which contents of a dataset look the same, in all splits and classes. Files that have gone meanwhile are not.
 
@@ -56,7 +62,7 @@ def near_copies(
 
     def data(image: Checked) -> bytes | None:
         content = read(place, image.file)
-        return content if isinstance(content, bytes) else None
+        return prepared(content, conversion)[0] if isinstance(content, bytes) else None
 
     pairs = [(unique[one][0], unique[other][0]) for one, other in searched.alike]
     errors = {pair: error for pair in pairs if (error := memory.error(pair)) is not None}
@@ -106,7 +112,7 @@ def _small(image: Checked, data: Bytes) -> Small | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(found)) as opened:
+            with Image.open(io.BytesIO(found), formats=KNOWN) as opened:
                 opened.seek(image.verdict.page)
                 opened.load()
                 return pixels(opened, image.verdict.orientation)

@@ -31,8 +31,8 @@ _EXTENSIONS = {
     "PPM": "ppm",
     "TIFF": "tif",
 }
-_KNOWN = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # no other decoder ever sees the bytes
-_PNG_END = b"IEND\xaeB`\x82"
+KNOWN = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # no other decoder ever sees the bytes
+PNG_END = b"IEND\xaeB`\x82"
 BROKEN = (  # all that Pillow's decoders were seen to raise on damaged files
     OSError,
     ValueError,
@@ -65,6 +65,7 @@ class Verdict:
     sample: bytes  # of DEEP images: SAMPLES values, float32; else empty
     near: bytes = b""  # the fingerprint by which near copies are found (`signature`)
     page: int = 0  # the one that counts
+    size: int = 0  # bytes, of an image that was converted; 0: as the file is
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,11 @@ class Unusable:
     reason: str
 
 
-def judge(data: bytes) -> Verdict | Unusable:
-    """Decode all of an image. Never raises for what is in `data`."""
+def judge(data: bytes, *, page: int | None = None) -> Verdict | Unusable:
+    """Decode all of an image. Never raises for what is in `data`.
+
+    page            from 1: which one counts, of a file that holds several
+    """
     if not data:
         return Unusable("empty file")
     if data.startswith(b"version https://git-lfs"):
@@ -81,17 +85,17 @@ def judge(data: bytes) -> Verdict | Unusable:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(data)
+            return _decode(data, page)
     except UnidentifiedImageError:
         return Unusable("not an image, whatever its name says")
     except Image.DecompressionBombError:
         return Unusable(f"more than {PIXELS_MAX:,} pixels: make it smaller")
     except BROKEN as error:
-        return Unusable(f"can't be decoded: {_one_line(error)}")
+        return Unusable(f"can't be decoded: {one_line(error)}")
 
 
-def _decode(data: bytes) -> Verdict | Unusable:
-    with Image.open(io.BytesIO(data), formats=_KNOWN) as image:
+def _decode(data: bytes, page: int | None) -> Verdict | Unusable:
+    with Image.open(io.BytesIO(data), formats=KNOWN) as image:
         form = image.format or ""
         width, height = image.size
         if form not in _EXTENSIONS:
@@ -101,11 +105,18 @@ def _decode(data: bytes) -> Verdict | Unusable:
         if width * height == 0:
             return Unusable("no pixels")
         pages = int(getattr(image, "n_frames", 1))
+        chosen = 0
         if pages > 1 and form != "MPO":  # of MPO the first picture is the photo, the others are previews
             what = "pages" if form == "TIFF" else "frames"
-            return Unusable(f"{pages} {what}: only files of one image are read yet")
+            if page is None:
+                return Unusable(f"{pages} {what}: say which one counts, --page N or --page max")
+            if page > pages:
+                return Unusable(f"{pages} {what}: there is no page {page}")
+            chosen = page - 1
+            image.seek(chosen)
+            width, height = image.size
         image.load()
-        if form == "PNG" and _PNG_END not in data:
+        if form == "PNG" and PNG_END not in data:
             return Unusable("can't be decoded: it ends too early")  # Pillow does not look at the last bytes
         sample = _sample(image) if image.mode in DEEP else b""
         if image.mode in DEEP and not sample:
@@ -121,6 +132,7 @@ def _decode(data: bytes) -> Verdict | Unusable:
             pages,
             sample,
             signature(image, turned),
+            page=chosen,
         )
 
 
@@ -141,7 +153,7 @@ def _sample(image: Image.Image) -> bytes:
     return chosen[np.isfinite(chosen)].tobytes()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """What Pillow says, without the address of the buffer that it may name."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:120] if "<_io" not in text else type(error).__name__

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from . import names
 from .check import Checked
+from .convert import AS_IT_IS, Conversion, prepared
 from .judge import Unusable
 from .names import SetAside
 from .reading import Missed, read
@@ -64,7 +65,7 @@ def groups(images: Sequence[Checked], limit: int = PACK_BYTES) -> list[list[Chec
     for image in images:
         first.setdefault(image.verdict.sha256, image)
     for image in first.values():
-        size = cost(image.file.size)
+        size = cost(image.size)
         if not grouped or size > left:
             grouped.append([])
             left = room(limit)
@@ -73,14 +74,16 @@ def groups(images: Sequence[Checked], limit: int = PACK_BYTES) -> list[list[Chec
     return grouped
 
 
-def write(images: Sequence[Checked], root: Path, folder: Path) -> tuple[Pack | None, list[SetAside]]:
+def write(
+    images: Sequence[Checked], root: Path, folder: Path, conversion: Conversion = AS_IT_IS
+) -> tuple[Pack | None, list[SetAside]]:
     """Write a pack into `folder`; also the files that vanished or changed since they were checked.
 
     No pack when none is left. OSError when it can't be written.
     """
     missed: list[SetAside] = []
     ordered = sorted(images, key=lambda image: image.verdict.sha256)
-    written = write_members(_read_all(ordered, os.fsencode(root), missed), folder)
+    written = write_members(_read_all(ordered, os.fsencode(root), missed, conversion), folder)
     if not written.offsets:
         written.path.unlink()
         return None, missed
@@ -130,12 +133,17 @@ def _write_all(file: FileIO, digest: hashlib._Hash, data: bytes) -> int:
     return len(data)
 
 
-def _read_all(images: Sequence[Checked], root: bytes, missed: list[SetAside]) -> Iterator[Member]:
+def _read_all(
+    images: Sequence[Checked], root: bytes, missed: list[SetAside], conversion: Conversion
+) -> Iterator[Member]:
     for image in images:
         data = read(root, image.file)
         if isinstance(data, Missed | Unusable):
             missed.append(SetAside(names.encode(image.file.path), data.reason))
-        elif hashlib.sha256(data).hexdigest() != image.verdict.sha256:
+            continue
+        if image.verdict.size:
+            data, _ = prepared(data, conversion)
+        if hashlib.sha256(data).hexdigest() != image.verdict.sha256:
             missed.append(SetAside(names.encode(image.file.path), "it changed meanwhile"))
         else:
             yield Member(image.verdict.sha256, image.verdict.extension, data)

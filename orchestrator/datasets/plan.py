@@ -11,6 +11,7 @@ from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Spli
 
 from . import findings, grouping, names, split, together
 from .check import Checked
+from .convert import AS_IT_IS, Conversion
 from .merge import Merged, merge, require_no_loss
 from .near import NOTHING, Near
 from .pack import groups
@@ -42,6 +43,7 @@ class Wishes:
     replace: bool = False  # the folder is right, whatever others published meanwhile
     allow_shrink: bool = False  # many images may be gone
     group_by: str | None = None  # a pattern or a table, or "none"
+    conversion: Conversion = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _image(
         class_name=file.class_name,
         label_source=file.label_source,
         group=group,
-        size=file.size,
+        size=checked.size,
         sha256=verdict.sha256,
         mtime_ns=same_path.mtime_ns if same_path and unchanged else file.mtime_ns,
         width=verdict.width,

@@ -234,15 +234,15 @@ class Publication:
         for image in images:
             again[lost.get(image.verdict.sha256, "")].append(image)
         new = pack.groups(again.pop("", []))
-        with self._progress.bar("send", sum(image.file.size for image in images), "bytes") as bar:
+        with self._progress.bar("send", sum(image.size for image in images), "bytes") as bar:
             for group in (*again.values(), *new):
-                written, gone = pack.write(group, self._scan.root, self._spool)
+                written, gone = pack.write(group, self._scan.root, self._spool, self._wishes.conversion)
                 missed += gone
                 if written is not None:
                     self._put(written)
                     self._place(written)
                     written.path.unlink()
-                bar.advance(sum(image.file.size for image in group))
+                bar.advance(sum(image.size for image in group))
         return missed
 
     def _put(self, written: pack.Pack) -> None:

@@ -15,15 +15,13 @@ from pathlib import Path
 from .names import SetAside, encode
 
 IMAGES = frozenset(
-    b".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp".split()  # torchvision's, and their kin
+    # torchvision's, and their kin; `convert` makes JPEG of the last three
+    b".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp .heic .heif .avif".split()
 )
 _LINKED_LEVELS = 3
 _LEVELS_MAX = 64
 _NOT_READ = {
     b".gif": "GIF is not taken as a photo",
-    b".heic": "HEIC is not read yet: convert it to JPEG or PNG",
-    b".heif": "HEIF is not read yet: convert it to JPEG or PNG",
-    b".avif": "AVIF is not read yet: convert it to JPEG or PNG",
 }
 _SYSTEM_FILES = frozenset({b"thumbs.db", b"desktop.ini", b"ehthumbs.db", b"icon\r"})
 _TOOL_FOLDERS = frozenset(

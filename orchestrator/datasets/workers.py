@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from .cache import Cache
-from .judge import Unusable, Verdict, judge
+from .convert import Conversion, prepared
+from .judge import Unusable, Verdict
 from .reading import Missed, read
 from .scan import Labelled
 
@@ -73,6 +74,7 @@ def answer(root: bytes, tasks: Sequence[Task], cache: Cache, *, decode: bool = T
     """Read every file, and judge those whose content the cache does not know."""
     contents = [read(root, task) for task in tasks]
     hashes = [hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else "" for data in contents]
+    conversion = Conversion.of(cache.how)
     known = cache.verdicts([sha256 for sha256 in hashes if sha256])
     answers = []
     for task, data, sha256 in zip(tasks, contents, hashes, strict=True):
@@ -81,9 +83,13 @@ def answer(root: bytes, tasks: Sequence[Task], cache: Cache, *, decode: bool = T
             continue
         judged = known.get(sha256)
         if judged is None and decode:
-            judged = judge(data)
+            travels, judged = prepared(data, conversion)
+        elif isinstance(judged, Verdict) and judged.size:
+            travels, _ = prepared(data, conversion)
+        else:
+            travels = data
         wanted = isinstance(judged, Verdict) and task.expected not in (None, judged.sha256)
-        answers.append(Answer(sha256, judged, data if wanted else None))
+        answers.append(Answer(sha256, judged, travels if wanted else None))
     return answers
 
 

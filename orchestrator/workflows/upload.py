@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.datasets import findings, grouping
 from orchestrator.datasets.cache import Cache
 from orchestrator.datasets.check import Outcome, check
+from orchestrator.datasets.convert import AS_IT_IS, Conversion
 from orchestrator.datasets.grouping import grouped
 from orchestrator.datasets.labels import survey_by_table
 from orchestrator.datasets.leaks import Leak, leaks, require_none
@@ -88,6 +89,7 @@ def upload(
     strict: bool = False,
     group_by: str | None = None,
     labels: Path | None = None,
+    conversion: Conversion = AS_IT_IS,
     processes: int | None = None,
 ) -> list[UploadResult]:
     """Upload every dataset that `folder` holds; all are checked before the last pack of each, and a version, is sent.
@@ -99,16 +101,17 @@ def upload(
     strict          images on two sides of the split are an error
     group_by        a pattern over paths, or a table: what stays on one side
     labels          a table (path, label, optional split and group), instead of folders
+    conversion      what becomes of images before they travel
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
 
     Files that vanished or changed meanwhile stand in `missed`: `require_all` makes them an error.
     """
     began = time.monotonic()
-    wishes = Wishes(flips, replace, allow_shrink, group_by)
+    wishes = Wishes(flips, replace, allow_shrink, group_by, conversion)
     found = survey_by_table(folder, labels, name=name) if labels else survey(folder, name=name)
     _warn_of_ignored(workspace, found.ignored)
     scans = [grouped(scan, group_by) if group_by else scan for scan in found.datasets]
-    with closing(Cache(workspace.records.cache)) as cache:
+    with closing(Cache(workspace.records.cache, how=conversion.how)) as cache:
         if check_only:
             return [_look(workspace, scan, wishes, cache, processes, began, strict=strict) for scan in scans]
         with spool(workspace.records.cache) as place:

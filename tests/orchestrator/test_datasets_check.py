@@ -58,7 +58,7 @@ UNUSABLE = {  # what becomes of the odd images that have an image's name and are
 }
 FOREIGN = {
     ".DS_Store", "._photo.jpg", "MANIFEST.txt", "Thumbs.db", "background_outside_palette.gif", "broken_symlink.jpg", "chi.gif",
-    "decompression_bomb.gif", "decompression_bomb.ico", "decompression_bomb_extents.gif", "hopper.avif", "hopper.heif",
+    "decompression_bomb.gif", "decompression_bomb.ico", "decompression_bomb_extents.gif",
     "hopper.qoi", "imageNotFound.gif", "iss634.gif", "no_extension", "no_palette_with_transparency.gif", "sugarshack.mpo",
 }  # fmt: skip
 
