@@ -112,19 +112,19 @@ def picture(curve: Sequence[Depth], chosen: str, *, title: str) -> str:
 
 
 def _behind(one: Judged, best: Judged) -> float:
-    return float(best.right.mean() - one.right.mean())
+    return float(np.mean(best.right)) - float(np.mean(one.right))
 
 
 def _error(one: Judged, best: Judged) -> float:
-    difference = best.right.astype(np.float64) - one.right
-    return float(np.std(difference)) / math.sqrt(len(difference))
+    difference: NDArray[np.float64] = best.right.astype(np.float64) - one.right
+    return math.sqrt(float(difference.var()) / len(difference))
 
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 420, 64, 56, 96  # pixels
 
 
 def _svg(curve: Sequence[Depth], chosen: str, title: str) -> Iterator[str]:
-    low = max(0.0, np.floor(10 * min(d.accuracy - 2 * d.accuracy_error for d in curve)) / 10)
+    low = max(0.0, math.floor(10 * min(d.accuracy - 2 * d.accuracy_error for d in curve)) / 10)
     step = (_WIDTH - _LEFT - 24) / max(1, len(curve))
 
     def x(index: int) -> float:
