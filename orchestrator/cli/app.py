@@ -25,6 +25,7 @@ COMMANDS = (
     machines.status,
     datasets.upload,
     datasets.datasets,
+    datasets.download,
     runs.run,
     runs.runs,
     runs.logs,

@@ -62,3 +62,22 @@ def datasets(common: Common) -> None:
     from orchestrator.workflows.datasets import datasets as list_datasets
 
     common.show("datasets", list_datasets(common.workspace()), datasets.listed)
+
+
+@command(NotFoundError, AuthError, CloudError, ConflictError, DataError)
+def download(
+    common: Common,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the dataset.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where its files go.")],
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="V", help="Its first digits; default: the newest.")
+    ] = None,
+) -> None:
+    """The files of a dataset, byte for byte, with their times.
+
+    Files that are there already are left; other files in their place are a conflict.
+    """
+    from orchestrator.render import datasets
+    from orchestrator.workflows.download import download
+
+    common.show("download", download(common.workspace(), name, folder, version=version), datasets.downloaded)

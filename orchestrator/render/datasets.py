@@ -9,6 +9,7 @@ from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import columns, count, duration, size
 from orchestrator.workflows.datasets import DatasetSummary
+from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.upload import UploadResult
 
 _LISTED_MAX = 10
@@ -48,6 +49,19 @@ def listed(screen: Screen, datasets: Sequence[DatasetSummary]) -> None:
     screen.lines(columns(rows))
     name = f" --dataset {datasets[0].name}" if len(datasets) > 1 else ""
     screen.next(f"tlvm run fixed-extractor{name}")
+
+
+def downloaded(screen: Screen, result: DownloadResult) -> None:
+    there = result.images - result.written
+    screen.line(
+        labelled(
+            "fetch",
+            f"{result.name} {result.version[:8]}: {count(result.written, 'image')} of {size(result.image_bytes)} in all, "
+            f"{count(result.packs, 'pack')} in {duration(result.seconds)}"
+            + (f"; {there:,} were there" if there else ""),
+        )
+    )
+    screen.line(labelled("files", result.folder))
 
 
 def _uploaded(screen: Screen, result: UploadResult) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.render.console import SCHEMA
 from orchestrator.workflows.compare import CompareResult
 from orchestrator.workflows.datasets import DatasetSummary
+from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.demo import DemoResult
 from orchestrator.workflows.doctor import DoctorResult
 from orchestrator.workflows.down import DownResult
@@ -34,6 +35,7 @@ RESULTS: Mapping[str, object] = {
     "upload": list[UploadResult],
     "datasets": list[DatasetSummary],
     "run": RunResult,
+    "download": DownloadResult,
     "runs": RunsResult,
     "pull": PullResult,
     "predict": PredictResult,

@@ -1,0 +1,181 @@
+"""What was uploaded comes back byte for byte, and no manifest or pack makes a file anywhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.config import load
+from orchestrator.datasets import names, pack, unpack
+from orchestrator.datasets.pack import Member
+from orchestrator.errors import ConflictError, DataError
+from orchestrator.workflows.download import download
+from orchestrator.workflows.upload import upload
+from orchestrator.workflows.workspace import Workspace
+from remote.contract import layout
+from remote.contract.dataset_manifest import DatasetManifest, Image, encode
+from tests.orchestrator.pictures import picture
+
+ODD = (
+    "plain.png",
+    "ümläut.png",
+    "u\u0308.png",
+    "new\nline.png",
+    "quo\"te's.png",
+    "per%41cent.png",
+    "n" * 251 + ".png",
+)
+
+
+def workspace_of(tmp_path: Path) -> Workspace:
+    return Workspace(load({}, environ={"TLVM_DATA_DIR": str(tmp_path / "data")}, folder=tmp_path))
+
+
+def odd_dataset(root: Path) -> dict[str, tuple[bytes, int]]:
+    """Files of all kinds of names: content and time by path."""
+    number = 0
+    for label in ("train/ants", "train/bees", "val/ants", "val/bees"):
+        (root / label).mkdir(parents=True)
+        for name in (*ODD, os.fsdecode(b"latin\xe9.png")):
+            number += 1
+            path = root / label / name
+            path.write_bytes(picture(number * 17, size=(24, 24)))
+            os.utime(path, ns=(0, 1_600_000_000_123_456_789 + number))
+    return files(root)
+
+
+def files(root: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_files_come_back_with_their_times(tmp_path: Path) -> None:
+    before = odd_dataset(tmp_path / "bugs")
+    workspace = workspace_of(tmp_path)
+    upload(workspace, tmp_path / "bugs")
+    result = download(workspace, "bugs", tmp_path / "back")
+    assert files(tmp_path / "back") == before
+    assert (result.images, result.written, result.packs) == (len(before), len(before), 1)
+    gone = next(path for path in (tmp_path / "back").rglob("plain.png"))
+    gone.unlink()
+    again = download(workspace, "bugs", tmp_path / "back", version=result.version[:8])
+    assert (again.written, again.packs) == (1, 1)
+    assert files(tmp_path / "back") == before
+    assert download(workspace, "bugs", tmp_path / "back").packs == 0
+
+
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
+    odd_dataset(tmp_path / "bugs")
+    workspace = workspace_of(tmp_path)
+    upload(workspace, tmp_path / "bugs")
+    mine = tmp_path / "back/train/ants/plain.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(ConflictError, match="other files") as error:
+        download(workspace, "bugs", tmp_path / "back")
+    assert error.value.detail == "train/ants/plain.png"
+    assert files(tmp_path / "back").keys() == {"train/ants/plain.png"}
+
+
+def test_a_damaged_pack_is_named(tmp_path: Path) -> None:
+    odd_dataset(tmp_path / "bugs")
+    workspace = workspace_of(tmp_path)
+    upload(workspace, tmp_path / "bugs")
+    (stored,) = (tmp_path / "data/store/packs").glob("*.tar")
+    content = bytearray(stored.read_bytes())
+    content[700] ^= 1
+    stored.write_bytes(content)
+    with pytest.raises(DataError, match=f"Pack {stored.stem[:12]}"):
+        download(workspace, "bugs", tmp_path / "back")
+    assert files(tmp_path / "back") == {}
+    upload(workspace, tmp_path / "bugs", replace=True)
+    assert download(workspace, "bugs", tmp_path / "back").written > 0
+
+
+IMAGE = Image("a/1.png", "train", "a", "folder", None, 3, "", 0, 1, 1, 1, 1, 0, "RGB", "", 512)
+STEPS = st.sampled_from(
+    ["..", ".", "", "a", "b", "link", "%2e%2e", "%2E.", "a%2Fb", "%00", "c\\d", "x" * 300, "/etc"]
+)
+PATHS = st.lists(STEPS, min_size=1, max_size=5).map("/".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(PATHS, min_size=1, max_size=4),
+    st.integers(-(2**70), 2**70),
+    st.integers(0, 2000),
+    st.integers(0, 2**40),
+)
+def test_no_hostile_manifest_writes_outside(paths: list[str], mtime_ns: int, offset: int, size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder)
+        (top / "outside").mkdir()
+        (top / "in").mkdir()
+        (top / "in/link").symlink_to(top / "outside")
+        data = b"yes"
+        member = Member(hashlib.sha256(data).hexdigest(), "png", data)
+        written = pack.write_members([member], top / "outside")
+        kept = written.path.read_bytes()
+        images = [
+            dataclasses.replace(
+                IMAGE,
+                path=path,
+                sha256=member.sha256,
+                pack=written.sha256,
+                mtime_ns=mtime_ns,
+                offset=place,
+                size=length,
+            )
+            for path in paths
+            for place, length in ((512, 3), (offset, size))
+        ]
+        try:
+            unpack.checked(images)
+            unpack.missing(images, top / "in")
+            unpack.unpack(written.path, written.sha256, images, top / "in")
+        except (DataError, ConflictError, OSError):
+            pass
+        assert {path.name for path in top.iterdir()} == {"outside", "in"}
+        assert [path.name for path in (top / "outside").iterdir()] == [written.path.name]
+        assert written.path.read_bytes() == kept
+        assert (top / "in/link").is_symlink()
+        for path in (top / "in").rglob("*"):
+            assert path.is_dir() or path.is_symlink() or path.read_bytes() == data
+
+
+def test_a_hostile_version_in_the_store_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    workspace = workspace_of(tmp_path)
+    digest = "a" * 64
+    for path in ("train/%2e%2e/%2e%2e/out.png", "train/a%2F..%2Fb.png", "train/nul%00.png"):
+        image = dataclasses.replace(IMAGE, path=path, sha256=digest, pack=digest)
+        data, version = encode(DatasetManifest("bugs", ["a"], "folders", "none", None, [image]))
+        for key, content in (
+            (layout.manifest_key("bugs", version), data),
+            (layout.head_key("bugs"), version.encode()),
+        ):
+            (tmp_path / "blob").write_bytes(content)
+            workspace.store.upload(tmp_path / "blob", key)
+        with pytest.raises(DataError, match="names a file that can"):
+            download(workspace, "bugs", tmp_path / "back")
+        assert not (tmp_path / "back").exists()
+
+
+def test_a_file_that_is_also_a_folder_is_refused() -> None:
+    images = [dataclasses.replace(IMAGE, path=path) for path in ("train/a", "train/a/1.png")]
+    with pytest.raises(DataError, match="train/a"):
+        unpack.checked(images)
+
+
+def test_names_are_spelt_in_one_way_only() -> None:
+    for name in ODD:
+        assert names.encode(names.decode(names.encode(name.encode()))) == names.encode(name.encode())
