@@ -10,7 +10,7 @@ import mmap
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from PIL import Image as Pillow
 
 from .contract.dataset_manifest import DatasetManifest, Image
 from .errors import CannotRun
+from .image_cache import ImageCache
 from .images import Unreadable, decode
 from .preprocessing import Pixels, Preprocessing, pixels
 
@@ -64,11 +65,15 @@ class Packs:
 
 
 class Reader:
-    """Decodes the images of a manifest and counts how many it has decoded."""
+    """Decodes the images of a manifest and counts how many it has decoded.
 
-    def __init__(self, manifest: DatasetManifest, packs: Packs) -> None:
+    cache   of what `kept` has made; without one everything is made anew
+    """
+
+    def __init__(self, manifest: DatasetManifest, packs: Packs, cache: ImageCache | None = None) -> None:
         self._window = manifest.intensity_window
         self._packs = packs
+        self._cache = cache or ImageCache(0, None)
         self._lock = threading.Lock()
         self.decoded = 0
 
@@ -86,6 +91,10 @@ class Reader:
 
     def pixels(self, image: Image, spec: Preprocessing) -> Pixels:
         return pixels(spec, self.rgb(image))
+
+    def kept(self, image: Image, what: Hashable, make: Callable[[Pillow.Image], Pixels]) -> Pixels:
+        """What `make` makes of the image, which is then found under `what`. CannotRun when it can't be read."""
+        return self._cache.get((image.sha256, image.page, what), lambda: make(self.rgb(image)))
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,32 @@ def batches(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def ahead(
+    groups: Iterable[tuple[T, Sequence[Callable[[], object]]]], *, workers: int, depth: int = 2
+) -> Iterator[T]:
+    """Each group's own, once all of its jobs are done by threads; at most `depth` groups are worked on ahead.
+
+    A group is asked for when its turn to be worked on has come, so what it holds may be large.
+    """
+    waiting: deque[tuple[T, list[Future[object]]]] = deque()
+    todo = iter(groups)
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            while True:
+                for own, jobs in itertools.islice(todo, depth + 1 - len(waiting)):
+                    waiting.append((own, [pool.submit(job) for job in jobs]))
+                if not waiting:
+                    return
+                own, futures = waiting.popleft()
+                for future in futures:
+                    future.result()
+                yield own
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()
 
 
 def worker_count(asked: int) -> int:

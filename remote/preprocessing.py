@@ -18,6 +18,7 @@ from .contract.models import model_file
 from .torchvision_guard import models
 
 Pixels = NDArray[np.uint8]  # height, width, 3
+Framing = Literal["crop", "whole"]
 
 _LONG = 8  # an image that is this much longer than wide is a strip
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -32,6 +33,7 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"]
     mean: list[float]  # of red, green, blue, on a scale from 0 to 1
     std: list[float]
+    framing: Framing = "crop"  # the middle of the image, or all of it, squeezed into a square
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= self.resize <= 4096 or len(self.mean) != 3 or len(self.std) != 3:
@@ -39,7 +41,10 @@ class Preprocessing:
 
     @property
     def text(self) -> str:
-        return f"shorter side {self.resize}, middle {self.crop} × {self.crop} ({self.interpolation})"
+        square = f"{self.crop} × {self.crop}"
+        if self.framing == "whole":
+            return f"the whole image squeezed into {square} ({self.interpolation})"
+        return f"shorter side {self.resize}, middle {square} ({self.interpolation})"
 
 
 def of_weights(model: str) -> Preprocessing:
@@ -59,8 +64,15 @@ def with_image_size(spec: Preprocessing, image_size: int) -> Preprocessing:
     return dataclasses.replace(spec, resize=image_size, crop=image_size) if image_size else spec
 
 
+def framed(spec: Preprocessing, framing: str) -> Preprocessing:
+    """How much of an image is seen: "crop" or "whole"."""
+    return dataclasses.replace(spec, framing="whole" if framing == "whole" else "crop")
+
+
 def pixels(spec: Preprocessing, image: Image.Image) -> Pixels:
     """Resized and cropped, (crop, crop, 3)."""
+    if spec.framing == "whole":
+        return np.asarray(image.resize((spec.crop, spec.crop), RESAMPLING[spec.interpolation]))
     short, long = sorted(image.size)
     new_long = int(spec.resize * long / short)
     width, height = (spec.resize, new_long) if image.width <= image.height else (new_long, spec.resize)
@@ -83,6 +95,11 @@ def network_input(spec: Preprocessing, batch: Pixels, device: torch.device) -> t
     The bytes are moved, not the floats: a quarter of the traffic.
     """
     moved = torch.from_numpy(batch).to(device, non_blocking=True).permute(0, 3, 1, 2)
-    mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1)
-    return moved.to(torch.float32).div_(255.0).sub_(mean).div_(std)
+    return normalised(spec, moved.to(torch.float32))
+
+
+def normalised(spec: Preprocessing, batch: torch.Tensor) -> torch.Tensor:
+    """Values from 0 to 255, (n, 3, height, width), as the network knows them. Changes what it is given."""
+    mean = torch.tensor(spec.mean, device=batch.device).view(1, 3, 1, 1)
+    std = torch.tensor(spec.std, device=batch.device).view(1, 3, 1, 1)
+    return batch.div_(255.0).sub_(mean).div_(std)
