@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,13 +14,16 @@ from orchestrator.errors import (
     CloudError,
     ConflictError,
     ConnectionLost,
+    DataError,
     NotFoundError,
     PartialError,
     QuotaError,
 )
 
 
-@command(AuthError, CapacityError, QuotaError, CloudError, ConnectionLost, ConflictError)
+@command(
+    PartialError, AuthError, CapacityError, QuotaError, CloudError, ConnectionLost, ConflictError, DataError
+)
 def up(
     common: Common,
     max_hours: Annotated[
@@ -42,6 +46,10 @@ def up(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be asked for; create nothing.")
     ] = False,
+    upload: Annotated[
+        Path | None,
+        typer.Option("--upload", metavar="DIR", help="Upload these images meanwhile, as tlvm upload does."),
+    ] = None,
 ) -> None:
     """Bring up a machine, or adopt the one that is there.
 
@@ -59,7 +67,18 @@ def up(
         machine__memory_gb=memory_gb,
         machine__disk_gb=disk_gb,
     )
-    common.show("up", up(workspace, dry_run=dry_run), machines.ready)
+    if upload is None or dry_run:
+        common.show("up", up(workspace, dry_run=dry_run), machines.ready)
+        return
+    from orchestrator.render import datasets
+    from orchestrator.workflows.up_upload import up_and_upload
+
+    made, uploaded = up_and_upload(workspace, upload)
+    common.show("up", made, machines.ready)
+    if not common.json:
+        datasets.uploaded(common.screen, uploaded)
+    if any(result.missed for result in uploaded):
+        raise typer.Exit(PartialError.exit_code)
 
 
 @command(AuthError, CloudError)

@@ -53,6 +53,7 @@ class UpResult:
     offers: list[Offer] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     seconds: float = 0  # until it was ready
+    uploaded: dict[str, str] = field(default_factory=dict)  # version by dataset, with --upload
 
 
 def up(
