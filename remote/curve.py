@@ -124,7 +124,10 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 420, 64, 56, 96  # pixels
 
 
 def _svg(curve: Sequence[Depth], chosen: str, title: str) -> Iterator[str]:
-    low = max(0.0, math.floor(10 * min(d.accuracy - 2 * d.accuracy_error for d in curve)) / 10)
+    lowest = min(d.accuracy - 2 * d.accuracy_error for d in curve)
+    low = min(
+        0.9, max(0.0, math.floor(10 * lowest) / 10)
+    )  # a curve at 1 from the start needs room below, too
     step = (_WIDTH - _LEFT - 24) / max(1, len(curve))
 
     def x(index: int) -> float:

@@ -38,7 +38,10 @@ from .training_process import LIMITS, End, Limits, Why, in_words, tail
 
 TRAIN = (sys.executable, "-m", "remote", "train")
 EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 9, "CANCELLED": 130, "INTERRUPTED": 12}
-RESULT = ("model/model.safetensors", "model/model.json", "metrics.json")
+RESULT = {
+    "train": ("model/model.safetensors", "model/model.json", "metrics.json"),
+    "evaluate": ("metrics.json", "predictions.csv"),
+}
 UNUSABLE_EXIT = 3  # of the training: data or settings can't be used; the last error event says why
 INTERRUPTED_EXIT = 12  # of the training: checkpointed, goes on when it is started again
 
@@ -235,7 +238,7 @@ class _Job:
             self._record.remember(dataclasses.replace(self._record.supervisor, used_s=spent))
 
     def _judge(self, end: End) -> Outcome:
-        whole = all((self._folder.result / name).is_file() for name in RESULT)
+        whole = all((self._folder.result / name).is_file() for name in RESULT[self._spec.job])
         trained = end.exit_code == 0 and whole
         self._record.remember(
             dataclasses.replace(self._record.supervisor, trained=trained, exit_code=end.exit_code)

@@ -12,18 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from . import backbones, stage_head, weights
 from .artefacts import DIGITS, ModelCard, read_card
+from .classifier import open_classifier
 from .contract.document import ContractError
-from .contract.models import model_file
 from .data import batches, worker_count
 from .errors import CannotRun
 from .evaluation import Floats, probabilities
 from .images import Unreadable, decode
-from .preprocessing import Pixels, network_input, pixels
+from .preprocessing import Pixels, pixels
 from .task import choose_device
 
 _BATCH_SIZE = 32
@@ -45,9 +41,7 @@ def main(model_dir: Path, paths: Sequence[Path]) -> int:
 def predict(model_dir: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """A line for each path, in their order. CannotRun, ContractError, OSError when the model can't be used."""
     card = read_card(model_dir)
-    network = _network(model_dir, card)
-    device = choose_device()
-    backbones.place(network.module, device)
+    model = open_classifier(card, model_dir / "model.safetensors", choose_device())
 
     def load(path: Path) -> Pixels | str:
         try:
@@ -55,17 +49,11 @@ def predict(model_dir: Path, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
         except (Unreadable, OSError) as error:
             return str(error)
 
-    with torch.inference_mode():
-        workers = worker_count(0)
-        for batch in batches(paths, load, batch_size=_BATCH_SIZE, workers=workers):
-            good = [loaded for loaded in batch.loaded if not isinstance(loaded, str)]
-            logits = np.empty((0, len(card.classes)))
-            if good:
-                given = network_input(card.preprocessing, np.stack(good), device)
-                logits = _logits(network, card, given).double().cpu().numpy()
-            rows = iter(probabilities(logits, card.temperature))
-            for path, loaded in zip(batch.items, batch.loaded, strict=True):
-                yield _failed(path, loaded) if isinstance(loaded, str) else _said(path, card, next(rows))
+    for batch in batches(paths, load, batch_size=_BATCH_SIZE, workers=worker_count(0)):
+        good = [loaded for loaded in batch.loaded if not isinstance(loaded, str)]
+        rows = iter(probabilities(model.logits(good), card.temperature))
+        for path, loaded in zip(batch.items, batch.loaded, strict=True):
+            yield _failed(path, loaded) if isinstance(loaded, str) else _said(path, card, next(rows))
 
 
 def _said(path: Path, card: ModelCard, shares: Floats) -> dict[str, Any]:
@@ -75,21 +63,3 @@ def _said(path: Path, card: ModelCard, shares: Floats) -> dict[str, Any]:
 
 def _failed(path: Path, why: str) -> dict[str, Any]:
     return {"path": str(path), "error": why}
-
-
-def _network(model_dir: Path, card: ModelCard) -> backbones.Network:
-    model_file(card.model)
-    network = backbones.build(card.model, len(card.classes), seed=0)
-    tensors = weights.read(model_dir / "model.safetensors").tensors
-    if card.stages:
-        stage_head.prepare(network, tensors)
-    weights.load(network, tensors, with_head=True)
-    backbones.freeze(network.module)
-    return network
-
-
-def _logits(network: backbones.Network, card: ModelCard, given: torch.Tensor) -> torch.Tensor:
-    if card.stages:
-        return stage_head.logits(network, card.stages, card.pooling, given)
-    logits: torch.Tensor = network.module(given)
-    return logits

@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 import torch
 
+from .artefacts import read_card_file
 from .checkpoint import Checkpoints, Rhythm
 from .contract import scenarios
 from .contract.dataset_manifest import DatasetManifest, Image, decode_manifest
@@ -23,6 +24,7 @@ from .contract.run_spec import RunSpec
 from .data import Packs, Reader, usable_cores, worker_count
 from .errors import CannotRun
 from .evaluation import Labels
+from .image_cache import ImageCache, free_memory_bytes
 from .torchvision_guard import torchvision
 
 
@@ -92,8 +94,8 @@ def open_task(
     """Read and check what the run needs. CannotRun, ContractError when it can't be used."""
     parameters = scenarios.resolve(spec.scenario, spec.parameters)
     home = MachineHome(folder.root.parent.parent)
-    manifest = _manifest(folder.root / "dataset.jsonl.gz", spec)
-    packs = Packs(home.pack)
+    manifest = _manifest(folder.root / "dataset.jsonl.gz", spec, home)
+    packs, images = Packs(home.pack), ImageCache(_image_memory(parameters), home.cache)
     try:
         yield Task(
             spec=spec,
@@ -101,7 +103,7 @@ def open_task(
             manifest=manifest,
             home=home,
             folder=folder,
-            reader=Reader(manifest, packs),
+            reader=Reader(manifest, packs, images),
             events=events,
             checkpoints=Checkpoints(
                 folder.checkpoints,
@@ -114,6 +116,7 @@ def open_task(
             should_stop=should_stop,
         )
     finally:
+        images.close()
         packs.close()
 
 
@@ -141,13 +144,26 @@ def device_name(device: torch.device) -> str:
     return "Apple GPU" if device.type == "mps" else f"{usable_cores()} cores ({platform.machine()})"
 
 
-def _manifest(path: Path, spec: RunSpec) -> DatasetManifest:
+def _image_memory(parameters: dict[str, scenarios.Value]) -> int:
+    """Bytes for decoded images."""
+    return 1_000_000 * int(parameters.get("image_memory_mb", 0)) or free_memory_bytes() // 2
+
+
+def _manifest(path: Path, spec: RunSpec, home: MachineHome) -> DatasetManifest:
     try:
         manifest = decode_manifest(path.read_bytes(), version=spec.dataset.version)
     except OSError as error:
         raise CannotRun(
             f"The manifest of dataset {spec.dataset.name} is not on this machine: {error}"
         ) from None
+    if spec.evaluates:
+        # Seen as the model was trained to see it: its classes in its order, its window.
+        card = read_card_file(home.weights(spec.evaluates.card_sha256))
+        return dataclasses.replace(manifest, classes=card.classes, intensity_window=card.intensity_window)
+    return _trainable(manifest, spec)
+
+
+def _trainable(manifest: DatasetManifest, spec: RunSpec) -> DatasetManifest:
     trained = {
         image.class_name for image in manifest.images if image.split == "train" and image.excluded is None
     }

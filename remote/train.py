@@ -40,7 +40,12 @@ def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_
 
         rhythm = Rhythm(checkpoint_least_s, checkpoint_times_cost)
         with open_task(spec, folder, events, stop.is_set, rhythm) as task:
-            load(spec.scenario)(task)
+            if spec.job == "evaluate":
+                from .reevaluation import run
+
+                run(task)
+            else:
+                load(spec.scenario)(task)
     except (CannotRun, ContractError) as error:
         return _end(events, UNUSABLE, "error", str(error))
     except Stopped as stopped:
@@ -63,7 +68,12 @@ def _set_up_torch() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)  # some operations have no such way on GPUs
+    # Some operations have no such way on GPUs, hence "warn". Not use_deterministic_algorithms: it loads torch's
+    # compiler, which takes 1.5 s.
+    torch.set_deterministic_debug_mode("warn")
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # for finding bugs; costs a pass over the memory
+    )
     torch.backends.cudnn.benchmark = False
 
 

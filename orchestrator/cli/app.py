@@ -31,6 +31,7 @@ COMMANDS = (
     runs.logs,
     runs.pull,
     runs.predict,
+    measures.evaluate,
     measures.compare,
     machines.ssh,
     machines.down,

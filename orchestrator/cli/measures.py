@@ -1,4 +1,4 @@
-"""compare: what finished runs are worth, and whether their differences are more than luck."""
+"""compare, evaluate: what finished runs are worth, and whether their differences are more than luck."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import complete
-from orchestrator.cli.options import Common, command
-from orchestrator.errors import AuthError, CloudError, ConflictError, DataError, NotFoundError
+from orchestrator.cli.options import Common, command, shares
+from orchestrator.cli.runs import RunId
+from orchestrator.errors import (
+    AuthError,
+    CloudError,
+    ConflictError,
+    ConnectionLost,
+    DataError,
+    Interrupted,
+    NotFoundError,
+    RunFailed,
+)
 
 
 @command(NotFoundError, AuthError, CloudError, ConflictError, DataError)
@@ -28,3 +38,45 @@ def compare(
     from orchestrator.workflows.compare import compare
 
     common.show("compare", compare(common.workspace(), runs), compared)
+
+
+@command(
+    NotFoundError, AuthError, CloudError, ConnectionLost, RunFailed, ConflictError, DataError, Interrupted
+)
+def evaluate(
+    common: Common,
+    run: RunId,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="DATASET[@VERSION]",
+            help="Which images; default: the newest version of its own dataset.",
+            autocompletion=complete.datasets,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="SPLIT", help="train, val, test or all of them.")
+    ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prior",
+            metavar="CLASS=SHARE",
+            help="How frequent a class is where it will be used. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Measure a finished model on other images.
+
+    Images that it was trained on are left out.
+    """
+    from orchestrator.render.evaluate import evaluated
+    from orchestrator.render.events import Events
+    from orchestrator.workflows.evaluate import evaluate
+
+    with Events(common.screen.progress) as events:
+        result = evaluate(
+            common.workspace(), run, on=on, split=split, prior=shares(prior or []), on_event=events.show
+        )
+    common.show("evaluate", result, evaluated)

@@ -178,3 +178,17 @@ def one_of(option: str, value: str | None, valid: tuple[Choice, ...]) -> Choice 
     if value is None:
         return None
     raise ConfigError(f"{option} {value!r} is not valid", next=f"Valid: {', '.join(valid)}")
+
+
+def shares(words: list[str]) -> dict[str, float]:
+    """`--prior oak=0.1 --prior birch=0.9` as numbers by class."""
+    found = {}
+    for word in words:
+        name, equals, share = word.rpartition("=")
+        try:
+            found[name] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ConfigError(f"--prior {word[:80]!r} is not CLASS=SHARE", next="For example --prior oak=0.1")
+    return found

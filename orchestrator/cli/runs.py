@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import complete
-from orchestrator.cli.options import Common, command, overrides
+from orchestrator.cli.options import Common, command, overrides, shares
 from orchestrator.errors import (
     AuthError,
     CloudError,
@@ -141,6 +141,14 @@ def predict(
     common: Common,
     run: RunId,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images, or folders of them.")],
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prior",
+            metavar="CLASS=SHARE",
+            help="How frequent a class is where the images come from. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """What the model of a run makes of images.
 
@@ -149,6 +157,6 @@ def predict(
     from orchestrator.render import runs
     from orchestrator.workflows.predict import predict
 
-    result = predict(common.workspace(), run, images)
+    result = predict(common.workspace(), run, images, prior=shares(prior or []))
     common.show("predict", result, runs.predicted)
     raise typer.Exit(result.exit_code)

@@ -14,10 +14,11 @@ from pathlib import Path
 from orchestrator.render.console import SCHEMA
 from orchestrator.workflows.compare import CompareResult
 from orchestrator.workflows.datasets import DatasetSummary
-from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.demo import DemoResult
 from orchestrator.workflows.doctor import DoctorResult
 from orchestrator.workflows.down import DownResult
+from orchestrator.workflows.download import DownloadResult
+from orchestrator.workflows.evaluate import EvaluateResult
 from orchestrator.workflows.init import InitResult
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
@@ -34,11 +35,12 @@ RESULTS: Mapping[str, object] = {
     "status": StatusResult,
     "upload": list[UploadResult],
     "datasets": list[DatasetSummary],
-    "run": RunResult,
     "download": DownloadResult,
+    "run": RunResult,
     "runs": RunsResult,
     "pull": PullResult,
     "predict": PredictResult,
+    "evaluate": EvaluateResult,
     "compare": CompareResult,
     "ssh": SshResult,
     "down": DownResult,

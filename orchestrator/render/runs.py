@@ -35,7 +35,7 @@ def result(screen: Screen, run: RunResult) -> None:
         f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
         style="bold",
     )
-    for number, line in enumerate(_figures(run.metrics, run.look)):
+    for number, line in enumerate(figure_lines(run.metrics, run.look)):
         screen.line(f"   {line}", style="bold" if number == 0 else "")
     screen.line(
         f"done in {duration(run.seconds)}, {price(run.cost)}, "
@@ -51,7 +51,7 @@ def measured(screen: Screen, run: RunResult) -> None:
         f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
         style="bold",
     )
-    for number, line in enumerate(_figures(run.metrics, run.look)):
+    for number, line in enumerate(figure_lines(run.metrics, run.look)):
         screen.line(f"   {line}", style="bold" if number == 0 else "")
 
 
@@ -130,7 +130,7 @@ def _row(run: RunRow) -> tuple[str, ...]:
     )
 
 
-def _figures(metrics: Mapping[str, Any], look: int) -> list[str]:
+def figure_lines(metrics: Mapping[str, Any], look: int) -> list[str]:
     """Of metrics.json, which is what the machine wrote: anything may stand in it."""
     try:
         read = document.decode(Metrics, json.dumps(metrics), what="metrics.json")

@@ -20,7 +20,8 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class ComparedRun:
-    run_id: str
+    run_id: str  # whose model it is
+    measured_by: str  # the run that measured it: itself, or one of `evaluate`
     scenario: str
     model: str
     dataset_version: str  # that it was measured on
@@ -88,8 +89,8 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> CompareResult:
         ],
         differ=any(p <= LEVEL for p in holm([one.p for one in pairs])) or any(worse),
         images_needed=images_needed(against_best[0]) if best else _nearest_needed(pairs),
-        best=found[best].run_id,
-        take=found[min(candidates, key=lambda index: _seconds(found[index]))].run_id,
+        best=_model(found[best]),
+        take=_model(found[min(candidates, key=lambda index: _seconds(found[index]))]),
     )
 
 
@@ -98,7 +99,8 @@ def _compared(
 ) -> ComparedRun:
     metrics, correct, n = run.metrics, sum(right), len(right)
     return ComparedRun(
-        run_id=run.run_id,
+        run_id=_model(run),
+        measured_by=run.run_id,
         scenario=metrics.scenario,
         model=metrics.model,
         dataset_version=metrics.dataset_version,
@@ -120,7 +122,12 @@ def _nearest_needed(pairs: Sequence[Pair]) -> int | None:
 
 
 def _seconds(run: Measured) -> float:
-    return sum(run.metrics.seconds.values())
+    """That the model took, wherever it was measured."""
+    return run.metrics.trained_s or sum(run.metrics.seconds.values())
+
+
+def _model(run: Measured) -> str:
+    return run.metrics.evaluates or run.run_id
 
 
 Key = tuple[str, str, str]  # of an image: path, content ("" within one version), label

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import remote
 from orchestrator.datasets.walk import IMAGES
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
+from orchestrator.workflows.measured import read_metrics
+from orchestrator.workflows.prevalence import moved, prevalence, supposed
 from orchestrator.workflows.pull import pull
 from orchestrator.workflows.workspace import Workspace
 
@@ -45,9 +47,12 @@ class PredictResult:
         return 3 if self.failed else 0
 
 
-def predict(workspace: Workspace, run: str, paths: Sequence[Path]) -> PredictResult:
+def predict(
+    workspace: Workspace, run: str, paths: Sequence[Path], *, prior: Mapping[str, float] | None = None
+) -> PredictResult:
     """Pull the model when it is not here, then classify images; folders are searched for them.
 
+    prior           class shares where the images come from, which the probabilities are adjusted to
     ConfigError     this computer's Python lacks torch
     NotFoundError   no such run or no such path; the run has no model
     DataError       not one image could be read
@@ -68,13 +73,14 @@ def predict(workspace: Workspace, run: str, paths: Sequence[Path]) -> PredictRes
             detail=f"It ended as {pulled.state}.",
             next=f"tlvm logs {pulled.run_id} shows why.",
         )
+    factors = _factors(pulled.folder, prior) if prior else {}
     predictions, failed = [], {}
     for batch in _batches(images):
         for line in _classify(model, batch):
             if "error" in line:
                 failed[str(line.get("path"))] = str(line["error"])
             else:
-                predictions.append(_prediction(line))
+                predictions.append(_prediction(line, factors))
     if failed and not predictions:
         raise DataError(
             "None of the images can be read",
@@ -146,10 +152,22 @@ def _python_path() -> list[str]:
     return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
 
 
-def _prediction(line: dict[str, Any]) -> Prediction:
+def _factors(folder: Path, prior: Mapping[str, float]) -> dict[str, float]:
+    """By class, what its probability is multiplied by."""
+    metrics = read_metrics(folder / "metrics.json")
+    shares = prevalence(prior, metrics.classes)
+    return {
+        name: new / old if old else 0.0
+        for name, new, old in zip(metrics.classes, shares, supposed(metrics), strict=True)
+    }
+
+
+def _prediction(line: dict[str, Any], factors: Mapping[str, float]) -> Prediction:
     probabilities = line.get("probabilities")
     if not isinstance(probabilities, dict):
         raise CloudError("Predicting gave a line that can't be read", detail=str(line)[:300])
     values = {str(name): float(value) for name, value in probabilities.items()}
+    if factors:
+        values = moved(values, factors)
     best = max(values, key=lambda name: values[name])
     return Prediction(str(line.get("path")), best, values[best], values)

@@ -28,6 +28,9 @@ BUNDLES = "bundles/"
 CHECKPOINTS = "checkpoints/"
 RUNS = "runs/"
 WEIGHTS_INDEX = "weights/index.json"
+TRAINED_ON_FILE = (
+    "trained_on.jsonl.gz"  # in the folder of a job `evaluate`: the manifest that its model was trained on
+)
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}-[0-9]{8}-[0-9]{6}-[a-z0-9]{4}")

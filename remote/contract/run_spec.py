@@ -48,6 +48,27 @@ class StoreRef:
 
 
 @dataclass(frozen=True)
+class EvaluatedRun:
+    """The finished run whose model a job `evaluate` measures, and what its figures need to be known with it."""
+
+    run_id: str
+    card_sha256: str  # of its model/model.json; the weights are those of the spec
+    trained_on: DatasetRef
+    split: Literal["train", "val", "test", "all"]  # of the spec's dataset, which images
+    val_chose: str  # what the val images of `trained_on` decided in its training: "nothing" ...
+    trained_parameters: int
+    frozen_parameters: int
+    trained_s: float
+    prior: list[float] | None = (
+        None  # class shares that its probabilities suppose; None: those of its train images
+    )
+
+    def __post_init__(self) -> None:
+        layout.checked_run_id(self.run_id)
+        layout.sha256(self.card_sha256)
+
+
+@dataclass(frozen=True)
 class RunSpec:
     run_id: str
     scenario: str
@@ -64,7 +85,8 @@ class RunSpec:
     created: str  # ISO 8601, UTC
     max_hours: float
     tlvm_version: str
-    job: Literal["train"] = "train"
+    job: Literal["train", "evaluate"] = "train"
+    evaluates: EvaluatedRun | None = None  # where the job is `evaluate`
     accelerators: int = 0
     schema: int = field(default=SCHEMA)
 

@@ -101,6 +101,7 @@ def put_run(
         device="2 cores",
         versions={},
         training={},
+        train_images=[100] * len(classes),
     )
     rows = [",".join(["path", "split", "label", "predicted", *(f"p_{name}" for name in classes)])]
     for one, own in zip(images, shares, strict=True):

@@ -130,6 +130,7 @@ def test_the_commands_are_those_of_the_design(helps: dict[str, str]) -> None:
         "logs",
         "pull",
         "predict",
+        "evaluate",
         "compare",
         "ssh",
         "down",
