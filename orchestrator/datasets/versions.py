@@ -14,6 +14,7 @@ from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, decode_manifest, encode
 from remote.contract.document import ContractError
 
+from .condemned import renew
 from .scratch import scratch
 
 _THREADS = 16
@@ -106,7 +107,7 @@ def put_pack(store: Store, path: Path, pack: str) -> tuple[Blob, bool]:
     key = layout.pack_key(pack)
     there = store.get(key)
     if there is not None and (there.size, there.crc32c) == checksum_of(path):
-        return there, False
+        return renew(store, pack, path, there)  # else gc might be about to delete it
     try:
         return store.upload(path, key, if_generation=there.generation if there else 0), True
     except ConflictError:  # somebody else sent the same pack at the same time
