@@ -16,9 +16,10 @@ from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest
 from remote.contract.document import ContractError
 
-__all__ = ["DatasetSummary", "datasets", "load_manifest", "resolve"]
+__all__ = ["DatasetSummary", "datasets", "load_manifest", "resolve", "versions_of"]
 
 _VERSION_DIGITS_MIN = 4
+_MANIFEST = ".jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ def resolve(
         )
     wanted = _version(store, chosen, version) if version else head
     return chosen, wanted, load_manifest(store, chosen, wanted)
+
+
+def versions_of(workspace: Workspace, name: str) -> tuple[list[str], str]:
+    """Every complete version of a dataset, with or without a HEAD, and the newest one ("": there is none)."""
+    prefix = layout.manifests_prefix(_checked(name) or name)
+    keys = [blob.key for blob in workspace.store.blobs(prefix) if blob.key.endswith(_MANIFEST)]
+    found = [key.removeprefix(prefix).removesuffix(_MANIFEST) for key in keys]
+    return found, read_head(workspace.store, name).version
 
 
 def _checked(name: str | None) -> str | None:

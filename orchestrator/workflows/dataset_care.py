@@ -1,0 +1,195 @@
+"""`tlvm datasets show, diff, rm, gc`: what a version holds, what changed, and what may go."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.datasets import findings
+from orchestrator.datasets.collect import GRACE_HOURS, Collected, collect
+from orchestrator.datasets.names import SetAside
+from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.workflows.datasets import resolve, versions_of
+from orchestrator.workflows.workspace import Workspace
+from remote.contract import layout
+from remote.contract.dataset_manifest import DatasetManifest, Image
+
+SIZES = (64, 128, 256, 512, 1024, 2048, 4096)  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class DatasetShown:
+    """One version of a dataset."""
+
+    name: str
+    version: str
+    newest: bool
+    versions: list[str]  # all that the store holds
+    images: int
+    image_bytes: int
+    packs: int
+    classes: list[str]
+    counts: Mapping[str, Mapping[str, int]]  # images by split and class, those left out of training aside
+    split_source: str
+    label_sources: Mapping[str, int]
+    groups: int  # sets that stay on one side: patients, slides, videos, near copies
+    flips: str
+    intensity_window: list[float] | None
+    modes: Mapping[str, int]
+    turned: int  # images that EXIF turns
+    longer_sides: Mapping[str, int]  # images by the pixels of their longer side: "up to 512"
+    excluded: list[SetAside]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class DatasetDiff:
+    """What the second version has that the first has not, and the other way round. Paths are percent-encoded."""
+
+    first: str  # name@version
+    second: str
+    added: list[str]
+    removed: list[str]
+    changed: list[str]  # another content under the same path
+    moved: list[list[str]]  # from, to: the same content under another path
+    relabelled: list[str]  # of another class
+    resplit: list[str]  # on another side
+    new_bytes: int  # of contents that only the second has
+    settings: Mapping[str, list[str]]  # flips, split_source ...: before, after
+
+
+@dataclass(frozen=True)
+class DatasetRemoved:
+    name: str
+    versions: list[str]
+    all_of_it: bool
+
+
+def show(workspace: Workspace, name: str | None, version: str | None = None) -> DatasetShown:
+    """NotFoundError when there is no such dataset or version."""
+    chosen, wanted, manifest = resolve(workspace, name, version)
+    versions, head = versions_of(workspace, chosen)
+    images = manifest.images
+    return DatasetShown(
+        name=chosen,
+        version=wanted,
+        newest=wanted == head,
+        versions=sorted(versions),
+        images=len(images),
+        image_bytes=sum(image.size for image in images),
+        packs=len(manifest.packs()),
+        classes=manifest.classes,
+        counts=findings.counts(images),
+        split_source=manifest.split_source,
+        label_sources=dict(Counter(image.label_source for image in images).most_common()),
+        groups=len({image.group for image in images} - {None}),
+        flips=manifest.flips,
+        intensity_window=manifest.intensity_window,
+        modes=dict(Counter(image.mode for image in images).most_common()),
+        turned=sum(image.orientation > 1 for image in images),
+        longer_sides=longer_sides(images),
+        excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
+        warnings=findings.warnings(images),
+    )
+
+
+def longer_sides(images: Sequence[Image]) -> dict[str, int]:
+    """How many images are how large."""
+    found = Counter(
+        next((limit for limit in SIZES if max(image.width, image.height) <= limit), 0) for image in images
+    )
+    rows = {f"up to {limit}": found[limit] for limit in SIZES if found[limit]}
+    return rows | ({f"over {SIZES[-1]}": found[0]} if found[0] else {})
+
+
+def diff(workspace: Workspace, first: str, second: str) -> DatasetDiff:
+    """Each is NAME, NAME@VERSION, or a version of the dataset that the other one names (or that is configured)."""
+    one, other = _named(workspace, first, second), _named(workspace, second, first)
+    (name_a, version_a, a), (name_b, version_b, b) = one, other
+    before = {image.path: image for image in a.images}
+    after = {image.path: image for image in b.images}
+    gone = {image.sha256: path for path, image in reversed(before.items()) if path not in after}
+    moved = [
+        [gone.pop(image.sha256), path]
+        for path, image in after.items()
+        if path not in before and image.sha256 in gone
+    ]
+    arrived, left = {to for _, to in moved}, {source for source, _ in moved}
+    both = [(before[path], image) for path, image in after.items() if path in before]
+    contents = {image.sha256 for image in a.images}
+    return DatasetDiff(
+        first=f"{name_a}@{version_a}",
+        second=f"{name_b}@{version_b}",
+        added=[path for path in after if path not in before and path not in arrived],
+        removed=[path for path in before if path not in after and path not in left],
+        changed=[new.path for old, new in both if old.sha256 != new.sha256],
+        moved=moved,
+        relabelled=[new.path for old, new in both if old.class_name != new.class_name],
+        resplit=[new.path for old, new in both if old.split != new.split],
+        new_bytes=sum({i.sha256: i.size for i in b.images if i.sha256 not in contents}.values()),
+        settings=_settings(a, b),
+    )
+
+
+def remove(workspace: Workspace, name: str, version: str | None = None) -> DatasetRemoved:
+    """Remove a version, or a dataset with all its versions; its images go with a later `gc`.
+
+    HEAD goes first: what is left of a removal that is cut off is no dataset any more, and is removed by the next one.
+    ConflictError   the newest version of several
+    """
+    store = workspace.store
+    if version is not None:
+        chosen, wanted, _ = resolve(workspace, name, version)
+        versions, head = versions_of(workspace, chosen)
+        if wanted == head and len(versions) > 1:
+            raise ConflictError(
+                f"{wanted[:12]} is the newest version of {chosen}, and there are {len(versions) - 1} others",
+                next=f"Upload what shall be the newest one first; or remove all: tlvm datasets rm {chosen}",
+            )
+        if wanted != head:
+            store.delete(layout.manifest_key(chosen, wanted))
+            return DatasetRemoved(chosen, [wanted], all_of_it=False)
+        name = chosen
+    versions, head = versions_of(workspace, name)
+    if not versions and not head:
+        raise NotFoundError(
+            f"There is no dataset {name} in {store.url}", next="tlvm datasets lists what there is."
+        )
+    store.delete(layout.head_key(name))
+    for each in versions:
+        store.delete(layout.manifest_key(name, each))
+    return DatasetRemoved(name, sorted(versions), all_of_it=True)
+
+
+def gc(workspace: Workspace, *, grace_hours: float = GRACE_HOURS, dry_run: bool = False) -> Collected:
+    """Delete packs that no version names, `grace_hours` after they were first found so."""
+    return collect(workspace.store, now=time.time(), grace_hours=grace_hours, dry_run=dry_run)
+
+
+def split_name(text: str) -> tuple[str, str | None]:
+    """NAME@VERSION."""
+    name, _, version = text.partition("@")
+    return name, version or None
+
+
+def _named(workspace: Workspace, text: str, beside: str) -> tuple[str, str, DatasetManifest]:
+    name, version = split_name(text)
+    if version is None:
+        try:
+            return resolve(workspace, name)
+        except NotFoundError:
+            owner = split_name(beside)[0] if "@" in beside else workspace.settings.dataset.name
+            return resolve(workspace, owner, name)
+    return resolve(workspace, name, version)
+
+
+def _settings(a: DatasetManifest, b: DatasetManifest) -> dict[str, list[str]]:
+    pairs = {
+        "flips": (a.flips, b.flips),
+        "split_source": (a.split_source, b.split_source),
+        "intensity_window": (a.intensity_window, b.intensity_window),
+        "classes": (", ".join(a.classes), ", ".join(b.classes)),
+    }
+    return {key: [str(old), str(new)] for key, (old, new) in pairs.items() if old != new}
