@@ -7,6 +7,7 @@ talking to our server.
 from __future__ import annotations
 
 import csv
+import ipaddress
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ def docker_bridge() -> str:
     """This machine's address on Docker's bridge, which containers reach."""
     import docker
 
-    configuration = docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"]
-    return str(configuration[0]["Gateway"])
+    configuration = docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0]
+    return str(configuration.get("Gateway") or ipaddress.ip_network(configuration["Subnet"])[1])
 
 
 def main_job(tlvm: Tlvm, provider: str) -> Job:
