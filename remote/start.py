@@ -8,7 +8,7 @@ from typing import Any
 from . import backbones, weights
 from .contract.scenarios import scenario
 from .errors import CannotRun
-from .preprocessing import Preprocessing, of_weights, with_image_size
+from .preprocessing import Preprocessing, framed, of_weights, with_image_size
 from .task import Task
 
 
@@ -51,8 +51,9 @@ def load_backbone(task: Task) -> tuple[backbones.Network, Source]:
 
 
 def input_spec(task: Task, source: Source) -> Preprocessing:
-    """What the network was made to see, or another size where the parameters say so."""
-    return with_image_size(source.preprocessing, task.integer("image_size"))
+    """What the network was made to see, or another size or part of the image where the parameters say so."""
+    sized = with_image_size(source.preprocessing, task.integer("image_size"))
+    return framed(sized, str(task.parameters.get("framing", "crop")))
 
 
 def _preprocessing(metadata: dict[str, Any]) -> Preprocessing | None:

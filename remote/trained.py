@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from . import backbones
 from .artefacts import Predicted
 from .checkpoint import State
@@ -15,6 +17,7 @@ from .contract.metrics import Counters, Evaluation, Frozen
 from .evaluation import fit_temperature
 from .folds import holdout
 from .loading import Loader
+from .precision import training_precision
 from .preprocessing import Preprocessing
 from .recipe import Recipe
 from .result import Findings, measure
@@ -104,6 +107,7 @@ def trainee(
         on_batch=task.progress("train", len(train.images), "images"),
         on_epoch=lambda epoch: _tell(task, recipe, epoch),
         tell=tell,
+        dtype=training_precision(task.device, str(task.parameters["precision"])),
     )
 
 
@@ -158,6 +162,7 @@ def findings(
             "best_epoch": position.best_epoch,
             "steered_by": steered_by,
             "micro_batch": position.micro_batch,
+            "precision": "bf16" if trainee.dtype == torch.bfloat16 else "fp32",
             "imbalance": round(max(trainee.class_counts) / max(1, min(trainee.class_counts)), 2),
             **more,
         },

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import memory, recipe
+from . import memory, precision, recipe
 from .averaging import Average
 from .checkpoint import State
 from .contract.dataset_manifest import Image
@@ -105,6 +105,7 @@ class Trainee:
     on_batch: Callable[[int], None]  # images learned from in this epoch
     on_epoch: Callable[[Epoch], None]
     tell: Callable[[str], None]  # a line for people about something unusual
+    dtype: torch.dtype = torch.float32  # in which convolutions and matrix products are computed in training
 
 
 @dataclass
@@ -187,7 +188,7 @@ def evaluate(trainee: Trainee, images: Sequence[Image], position: Position) -> F
     found: list[Floats] = []
 
     def work(inputs: Tensor, micro_batch: int) -> list[Floats]:
-        return [trainee.module(part).double().cpu().numpy() for part in memory.parts(inputs, micro_batch)]
+        return [trainee.module(part).cpu().double().numpy() for part in memory.parts(inputs, micro_batch)]
 
     with torch.inference_mode():
         for inputs in trainee.batches.plain(images):
@@ -245,7 +246,8 @@ def _added_up(
     total = torch.zeros((), device=trainee.device)
     pairs = zip(memory.parts(inputs, micro_batch), memory.parts(targets, micro_batch), strict=True)
     for part, wanted in pairs:
-        logits = trainee.module(part)
+        with precision.mixed(trainee.device, trainee.dtype):
+            logits = trainee.module(part).float()
         if prior is not None:
             logits = logits + prior  # balanced softmax (Ren et al., arXiv 2007.10740)
         loss = functional.cross_entropy(logits, wanted, label_smoothing=settings.label_smoothing)

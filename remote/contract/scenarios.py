@@ -119,6 +119,12 @@ _IMAGE_SIZE = Parameter(
     low=0,
     high=1024,
 )
+_FRAMING = Parameter(
+    "framing",
+    "crop",
+    "what the network sees of an image: crop is the middle square, whole is all of it, squeezed into a square",
+    choices=("crop", "whole"),
+)
 _BATCH_SIZE = Parameter("batch_size", 32, "images that pass through the network together", low=1, high=4096)
 _DECODE_WORKERS = Parameter(
     "decode_workers",
@@ -126,6 +132,19 @@ _DECODE_WORKERS = Parameter(
     "threads that decode images; 0: as many as there are cores, at most 16",
     low=0,
     high=128,
+)
+_IMAGE_MEMORY_MB = Parameter(
+    "image_memory_mb",
+    0,
+    "memory for decoded images, MB; what is more goes to a file. 0: half of what is free",
+    low=0,
+    high=10_000_000,
+)
+_PRECISION = Parameter(
+    "precision",
+    "auto",
+    "of the numbers in training: bf16 halves them; auto: bf16 where the device has instructions for it",
+    choices=("auto", "fp32", "bf16"),
 )
 
 # Of the scenarios that train layers step by step.
@@ -191,6 +210,7 @@ _FROZEN = (
     _BATCH_SIZE,
     _DECODE_WORKERS,
     _IMAGE_SIZE,
+    _FRAMING,
     Parameter(
         "views",
         1,
@@ -272,6 +292,9 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 replace(_TRAIN_BATCH_SIZE, default=32),
                 _DECODE_WORKERS,
                 _IMAGE_SIZE,
+                _FRAMING,
+                _IMAGE_MEMORY_MB,
+                _PRECISION,
                 _LEARNING_RATE,
                 Parameter(
                     "first_layers_rate",
@@ -300,6 +323,9 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 _TRAIN_BATCH_SIZE,
                 _DECODE_WORKERS,
                 _IMAGE_SIZE,
+                _FRAMING,
+                _IMAGE_MEMORY_MB,
+                _PRECISION,
                 replace(_LEARNING_RATE, default=1e-3),
                 _WEIGHT_DECAY,
                 _WARMUP_EPOCHS,

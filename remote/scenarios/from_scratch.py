@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from remote import backbones, stages, trained
-from remote.preprocessing import of_weights, with_image_size
+from remote.preprocessing import of_weights
 from remote.result import finish, in_words
-from remote.start import select
+from remote.start import Source, input_spec, select
 from remote.task import Task, device_name
 from remote.training import fit
 
@@ -25,7 +25,7 @@ def run(task: Task) -> None:
         says("nothing: every layer is trained")
 
     with task.step("head") as says:
-        spec = with_image_size(of_weights(task.spec.model), task.integer("image_size"))
+        spec = input_spec(task, Source("none", of_weights(task.spec.model)))
         task.events.emit("network", stages=stages.as_event(stages.stages(network, spec.crop)))
         count = backbones.parameter_count(network.module)
         says(
