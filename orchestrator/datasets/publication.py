@@ -71,6 +71,8 @@ class Publication:
         remembered: Remembered,
         progress: Progress,
         spool: Path,
+        *,
+        pack_bytes: int = pack.PACK_BYTES,
     ) -> None:
         self._store = store
         self._scan = scan
@@ -79,6 +81,7 @@ class Publication:
         self._remembered = remembered
         self._progress = progress
         self._spool = spool
+        self._pack_bytes = pack_bytes
         self._images: Sequence[Checked] = []
         self._missed: list[SetAside] = []
         self._near = NOTHING
@@ -105,7 +108,7 @@ class Publication:
         for sha256 in mergeable(self._scan, self._base.newest) if self._base else ():
             there.pop(sha256, None)
         before = {image.path: image.sha256 for image in self._base.newest.images} if self._base else {}
-        packer = self._packer = Packer(self._spool, there, before, self._put)
+        packer = self._packer = Packer(self._spool, there, before, self._put, limit=self._pack_bytes)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
         packer.end()
         self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
@@ -233,7 +236,7 @@ class Publication:
         again: dict[str, list[Checked]] = defaultdict(list)
         for image in images:
             again[lost.get(image.verdict.sha256, "")].append(image)
-        new = pack.groups(again.pop("", []))
+        new = pack.groups(again.pop("", []), self._pack_bytes)
         with self._progress.bar("send", sum(image.size for image in images), "bytes") as bar:
             for group in (*again.values(), *new):
                 written, gone = pack.write(group, self._scan.root, self._spool, self._wishes.conversion)

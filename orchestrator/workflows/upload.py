@@ -29,6 +29,7 @@ from orchestrator.datasets.grouping import grouped
 from orchestrator.datasets.labels import survey_by_table
 from orchestrator.datasets.leaks import Leak, leaks, require_none
 from orchestrator.datasets.names import SetAside
+from orchestrator.datasets.pack import PACK_BYTES
 from orchestrator.datasets.plan import Plan, Wishes
 from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
 from orchestrator.datasets.remembered import Last, Remembered, fingerprint
@@ -57,6 +58,7 @@ class UploadResult:
     intensity_window: list[float] | None
     modes: Mapping[str, int]  # images by Pillow's mode
     turned: int  # images that EXIF turns
+    longer_sides: Mapping[str, int]  # images by the pixels of their longer side: "up to 512"
     excluded: list[SetAside]  # images in train that are left out of training, and why
     leaks: list[Leak]  # images on two sides of the split: equal, near copies, or of one group
     unusable: list[SetAside]  # images that can't be used, and why
@@ -91,6 +93,7 @@ def upload(
     labels: Path | None = None,
     conversion: Conversion = AS_IT_IS,
     processes: int | None = None,
+    pack_bytes: int = PACK_BYTES,
 ) -> list[UploadResult]:
     """Upload every dataset that `folder` holds; all are checked before the last pack of each, and a version, is sent.
 
@@ -102,6 +105,7 @@ def upload(
     group_by        a pattern over paths, or a table: what stays on one side
     labels          a table (path, label, optional split and group), instead of folders
     conversion      what becomes of images before they travel
+    pack_bytes      at most so many in a pack
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
 
     Files that vanished or changed meanwhile stand in `missed`: `require_all` makes them an error.
@@ -116,7 +120,7 @@ def upload(
             return [_look(workspace, scan, wishes, cache, processes, began, strict=strict) for scan in scans]
         with spool(workspace.records.cache) as place:
             uploads = [
-                _Upload(workspace, scan, wishes, place / str(number), began)
+                _Upload(workspace, scan, wishes, place / str(number), began, pack_bytes)
                 for number, scan in enumerate(scans)
             ]
             try:
@@ -170,7 +174,9 @@ def _look(
 class _Upload:
     """One dataset: `take_in`, `settle`, `publish`, and `stop` in any case."""
 
-    def __init__(self, workspace: Workspace, scan: Scan, wishes: Wishes, folder: Path, began: float) -> None:
+    def __init__(
+        self, workspace: Workspace, scan: Scan, wishes: Wishes, folder: Path, began: float, pack_bytes: int
+    ) -> None:
         folder.mkdir()
         self._scan = scan
         self._began = began
@@ -180,7 +186,14 @@ class _Upload:
         self._remembered = Remembered(self._records.cache, scan.root, self._store.url, scan.name)
         self._fingerprint = "" if wishes.replace else fingerprint(scan, wishes)
         self._publication = Publication(
-            self._store, scan, wishes, self._seen, self._remembered, workspace.progress, folder
+            self._store,
+            scan,
+            wishes,
+            self._seen,
+            self._remembered,
+            workspace.progress,
+            folder,
+            pack_bytes=pack_bytes,
         )
         self._same: UploadResult | None = None  # nothing has changed
         self._outcome: Outcome | None = None
@@ -271,6 +284,7 @@ def _result(
         intensity_window=manifest.intensity_window,
         modes=dict(Counter(image.mode for image in images).most_common()),
         turned=sum(image.orientation > 1 for image in images),
+        longer_sides=findings.longer_sides(images),
         excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
         leaks=leaks(images, outcome.near),
         unusable=outcome.unusable,

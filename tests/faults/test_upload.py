@@ -1,0 +1,241 @@
+"""Uploads that are killed, cut, refused, overtaken: nothing is lost, nothing half is visible, no pack is sent twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.errors import PartialError, TlvmError
+from orchestrator.stores import open_store
+from orchestrator.stores.base import Blob
+from orchestrator.workflows.upload import require_all
+from remote.contract.dataset_manifest import decode_manifest
+from remote.contract.run_spec import StoreRef
+from tests.fakes.gcs_faults import Kind
+from tests.fakes.gcs_server import GcsServer
+from tests.faults.uploading import once
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTS = {"train/ants": 40, "train/bees": 36, "val/ants": 10, "val/bees": 10}
+SOAK_KILLS = 50
+
+
+@pytest.fixture
+def server() -> Iterator[GcsServer]:
+    with GcsServer() as server:
+        server.create_bucket("bugs")
+        yield server
+    assert server.errors == []
+
+
+def noise(root: Path, counts: Mapping[str, int], *, seed: int = 0) -> Path:
+    """Photos of nothing, no two alike, of about 2 KB."""
+    numbers = np.random.default_rng(seed)
+    for label, count in counts.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = numbers.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{seed}-{number:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noise(tmp_path_factory.mktemp("photos") / "bugs", COUNTS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[int, str]]:
+    """What the bucket holds after an upload that nothing disturbed: size and checksum by key."""
+    with GcsServer() as server:
+        url = server.create_bucket("bugs")
+        once(folder, tmp_path_factory.mktemp("undisturbed"), url, server.endpoint)
+        return {blob.key: (blob.size, blob.crc32c) for blob in held(server)}
+
+
+def held(server: GcsServer) -> list[Blob]:
+    return list(open_store(StoreRef("gs://bugs", server.endpoint)).blobs(""))
+
+
+def settled(server: GcsServer) -> list[Blob]:
+    """What the bucket holds when the last request of a process that was killed has had its effect."""
+    before: list[Blob] = []
+    while (now := held(server)) != before:
+        before = now
+        time.sleep(0.05)
+    return now
+
+
+def whole(server: GcsServer) -> None:
+    """HEAD, if there is one, names a version all of whose packs are there."""
+    keys = {blob.key for blob in held(server)}
+    content = {
+        key: server.api.buckets.get("bugs", key, {}).content for key in keys if key.startswith("datasets/")
+    }
+    for key in (key for key in keys if key.endswith("/HEAD")):
+        version = content[key].decode().strip()
+        manifest = decode_manifest(
+            content[f"{key.removesuffix('HEAD')}manifests/{version}.jsonl.gz"], version=version
+        )
+        assert {f"packs/{pack}.tar" for pack in manifest.packs()} <= keys
+
+
+def begun(folder: Path, data: Path, server: GcsServer, processes: int) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.uploading",
+        str(folder),
+        str(data),
+        "gs://bugs",
+        server.endpoint,
+    ]
+    return subprocess.Popen(
+        [*command, str(processes)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def kill_at(process: subprocess.Popen[bytes], server: GcsServer, request: int, later_s: float) -> None:
+    """Kill it when it has sent so many requests, and a moment later."""
+    while process.poll() is None and sum(server.requests.values()) < request:
+        time.sleep(0.001)
+    time.sleep(later_s)
+    process.kill()
+    process.communicate()
+
+
+def killed_and_again(
+    seed: int, folder: Path, tmp_path: Path, expected: Mapping[str, tuple[int, str]]
+) -> None:
+    chance = random.Random(seed)
+    with GcsServer(latency_s=0.004) as server:
+        server.create_bucket("bugs")
+        requests = 2 * len(expected) + 3
+        for _ in range(chance.choice((1, 1, 2))):
+            server.requests.clear()
+            process = begun(folder, tmp_path / "data", server, chance.choice((0, 2)))
+            kill_at(process, server, chance.randrange(1, requests), chance.random() * 0.02)
+        before = settled(server)
+        whole(server)
+        server.requests.clear()
+        result = once(folder, tmp_path / "data", "gs://bugs", server.endpoint)
+        after = held(server)
+        assert {blob.key: (blob.size, blob.crc32c) for blob in after} == expected
+        assert result.images == sum(COUNTS.values())
+        assert set(before) <= set(after)  # with their generations: nothing was written twice
+        assert server.requests["objects.insert"] == len(after) - len(before)
+        assert not list((tmp_path / "data/records/cache").glob("packs-*"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_and_again_is_as_if_undisturbed(
+    seed: int, folder: Path, tmp_path: Path, undisturbed: Mapping[str, tuple[int, str]]
+) -> None:
+    killed_and_again(seed, folder, tmp_path, undisturbed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 100 + SOAK_KILLS))
+def test_killed_at_any_moment(
+    seed: int, folder: Path, tmp_path: Path, undisturbed: Mapping[str, tuple[int, str]]
+) -> None:
+    killed_and_again(seed, folder, tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("kind", ["429", "500", "503", "503 after", "reset", "reset after", "408"])
+def test_a_bucket_that_fails_for_a_while_gets_the_same(
+    kind: Kind, folder: Path, tmp_path: Path, server: GcsServer, undisturbed: Mapping[str, tuple[int, str]]
+) -> None:
+    server.fail(kind, on="objects.insert*", times=4)
+    server.fail(kind, on="objects.get", times=4)
+    once(folder, tmp_path / "data", "gs://bugs", server.endpoint)
+    assert {blob.key: (blob.size, blob.crc32c) for blob in held(server)} == undisturbed
+    assert server.faults.unused() == []
+
+
+def test_two_at_once_are_both_right(
+    folder: Path, tmp_path: Path, server: GcsServer, undisturbed: Mapping[str, tuple[int, str]]
+) -> None:
+    both = [begun(folder, tmp_path / name, server, 0) for name in ("one", "two")]
+    versions = [process.communicate()[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert versions[0] == versions[1]
+    assert {blob.key: (blob.size, blob.crc32c) for blob in held(server)} == undisturbed
+
+
+def test_two_different_ones_at_once_never_mix(folder: Path, tmp_path: Path, server: GcsServer) -> None:
+    more = tmp_path / "other/bugs"
+    more.mkdir(parents=True)
+    for path in folder.rglob("*.png"):
+        (more / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, more / path.relative_to(folder))
+    noise(more, {"train/ants": 5}, seed=1)
+    both = [begun(source, tmp_path / name, server, 0) for name, source in (("one", folder), ("two", more))]
+    codes = [process.wait() for process in both]
+    for process in both:
+        process.communicate()
+    assert set(codes) <= {0, 10}
+    assert 0 in codes
+    whole(server)
+    images = once(more, tmp_path / "two", "gs://bugs", server.endpoint).images
+    assert images == sum(COUNTS.values()) + 5
+
+
+def test_a_bucket_that_keeps_failing_is_one_error_and_no_version(
+    folder: Path, tmp_path: Path, server: GcsServer
+) -> None:
+    server.fail("503", on="objects.insert*", times=1000)
+    with pytest.raises(TlvmError):
+        once(folder, tmp_path / "data", "gs://bugs", server.endpoint)
+    assert held(server) == []
+    assert not list((tmp_path / "data/records/cache").glob("packs-*"))
+
+
+def test_files_that_change_vanish_or_appear_meanwhile(tmp_path: Path) -> None:
+    class Meddling(GcsServer):
+        """Somebody works in the folder while HEAD is asked for, which is after the scan."""
+
+        def count(self, call: str) -> None:
+            if not self.requests:
+                (photos / "train/ants/0-000.png").unlink()
+                path = photos / "train/ants/0-001.png"
+                path.write_bytes(path.read_bytes()[:-1] + b"x")
+                noise(photos, {"train/bees": 1}, seed=7)
+            super().count(call)
+
+    photos = noise(tmp_path / "bugs", {"train/ants": 9, "train/bees": 9, "val/ants": 2, "val/bees": 2})
+    with Meddling() as server:
+        server.create_bucket("bugs")
+        result = once(photos, tmp_path / "data", "gs://bugs", server.endpoint)
+        assert {item.path: item.reason for item in result.missed} == {
+            "train/ants/0-000.png": "it vanished meanwhile",
+            "train/ants/0-001.png": "it changed meanwhile",
+        }
+        with pytest.raises(PartialError) as error:
+            require_all([result])
+        assert error.value.exit_code == 3
+        whole(server)
+        again = once(photos, tmp_path / "data", "gs://bugs", server.endpoint)
+        assert (again.missed, again.images, again.added) == ([], 21, 1)
+
+
+def test_ten_thousand_classes(tmp_path: Path, server: GcsServer) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (10_000, 4, 4), dtype=np.uint8)
+    for number in range(10_000):
+        place = tmp_path / f"bugs/train/{number:05d}"
+        place.mkdir(parents=True)
+        Image.fromarray(pixels[number]).save(place / "1.pgm")
+        if number % 1000 == 0:
+            (tmp_path / f"bugs/val/{number:05d}").mkdir(parents=True)
+            Image.fromarray(pixels[number - 1][::-1].copy()).save(tmp_path / f"bugs/val/{number:05d}/1.pgm")
+    result = once(tmp_path / "bugs", tmp_path / "data", "gs://bugs", server.endpoint)
+    assert len(result.counts["train"]) == 10_000

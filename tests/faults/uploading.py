@@ -1,0 +1,38 @@
+"""`python -m tests.faults.uploading DIR DATA URL ENDPOINT`: an upload in a process of its own, which may be killed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from orchestrator.config import load
+from orchestrator.errors import TlvmError
+from orchestrator.stores import open_store
+from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.workspace import Workspace
+from remote.contract.attempts import Attempts
+
+PACK_BYTES = 24_000  # so that a small dataset has many
+
+
+def once(folder: Path, data: Path, url: str, endpoint: str, *, processes: int = 0) -> UploadResult:
+    """Upload a folder as a computer does whose memory lies in `data`."""
+    flags = {"store.url": url, "store.endpoint": endpoint}
+    workspace = Workspace(load(flags, environ={"TLVM_DATA_DIR": str(data)}, folder=data.parent))
+    attempts = Attempts(first_s=0.01, longest_s=0.05)
+    workspace.store = open_store(workspace.settings.store_ref, attempts=attempts)
+    (result,) = upload(workspace, folder, processes=processes, pack_bytes=PACK_BYTES)
+    return result
+
+
+def main(folder: str, data: str, url: str, endpoint: str, processes: str) -> int:
+    try:
+        print(once(Path(folder), Path(data), url, endpoint, processes=int(processes)).version)
+    except TlvmError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
