@@ -79,7 +79,7 @@ def judge(
     for number, choice in enumerate(choices, 1):
         values = choice.of(blocks, rows)
         head = heads.fit(
-            values, labels, fold_of, penalties, classes=classes, should_stop=should_stop, last_fit=False
+            values, labels, fold_of, penalties, classes=classes, should_stop=should_stop, roughly=True
         )
         best = min(head.candidates, key=lambda candidate: candidate.log_loss)
         depth = Depth(

@@ -24,6 +24,7 @@ from .lbfgs import Problem, minimise
 
 _PATIENCE = 3  # penalties in a row that are worse than the best one before the path ends
 _PATH_TOLERANCE = 1e-5  # of the fits that are only compared; the last one is ten times closer
+_ROUGH_TOLERANCE = 3e-4
 _ONE_THREAD = 200_000_000  # multiplications below which a second thread costs more than it brings
 _BLOCK_BYTES = 64 * 1024 * 1024  # of logits: so many folds are fitted at once
 
@@ -76,7 +77,7 @@ def fit(
     classes: int,
     bias: bool = True,
     judges: NDArray[np.bool_] | None = None,
-    last_fit: bool = True,
+    roughly: bool = False,
     on_fit: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> LinearHead:
@@ -87,7 +88,8 @@ def fit(
     penalties   of the squared weights, beside the mean log-loss; the strongest first
     bias        False: there is none, and features keep their mean, which only a bias could take away
     judges      of the held-out rows, those whose log-loss counts; None: all. Further views of an image do not
-    last_fit    False: only the figures are wanted; weight and bias are those of one fold
+    roughly     only the figures are wanted, near enough to compare features: a coarse path, which ends at the first
+                penalty that is worse, and no last fit: weight and bias are those of one fold
     """
     held_out = (fold_of != NEVER) if judges is None else (fold_of != NEVER) & judges
     inputs, targets = _inputs(features, bias), torch.from_numpy(labels)
@@ -97,10 +99,10 @@ def fit(
     small = inputs.values.numel() * classes * (int(fold_of.max()) + 1) < _ONE_THREAD
     with _threads(1 if small else torch.get_num_threads()):
         candidates, logits, start = _path(
-            inputs, targets, fold_of, held_out, penalties, classes, on_fit, should_stop
+            inputs, targets, fold_of, held_out, penalties, classes, roughly, on_fit, should_stop
         )
         best = min(candidates, key=lambda candidate: candidate.log_loss)
-        theta = minimise(everything, best.penalty, start)[0] if last_fit else start
+        theta = start if roughly else minimise(everything, best.penalty, start)[0]
         weight, offset = _unfolded(inputs, theta[:, 0])
     return LinearHead(
         weight=weight,
@@ -133,6 +135,7 @@ def _path(
     judging: NDArray[np.bool_],
     penalties: Sequence[float],
     classes: int,
+    roughly: bool,
     on_fit: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> tuple[list[Candidate], Floats, Tensor]:
@@ -141,6 +144,7 @@ def _path(
     starts = [problem.start() for problem in groups]
     held_out = torch.from_numpy(judging)
     labels = targets[held_out].numpy()
+    tolerance, patience = (_ROUGH_TOLERANCE, 1) if roughly else (_PATH_TOLERANCE, _PATIENCE)
     candidates: list[Candidate] = []
     best_logits, best_start, best_loss = np.empty(0), starts[0][:, :1], np.inf
     for number, penalty in enumerate(penalties, 1):
@@ -148,7 +152,7 @@ def _path(
         for index, problem in enumerate(groups):
             if should_stop():
                 raise Stopped("while the classifier was fitted")
-            starts[index], logits = minimise(problem, penalty, starts[index], tolerance=_PATH_TOLERANCE)
+            starts[index], logits = minimise(problem, penalty, starts[index], tolerance=tolerance)
             left_out = (problem.weights == 0).double()
             held_out_logits += (logits * left_out.unsqueeze(-1)).sum(1)
         logits_array = held_out_logits[held_out].numpy()
@@ -158,7 +162,7 @@ def _path(
         on_fit(number)
         if losses.mean() < best_loss:
             best_loss, best_logits, best_start = losses.mean(), logits_array, starts[0][:, :1].clone()
-        elif all(candidate.log_loss > best_loss for candidate in candidates[-_PATIENCE:]):
+        elif all(candidate.log_loss > best_loss for candidate in candidates[-patience:]):
             break
     return candidates, best_logits, best_start
 
