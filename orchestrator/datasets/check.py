@@ -163,7 +163,7 @@ def _answers(
         for answers in _without_decoding(root, todo, cache, packing):
             yield todo.popleft(), answers
     tasks = ((batch, _tasks(batch, packing)) for batch in todo)
-    if workers:
+    if workers and todo:
         yield from in_processes(root, tasks, min(workers, len(todo)), cache)
     else:
         for batch, asked in tasks:

@@ -17,12 +17,12 @@ from PIL import Image
 from orchestrator.errors import PartialError, TlvmError
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Blob
-from orchestrator.workflows.upload import require_all
+from orchestrator.workflows.upload import require_all, upload
 from remote.contract.dataset_manifest import decode_manifest
 from remote.contract.run_spec import StoreRef
 from tests.fakes.gcs_faults import Kind
 from tests.fakes.gcs_server import GcsServer
-from tests.faults.uploading import once
+from tests.faults.uploading import PACK_BYTES, once, workspace_of
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {"train/ants": 40, "train/bees": 36, "val/ants": 10, "val/bees": 10}
@@ -141,6 +141,17 @@ def test_killed_and_again_is_as_if_undisturbed(
     seed: int, folder: Path, tmp_path: Path, undisturbed: Mapping[str, tuple[int, str]]
 ) -> None:
     killed_and_again(seed, folder, tmp_path, undisturbed)
+
+
+def test_what_is_known_is_sent_to_another_bucket_without_being_decoded_again(
+    folder: Path, tmp_path: Path, server: GcsServer, undisturbed: Mapping[str, tuple[int, str]]
+) -> None:
+    server.create_bucket("more")
+    workspace = workspace_of(tmp_path / "data", "gs://more", server.endpoint)
+    upload(workspace, folder, pack_bytes=PACK_BYTES)
+    workspace = workspace_of(tmp_path / "data", "gs://bugs", server.endpoint)
+    upload(workspace, folder, pack_bytes=PACK_BYTES)
+    assert {blob.key: (blob.size, blob.crc32c) for blob in held(server)} == undisturbed
 
 
 @pytest.mark.soak

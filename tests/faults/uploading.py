@@ -15,12 +15,18 @@ from remote.contract.attempts import Attempts
 PACK_BYTES = 24_000  # so that a small dataset has many
 
 
-def once(folder: Path, data: Path, url: str, endpoint: str, *, processes: int = 0) -> UploadResult:
-    """Upload a folder as a computer does whose memory lies in `data`."""
+def workspace_of(data: Path, url: str, endpoint: str) -> Workspace:
+    """A computer whose memory lies in `data`, and which waits but shortly between its attempts."""
     flags = {"store.url": url, "store.endpoint": endpoint}
     workspace = Workspace(load(flags, environ={"TLVM_DATA_DIR": str(data)}, folder=data.parent))
     attempts = Attempts(first_s=0.01, longest_s=0.05)
     workspace.store = open_store(workspace.settings.store_ref, attempts=attempts)
+    return workspace
+
+
+def once(folder: Path, data: Path, url: str, endpoint: str, *, processes: int = 0) -> UploadResult:
+    """Upload a folder that holds one dataset."""
+    workspace = workspace_of(data, url, endpoint)
     (result,) = upload(workspace, folder, processes=processes, pack_bytes=PACK_BYTES)
     return result
 
