@@ -57,6 +57,7 @@ class SeenRecord:
     differing: dict[str, str | None] = field(
         default_factory=dict
     )  # by path: the hash of what it held instead
+    resize_px: int | None = None  # what its images were made smaller to
     schema: int = 1
 
 

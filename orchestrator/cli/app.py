@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import datasets, machines, measures, runs, setup
+from orchestrator.cli import datasets, machines, measures, runs, setup, versions
+from orchestrator.cli.groups import group
 from orchestrator.cli.options import nobody_reads
 from orchestrator.errors import TlvmError
 
@@ -71,7 +72,10 @@ def application() -> typer.Typer:
     )
     app.callback()(_root)
     for command in COMMANDS:
-        app.command(command.name, epilog=command.epilog)(command.call)
+        if command is datasets.datasets:
+            app.add_typer(group(command, versions.COMMANDS), name=command.name)
+        else:
+            app.command(command.name, epilog=command.epilog)(command.call)
     return app
 
 

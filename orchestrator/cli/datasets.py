@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orchestrator.cli.options import Common, command, one_of
-from orchestrator.errors import AuthError, CloudError, ConflictError, DataError, NotFoundError, PartialError
+from orchestrator.errors import (
+    AuthError,
+    CloudError,
+    ConfigError,
+    ConflictError,
+    DataError,
+    NotFoundError,
+    PartialError,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.datasets.offer import Offer
 
 FLIPS: tuple[Literal["none", "horizontal", "all"], ...] = ("none", "horizontal", "all")
 
@@ -21,7 +34,10 @@ def upload(
         typer.Argument(metavar="DIR", help="<split>/<class>/* or <class>/*, or a folder of such folders."),
     ],
     check: Annotated[
-        bool, typer.Option("--check", help="Look at every image and say what is wrong; send nothing.")
+        bool,
+        typer.Option(
+            "--check-only", "--check", help="Look at every image and say what is wrong; send nothing."
+        ),
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="This folder is right, whatever others published meanwhile.")
@@ -33,11 +49,52 @@ def upload(
         str | None,
         typer.Option("--flips", metavar="WHICH", help="That keep the meaning: none, horizontal or all."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Images on two sides of the split are an error (exit 11).")
+    ] = False,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            metavar="REGEX|TABLE.csv",
+            help="What stays on one side: a patient, slide or video. A pattern over paths, whose first group names it; "
+            "a table (path, group); or none.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="TABLE.csv",
+            help="Labels from a table (path, label, optional split and group) instead of folders.",
+        ),
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(
+            "--resize",
+            metavar="N",
+            help="Send images smaller: the longer side in pixels; 0: as they are.",
+            min=0,
+        ),
+    ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            "--page",
+            metavar="N|max",
+            help="Of files with several pages: the one that counts, or their maximum.",
+        ),
+    ] = None,
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Send no EXIF, place or comment; JPEG is encoded again.")
+    ] = False,
 ) -> None:
     """Check, pack and upload a folder of images.
 
-    Each dataset in it is published as a new dataset version; nothing new costs nothing.
+    HEIC and AVIF travel as JPEG. Each dataset in it is published as a new dataset version; nothing new costs nothing.
     """
+    from orchestrator.datasets.convert import Conversion
     from orchestrator.render import datasets
     from orchestrator.workflows.upload import upload
 
@@ -49,10 +106,36 @@ def upload(
         replace=replace,
         allow_shrink=allow_shrink,
         flips=one_of("--flips", flips, FLIPS),
+        strict=strict,
+        group_by=group_by,
+        labels=labels,
+        conversion=Conversion(resize, _page(page), strip_metadata),
+        ask=_asking(common),
     )
     common.show("upload", results, datasets.uploaded)
     if any(result.missed for result in results):
         raise typer.Exit(PartialError.exit_code)
+
+
+def _page(text: str | None) -> int | Literal["max"] | None:
+    if text is None or text == "max":
+        return "max" if text else None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--page {text!r} is neither a number from 1 on nor max")
+    return int(text)
+
+
+def _asking(common: Common) -> Callable[[Offer], bool] | None:
+    """Whether to shrink is asked on a terminal only, and --yes does not answer it: it changes what is sent."""
+    if common.yes or common.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    def ask(offer: Offer) -> bool:
+        from orchestrator.render.datasets import offered
+
+        return typer.confirm(f"{offered(offer)}. Shrink?", default=True, err=True)
+
+    return ask
 
 
 @command(NotFoundError, AuthError, CloudError)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from orchestrator.datasets.leaks import Kind, Leak
 from orchestrator.datasets.names import SetAside
+from orchestrator.datasets.offer import Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import columns, count, duration, size
@@ -14,6 +17,13 @@ from orchestrator.workflows.upload import UploadResult
 
 _LISTED_MAX = 10
 _CLASSES_MAX = 12
+_LINE_BITS_PER_S = 10_000_000
+_LEAKS: Mapping[Kind, str] = {
+    "equal": "equal",
+    "near": "near copies",
+    "perhaps": "perhaps near copies",
+    "group": "groups",
+}
 
 
 def uploaded(screen: Screen, results: Sequence[UploadResult]) -> None:
@@ -41,7 +51,7 @@ def listed(screen: Screen, datasets: Sequence[DatasetSummary]) -> None:
             dataset.version[:8],
             f"{dataset.images:,}",
             str(len(dataset.classes)),
-            _split(dataset.counts),
+            sides(dataset.counts),
             size(dataset.image_bytes),
         )
         for dataset in datasets
@@ -65,13 +75,13 @@ def downloaded(screen: Screen, result: DownloadResult) -> None:
 
 
 def _uploaded(screen: Screen, result: UploadResult) -> None:
-    aside = len(result.unusable) + len(result.foreign)
+    others = len(result.unusable) + len(result.foreign)
     turned = f", {result.turned:,} turned by EXIF" if result.turned else ""
     screen.line(
         labelled(
             "check",
             f"{result.name}: {count(result.images, 'image')}, {size(result.image_bytes)}{turned}"
-            + (f"; {aside} set aside, listed below" if aside else ""),
+            + (f"; {others} set aside, listed below" if others else ""),
         )
     )
     how = (
@@ -79,14 +89,20 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
         if result.split_source == "folders"
         else "made by content, stays put when photos are added"
     )
-    screen.line(labelled("split", f"{_split(result.counts)}; {how}"))
-    screen.lines(columns(_classes(result.counts), indent=" " * 8))
+    screen.line(labelled("split", f"{sides(result.counts)}; {how}"))
+    screen.lines(columns(classes(result.counts), indent=" " * 8))
+    pixels = ", ".join(f"{step} {number:,}" for step, number in result.longer_sides.items())
+    screen.line(labelled("sizes", f"longer side {pixels}"))
+    if result.intensity_window:
+        screen.line(labelled("window", window(result.intensity_window)))
+    if result.leaks:
+        _leaks(screen, result.leaks)
     for text in result.warnings:
         screen.line(labelled("warn", text), style="yellow")
-    _aside(screen, "unusable", result.unusable)
-    _aside(screen, "foreign", result.foreign)
-    _aside(screen, "left out", result.excluded)
-    _aside(screen, "missed", result.missed)
+    aside(screen, "unusable", result.unusable)
+    aside(screen, "foreign", result.foreign)
+    aside(screen, "left out", result.excluded)
+    aside(screen, "missed", result.missed)
     if result.checked_only:
         screen.line(labelled("done", f"checked in {duration(result.seconds)}; nothing was sent"))
     elif result.unchanged:
@@ -106,6 +122,17 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
         )
 
 
+def _leaks(screen: Screen, leaks: Sequence[Leak]) -> None:
+    kinds = Counter(leak.kind for leak in leaks)
+    left_out = sum(leak.left_out for leak in leaks)
+    parts = [f"{kinds[kind]:,} {word}" for kind, word in _LEAKS.items() if kinds[kind]]
+    outcome = f"; {left_out:,} left out of training, listed below" if left_out else ""
+    screen.line(labelled("leaks", f"{', '.join(parts)} on two sides of the split{outcome}"), style="yellow")
+    for leak in [leak for leak in leaks if not leak.left_out][:_LISTED_MAX]:
+        error = "" if leak.error is None else f" (error {leak.error:.3f})"
+        screen.line(f"        {leak.path} {leak.told} {leak.other}{error}", style="yellow")
+
+
 def _changes(result: UploadResult) -> str:
     parts = {
         "added": result.added,
@@ -117,11 +144,11 @@ def _changes(result: UploadResult) -> str:
     return ", ".join(f"{number:,} {word}" for word, number in parts.items() if number) or "no image differs"
 
 
-def _split(counts: Mapping[str, Mapping[str, int]]) -> str:
+def sides(counts: Mapping[str, Mapping[str, int]]) -> str:
     return " · ".join(f"{split} {sum(classes.values()):,}" for split, classes in counts.items())
 
 
-def _classes(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
+def classes(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
     names = sorted({name for classes in counts.values() for name in classes})
     rows: list[tuple[str, ...]] = [("class", *counts)]
     rows += [
@@ -132,7 +159,23 @@ def _classes(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _aside(screen: Screen, label: str, items: Sequence[SetAside]) -> None:
+def offered(offer: Offer) -> str:
+    """What sending photos smaller would save."""
+    now, then = (f"{size(n)} ({duration(n * 8 / _LINE_BITS_PER_S)} at 10 Mbit/s)" for n in _bytes(offer))
+    return f"{now} as they are, or about {then} at {offer.resize_px} px; most models see 224"
+
+
+def _bytes(offer: Offer) -> tuple[int, int]:
+    return offer.bytes_now, offer.bytes_then
+
+
+def window(values: Sequence[float]) -> str:
+    return (
+        f"{values[0]:g} becomes black and {values[1]:g} white in images of more than 8 bits, the same in all"
+    )
+
+
+def aside(screen: Screen, label: str, items: Sequence[SetAside]) -> None:
     for item in items[:_LISTED_MAX]:
         screen.line(f"{label:<9}{item.path}: {item.reason}", style="yellow")
     if len(items) > _LISTED_MAX:

@@ -11,8 +11,10 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
+from orchestrator.datasets.collect import Collected
 from orchestrator.render.console import SCHEMA
 from orchestrator.workflows.compare import CompareResult
+from orchestrator.workflows.dataset_care import DatasetDiff, DatasetRemoved, DatasetShown
 from orchestrator.workflows.datasets import DatasetSummary
 from orchestrator.workflows.demo import DemoResult
 from orchestrator.workflows.doctor import DoctorResult
@@ -36,6 +38,10 @@ RESULTS: Mapping[str, object] = {
     "upload": list[UploadResult],
     "datasets": list[DatasetSummary],
     "download": DownloadResult,
+    "datasets show": DatasetShown,
+    "datasets diff": DatasetDiff,
+    "datasets rm": DatasetRemoved,
+    "datasets gc": Collected,
     "run": RunResult,
     "runs": RunsResult,
     "pull": PullResult,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.datasets import findings
@@ -14,9 +14,7 @@ from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.workflows.datasets import resolve, versions_of
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
-from remote.contract.dataset_manifest import DatasetManifest, Image
-
-SIZES = (64, 128, 256, 512, 1024, 2048, 4096)  # pixels of the longer side
+from remote.contract.dataset_manifest import DatasetManifest
 
 
 @dataclass(frozen=True)
@@ -89,19 +87,10 @@ def show(workspace: Workspace, name: str | None, version: str | None = None) -> 
         intensity_window=manifest.intensity_window,
         modes=dict(Counter(image.mode for image in images).most_common()),
         turned=sum(image.orientation > 1 for image in images),
-        longer_sides=longer_sides(images),
+        longer_sides=findings.longer_sides(images),
         excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
         warnings=findings.warnings(images),
     )
-
-
-def longer_sides(images: Sequence[Image]) -> dict[str, int]:
-    """How many images are how large."""
-    found = Counter(
-        next((limit for limit in SIZES if max(image.width, image.height) <= limit), 0) for image in images
-    )
-    rows = {f"up to {limit}": found[limit] for limit in SIZES if found[limit]}
-    return rows | ({f"over {SIZES[-1]}": found[0]} if found[0] else {})
 
 
 def diff(workspace: Workspace, first: str, second: str) -> DatasetDiff:

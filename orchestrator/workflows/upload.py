@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from orchestrator.datasets.grouping import grouped
 from orchestrator.datasets.labels import survey_by_table
 from orchestrator.datasets.leaks import Leak, leaks, require_none
 from orchestrator.datasets.names import SetAside
+from orchestrator.datasets.offer import Offer, offer
 from orchestrator.datasets.pack import PACK_BYTES
 from orchestrator.datasets.plan import Plan, Wishes
 from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
@@ -92,6 +93,7 @@ def upload(
     group_by: str | None = None,
     labels: Path | None = None,
     conversion: Conversion = AS_IT_IS,
+    ask: Callable[[Offer], bool] | None = None,
     processes: int | None = None,
     pack_bytes: int = PACK_BYTES,
 ) -> list[UploadResult]:
@@ -104,17 +106,19 @@ def upload(
     strict          images on two sides of the split are an error
     group_by        a pattern over paths, or a table: what stays on one side
     labels          a table (path, label, optional split and group), instead of folders
-    conversion      what becomes of images before they travel
+    conversion      what becomes of images before they travel; `resize_px` None is as the last time, 0 as they are
+    ask             whether photos that are much larger than models see are to be sent smaller; None: only say so
     pack_bytes      at most so many in a pack
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
 
     Files that vanished or changed meanwhile stand in `missed`: `require_all` makes them an error.
     """
     began = time.monotonic()
-    wishes = Wishes(flips, replace, allow_shrink, group_by, conversion)
     found = survey_by_table(folder, labels, name=name) if labels else survey(folder, name=name)
     _warn_of_ignored(workspace, found.ignored)
     scans = [grouped(scan, group_by) if group_by else scan for scan in found.datasets]
+    conversion = _sized(workspace, scans, conversion, ask, offering=not check_only)
+    wishes = Wishes(flips, replace, allow_shrink, group_by, conversion)
     with closing(Cache(workspace.records.cache, how=conversion.how)) as cache:
         if check_only:
             return [_look(workspace, scan, wishes, cache, processes, began, strict=strict) for scan in scans]
@@ -154,6 +158,33 @@ def _warn_of_ignored(workspace: Workspace, ignored: Sequence[SetAside]) -> None:
         workspace.progress.warn(f"Not part of a dataset: {named}{more}")
 
 
+def _sized(
+    workspace: Workspace,
+    scans: Sequence[Scan],
+    said: Conversion,
+    ask: Callable[[Offer], bool] | None,
+    *,
+    offering: bool,
+) -> Conversion:
+    """What was said; else what was done the last time, so that nothing is sent again; else what the user answers."""
+    if said.resize_px is not None:
+        return dataclasses.replace(said, resize_px=said.resize_px or None)
+    records, store = workspace.records, workspace.settings.store_ref.url
+    before = [seen for scan in scans if (seen := records.seen(scan.root, store, scan.name))]
+    resize_px = next((seen.resize_px for seen in before if seen.resize_px), None)
+    if resize_px:
+        text = f"images are sent at {resize_px} px as the last time; --resize 0 sends them as they are"
+        workspace.progress.say("size", text)
+    elif not before and offering and (found := offer(scans)):
+        if ask is not None:
+            resize_px = found.resize_px if ask(found) else None
+        else:
+            saved = 1 - found.bytes_then / found.bytes_now
+            text = f"--resize {found.resize_px} would send about {saved:.0%} less; most models see 224 pixels"
+            workspace.progress.say("size", text)
+    return dataclasses.replace(said, resize_px=resize_px)
+
+
 def _look(
     workspace: Workspace,
     scan: Scan,
@@ -183,6 +214,8 @@ class _Upload:
         self._store, self._records = workspace.store, workspace.records
         before = self._records.seen(scan.root, self._store.url, scan.name)
         self._seen = Seen(before.version, before.differing) if before else None
+        self._resize_px = wishes.conversion.resize_px
+        self._resized_before = before.resize_px if before else None
         self._remembered = Remembered(self._records.cache, scan.root, self._store.url, scan.name)
         self._fingerprint = "" if wishes.replace else fingerprint(scan, wishes)
         self._publication = Publication(
@@ -223,10 +256,15 @@ class _Upload:
         assert self._outcome is not None
         assert self._plan is not None
         done = self._publication.publish(self._plan)
-        if Seen(done.version, done.plan.kept) != self._seen:
+        if Seen(done.version, done.plan.kept) != self._seen or self._resize_px != self._resized_before:
             self._records.save_seen(
                 SeenRecord(
-                    str(self._scan.root), self._store.url, self._scan.name, done.version, done.plan.kept
+                    str(self._scan.root),
+                    self._store.url,
+                    self._scan.name,
+                    done.version,
+                    done.plan.kept,
+                    self._resize_px,
                 )
             )
         seconds = time.monotonic() - self._began

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import __version__, errors
-from orchestrator.cli import options
+from orchestrator.cli import options, versions
 from orchestrator.cli.app import COMMANDS, main
 from orchestrator.cli.logs import redact
 from orchestrator.errors import TlvmError
@@ -390,4 +390,4 @@ def test_the_page_about_json_is_that_of_the_results() -> None:
     from orchestrator.render.json_schema import RESULTS, page
 
     assert (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8") == page()
-    assert set(RESULTS) | {"logs"} == set(NAMES)
+    assert set(RESULTS) | {"logs"} == set(NAMES) | {f"datasets {one.name}" for one in versions.COMMANDS}

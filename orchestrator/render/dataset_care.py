@@ -1,0 +1,105 @@
+"""Versions of datasets on the screen: what one holds, how two differ, what was removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.datasets.collect import Collected, PackUse
+from orchestrator.render.console import Screen
+from orchestrator.render.datasets import aside, classes, sides, window
+from orchestrator.render.progress import labelled
+from orchestrator.render.text import columns, count, size
+from orchestrator.workflows.dataset_care import DatasetDiff, DatasetRemoved, DatasetShown
+
+_LISTED_MAX = 10
+
+
+def shown(screen: Screen, result: DatasetShown) -> None:
+    which = "the newest" if result.newest else "an old one"
+    screen.line(
+        labelled(
+            "dataset",
+            f"{result.name} {result.version[:12]}, {which} of {count(len(result.versions), 'version')}: "
+            f"{count(result.images, 'image')}, {size(result.image_bytes)} in {count(result.packs, 'pack')}",
+        )
+    )
+    made = "given" if result.split_source == "folders" else "made by content"
+    together = f"; {count(result.groups, 'group')} kept together" if result.groups else ""
+    screen.line(labelled("split", f"{sides(result.counts)}; {made}{together}"))
+    screen.lines(columns(classes(result.counts), indent=" " * 8))
+    sources = ", ".join(f"{source} {number:,}" for source, number in result.label_sources.items())
+    screen.line(labelled("labels", sources))
+    modes = ", ".join(f"{mode} {number:,}" for mode, number in result.modes.items())
+    turned = f"; {result.turned:,} turned by EXIF" if result.turned else ""
+    screen.line(labelled("pixels", f"{modes}; flips {result.flips}{turned}"))
+    pixels = ", ".join(f"{step} {number:,}" for step, number in result.longer_sides.items())
+    screen.line(labelled("sizes", f"longer side {pixels}"))
+    if result.intensity_window:
+        screen.line(labelled("window", window(result.intensity_window)))
+    for text in result.warnings:
+        screen.line(labelled("warn", text), style="yellow")
+    aside(screen, "left out", result.excluded)
+    screen.next(f"tlvm run fixed-extractor --dataset {result.name}")
+
+
+def compared(screen: Screen, result: DatasetDiff) -> None:
+    screen.line(f"{_short(result.first)} → {_short(result.second)}")
+    moved = [f"{source} → {to}" for source, to in result.moved]
+    for label, paths in (
+        ("added", result.added),
+        ("removed", result.removed),
+        ("changed", result.changed),
+        ("moved", moved),
+        ("class", result.relabelled),
+        ("split", result.resplit),
+    ):
+        _paths(screen, label, paths)
+    for key, (before, after) in result.settings.items():
+        screen.line(labelled("setting", f"{key}: {before} → {after}"))
+    parts = (result.added, result.removed, result.changed, moved, result.relabelled, result.resplit)
+    if not any(parts) and not result.settings:
+        screen.line(labelled("same", "no image differs"))
+    screen.line(labelled("new", f"{size(result.new_bytes)} of images that only the second has"))
+
+
+def removed(screen: Screen, result: DatasetRemoved) -> None:
+    what = "and all its versions" if result.all_of_it else "only"
+    versions = ", ".join(version[:12] for version in result.versions[:_LISTED_MAX])
+    screen.line(labelled("removed", f"{result.name} {versions} {what}".replace("  ", " ")))
+    screen.next("tlvm datasets gc frees the space of images that no version names")
+
+
+def collected(screen: Screen, result: Collected) -> None:
+    screen.line(labelled("packs", f"{count(result.packs, 'pack')}, {size(result.pack_bytes)}"))
+    verb = "would be deleted" if result.dry_run else "deleted"
+    _packs(screen, "deleted", result.deleted, f"named by no version, {verb}")
+    _packs(screen, "waiting", result.condemned, "named by no version; a later gc deletes them")
+    if result.wasteful:
+        dead = sum(use.size - use.live_bytes for use in result.wasteful)
+        screen.line(
+            labelled(
+                "half used",
+                f"{count(len(result.wasteful), 'pack')}, {size(dead)} of which no version names",
+            )
+        )
+    if result.condemned:
+        screen.next("tlvm datasets gc, after the grace period")
+
+
+def _packs(screen: Screen, label: str, uses: Sequence[PackUse], what: str) -> None:
+    total = sum(use.size for use in uses)
+    screen.line(labelled(label, f"{count(len(uses), 'pack')}, {size(total)} {what}"))
+
+
+def _paths(screen: Screen, label: str, paths: Sequence[str]) -> None:
+    if paths:
+        screen.line(labelled(label, count(len(paths), "image")))
+    for path in paths[:_LISTED_MAX]:
+        screen.line(f"        {path}")
+    if len(paths) > _LISTED_MAX:
+        screen.line(f"        ... and {len(paths) - _LISTED_MAX} more (--json lists all)")
+
+
+def _short(name: str) -> str:
+    dataset, _, version = name.partition("@")
+    return f"{dataset} {version[:12]}"
