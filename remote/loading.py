@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -47,7 +47,7 @@ class Loader:
     def steps(self) -> int:
         return math.ceil(self._whole / self.recipe.batch_size)
 
-    def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         """From step `start` on. CannotRun, naming the image, when one can't be read."""
         for step in ahead(self._steps(epoch, start), workers=self.workers):
             inputs = self._augmentation.seen(*(self._moved(part) for part in (step.canvases, step.facts)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import artefacts
+from . import artefacts, augmentation, sample_page
 from .artefacts import ModelCard, Predicted
 from .backbones import Network, arguments
 from .contract.dataset_manifest import Image
@@ -85,6 +85,8 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
         train_images=[int(count) for count in train_images(task)],
         prior=findings.prior,
     )
+    if not (task.folder.result / sample_page.FILE).exists():
+        _show(task, spec)
     artefacts.write(task.folder.result, network, card, metrics, findings.predicted)
     task.events.emit("metrics", metrics=asdict(metrics))
 
@@ -92,6 +94,14 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
 def train_images(task: Task) -> NDArray[np.int64]:
     """How many there are of each class."""
     return np.bincount(task.labels(task.images("train")), minlength=len(task.classes))
+
+
+def _show(task: Task, spec: Preprocessing) -> None:
+    """Some train images as the network saw them, where nothing was done to them at random."""
+    train = task.images("train")
+    some = augmentation.order(len(train), seed=task.spec.seed, epoch=0)[: sample_page.IMAGES_MAX]
+    samples = [sample_page.Sample(train[index], task.reader.pixels(train[index], spec)) for index in some]
+    sample_page.write(task.folder.result, title=task.spec.run_id, spec=spec, augmentation="", samples=samples)
 
 
 def measure(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from . import backbones
+from . import backbones, sample_page
 from .artefacts import Predicted
 from .checkpoint import State
 from .contract.dataset_manifest import Image
-from .contract.metrics import Counters, Evaluation, Frozen
-from .evaluation import fit_temperature
+from .contract.metrics import IMBALANCED, Counters, Evaluation, Frozen
+from .evaluation import Floats, fit_temperature
 from .folds import holdout
 from .loading import Loader
 from .precision import training_precision
@@ -25,7 +25,6 @@ from .task import Task
 from .training import Epoch, Labelled, Position, Trainee, evaluate
 
 _CHOSE = "when training stopped, and the temperature"
-_IMBALANCED = 3.0  # times as many images of the largest class as of the smallest
 
 
 def recipe(task: Task, train: Labelled, *, learning_rate: float) -> Recipe:
@@ -44,7 +43,7 @@ def recipe(task: Task, train: Labelled, *, learning_rate: float) -> Recipe:
         label_smoothing=task.number("label_smoothing"),
         mixup=task.number("mixup"),
         ema_epochs=task.number("ema_epochs"),
-        balanced=balance == "on" or (balance == "auto" and imbalance(task, train) > _IMBALANCED),
+        balanced=balance == "on" or (balance == "auto" and imbalance(task, train) > IMBALANCED),
         augmentation=str(task.parameters["augmentation"]),
         flips=task.manifest.flips,
         patience=task.integer("patience"),
@@ -91,6 +90,7 @@ def trainee(
 ) -> Trainee:
     """The network on its device, with its images, and the run that hears of it."""
     loader = Loader(train, recipe, spec, task.reader, task.device, task.workers)
+    _show(task, loader)
 
     def tell(text: str) -> None:
         print(text, flush=True)
@@ -140,7 +140,9 @@ def findings(
 
     more    what `training` in metrics.json says besides
     """
-    evaluations, predicted, temperature = _measured(task, trainee, position, held, steered_by)
+    # What is trained to count all classes alike gives probabilities for a world in which they are equally frequent.
+    prior = [1 / len(task.classes)] * len(task.classes) if recipe.balanced else None
+    evaluations, predicted, temperature = _measured(task, trainee, position, held, steered_by, prior)
     network.module.to("cpu")
     seconds = sum(epoch["seconds"] for epoch in position.history)
     passed = sum(epoch["train_loss"] is not None for epoch in position.history)
@@ -166,25 +168,53 @@ def findings(
             "imbalance": round(max(trainee.class_counts) / max(1, min(trainee.class_counts)), 2),
             **more,
         },
+        prior=prior,
+    )
+
+
+def _show(task: Task, loader: Loader) -> None:
+    """Images of the first batch, into the result: as they are measured, and as they are trained on."""
+    images, batches = loader.images(0, 0)[: sample_page.IMAGES_MAX], loader.epoch(0, 0)
+    try:
+        augmented = sample_page.as_pixels(loader.spec, next(batches).inputs[: len(images)])
+    finally:
+        batches.close()
+    sample_page.write(
+        task.folder.result,
+        title=task.spec.run_id,
+        spec=loader.spec,
+        augmentation=augmentation_in_words(loader.recipe),
+        samples=[
+            sample_page.Sample(image, task.reader.pixels(image, loader.spec), seen)
+            for image, seen in zip(images, augmented, strict=True)
+        ],
     )
 
 
 def _measured(
-    task: Task, trainee: Trainee, position: Position, held: Labelled, steered_by: str
+    task: Task,
+    trainee: Trainee,
+    position: Position,
+    held: Labelled,
+    steered_by: str,
+    prior: list[float] | None,
 ) -> tuple[list[Evaluation], list[Predicted], float]:
     evaluations, predicted, temperature = [], [], 1.0
+
+    def figures(name: str, images: Sequence[Image], logits: Floats, chose: str) -> Evaluation:
+        return measure(task, name, images, logits, temperature=temperature, chose=chose, prior=prior)
+
     if len(held.images):
         logits = evaluate(trainee, held.images, position)
         temperature = fit_temperature(logits, held.labels)
-        figures = measure(task, steered_by, held.images, logits, temperature=temperature, chose=_CHOSE)
-        evaluations.append(figures)
+        evaluations.append(figures(steered_by, held.images, logits, _CHOSE))
         if steered_by == "val":
             predicted.append(Predicted(held.images, logits))
     for split in ("val", "test"):
         images = task.images(split)
         if images and split != steered_by:
             logits = evaluate(trainee, images, position)
-            evaluations.append(measure(task, split, images, logits, temperature=temperature, chose="nothing"))
+            evaluations.append(figures(split, images, logits, "nothing"))
             predicted.append(Predicted(images, logits))
     return evaluations, predicted, temperature
 

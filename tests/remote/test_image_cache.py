@@ -150,7 +150,7 @@ def test_leaving_an_epoch_early_leaves_no_thread(labelled: tuple[Labelled, data.
     train, reader, _ = labelled
     batches = loader(train, reader, 4).epoch(0, 0)
     next(batches)
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
