@@ -24,6 +24,7 @@ def reference_correct(data: Path, weights: Path) -> int:
     network = models.squeezenet1_1()
     network.load_state_dict(torch.load(weights, weights_only=True))
     network.eval()
+    torch.set_num_threads(1)  # threads that spin make a busy machine ten times slower
     preprocess = models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
     features, labels = {}, {}
     for split in ("train", "val"):
