@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from . import backbones, curve, depths, heads
 from .artefacts import Predicted
 from .contract import document
 from .contract.dataset_manifest import Image
-from .contract.metrics import Evaluation
+from .contract.metrics import IMBALANCED, Evaluation
 from .curve import Choice, Judged
 from .errors import CannotRun
-from .evaluation import Labels
+from .evaluation import Floats, Labels
 from .feature_cache import FeatureCache, Floats32, key_of
 from .features import Extraction, Row, extract
 from .folds import NEVER, folds, holdout
@@ -61,7 +63,14 @@ class Train:
     penalties: list[float]
 
 
-def look(task: Task, network: backbones.Network, spec: Preprocessing, *, wanted: Sequence[str]) -> Seen:
+def look(
+    task: Task,
+    network: backbones.Network,
+    spec: Preprocessing,
+    *,
+    wanted: Sequence[str],
+    splits: Sequence[str] = ("train", "val", "test"),
+) -> Seen:
     """One pass over all images; what this machine has computed before is not computed again. Its head is gone then.
 
     wanted      the blocks that this scenario needs
@@ -71,8 +80,9 @@ def look(task: Task, network: backbones.Network, spec: Preprocessing, *, wanted:
     backbones.place(network.module, task.device)
     before = backbones.fingerprint(network.module)
     train = task.images("train")
-    further = [view for view in views(task.integer("views"), task.manifest.flips) if view != CENTRE]
-    rows = [Row(image) for image in task.images("train", "val", "test")]
+    count = task.integer("views") if "views" in task.parameters else 1
+    further = [view for view in views(count, task.manifest.flips) if view != CENTRE]
+    rows = [Row(image) for image in task.images(*splits)]
     rows += [Row(image, view) for view in further for image in train]
     extraction = extract(
         network,
@@ -80,7 +90,7 @@ def look(task: Task, network: backbones.Network, spec: Preprocessing, *, wanted:
         task.reader,
         spec,
         ends=ends,
-        cache=_cache(task, spec, ends, before),
+        cache=cache_of(task, spec, ends, before),
         batch_size=task.integer("batch_size"),
         workers=task.workers,
         device=task.device,
@@ -91,6 +101,22 @@ def look(task: Task, network: backbones.Network, spec: Preprocessing, *, wanted:
     if extraction.trouble:
         task.events.log(f"Features are not kept for later runs: {extraction.trouble}", level="warning")
     return Seen(rows, extraction, ends, before)
+
+
+def cache_of(task: Task, spec: Preprocessing, ends: Sequence[str], before: dict[str, str]) -> FeatureCache:
+    """Where this machine keeps the features of this network. `before`: its fingerprint."""
+    key = key_of(
+        {
+            "model": task.spec.model,
+            "tensors": sorted(before.items()),
+            "preprocessing": asdict(spec),
+            "window": task.manifest.intensity_window,
+            "stages": list(ends),
+            "dtype": "float32",
+            "device": device_name(task.device),
+        }
+    )
+    return FeatureCache(task.home.cache / "features", key, int(task.number("cache_gb") * 1e9))
 
 
 def in_words(task: Task, seen: Seen) -> str:
@@ -106,18 +132,55 @@ def in_words(task: Task, seen: Seen) -> str:
     )
 
 
-def training_rows(task: Task, seen: Seen) -> Train:
-    """What a classifier is fitted on: the views of one image are held out together, and only the usual one judges."""
-    rows = [index for index, row in enumerate(seen.rows) if row.image.split == "train"]
-    images = task.images("train")
-    fold_of = dict(zip((id(image) for image in images), _fold_of(task, images), strict=True))
+def training_rows(task: Task, seen: Seen, images: Sequence[Image]) -> Train:
+    """What a classifier is fitted on: the views of one image are held out together, and only the usual one judges.
+
+    images      of train
+    """
+    fold_of = dict(zip((image.path for image in images), _fold_of(task, images), strict=True))
+    rows = [index for index, row in enumerate(seen.rows) if row.image.path in fold_of]
     return Train(
         rows=rows,
         labels=task.labels(seen.images(rows)),
-        fold_of=np.array([fold_of[id(seen.rows[row].image)] for row in rows], dtype=np.int64),
+        fold_of=np.array([fold_of[seen.rows[row].image.path] for row in rows], dtype=np.int64),
         judges=np.array([seen.rows[row].view == CENTRE for row in rows], dtype=np.bool_),
         penalties=_penalties(task),
     )
+
+
+def balanced(
+    task: Task, head: heads.LinearHead, train: Train, *, has_bias: bool = True
+) -> tuple[heads.LinearHead, list[float] | None]:
+    """The same head, for a world in which all classes are equally frequent, where the parameter `balance` asks for it.
+
+    Rare classes are else hardly ever said. The bias is free of any penalty, so that taking the logarithm of the class
+    shares from it gives just what a fit with a balanced softmax gives (Menon et al., arXiv 2007.07314).
+
+    Returns     the head and the class shares that its probabilities suppose now; None: those of train, as they were
+    """
+    images = train.labels[train.judges]
+    counts = np.bincount(images, minlength=len(task.classes))
+    wanted = str(task.parameters["balance"])
+    if wanted == "off" or (wanted == "auto" and counts.max() <= IMBALANCED * counts.min()):
+        return head, None
+    if not has_bias:
+        task.events.log(
+            f"The classes are unequal ({counts.max()} to {counts.min()}), and the head of a {task.spec.model} has no "
+            "bias to balance them with: rare classes may be missed",
+            level="warning",
+        )
+        return head, None
+    shift = head.temperature * np.log(counts / counts.sum())
+    logits = head.held_out_logits - shift
+    accuracy = float((logits.argmax(1) == train.labels[head.held_out]).mean())
+    changed = dataclasses.replace(
+        head,
+        bias=head.bias - torch.from_numpy(shift).float(),
+        held_out_logits=logits,
+        accuracy=accuracy,
+        accuracy_error=float(np.sqrt(accuracy * (1 - accuracy) / len(logits))),
+    )
+    return changed, [1 / len(counts)] * len(counts)
 
 
 def by_depth(
@@ -155,27 +218,29 @@ def curve_in_words(judged: Sequence[Judged]) -> str:
 
 
 def measured(
-    task: Task, head: heads.LinearHead, seen: Seen, values: Callable[[Sequence[int]], Floats32]
+    task: Task,
+    head: heads.LinearHead,
+    seen: Seen,
+    values: Callable[[Sequence[int]], Floats32],
+    prior: list[float] | None,
 ) -> tuple[list[Evaluation], list[Predicted]]:
     """Held-out images of train, then val, then test: the last one that is there is the result.
 
     values      what the head is given for rows
+    prior       class shares that its probabilities suppose
     """
     train = task.images("train")
     held_out = [image for image, out in zip(train, head.held_out[: len(train)], strict=True) if out]
-    temperature = head.temperature
-    evaluations = [
-        measure(
-            task, "train, held out", held_out, head.held_out_logits, temperature=temperature, chose=_CHOSE
-        )
-    ]
+
+    def figures(name: str, images: Sequence[Image], logits: Floats, chose: str) -> Evaluation:
+        return measure(task, name, images, logits, temperature=head.temperature, chose=chose, prior=prior)
+
+    evaluations = [figures("train, held out", held_out, head.held_out_logits, _CHOSE)]
     predicted = []
     for split in ("val", "test"):
         if rows := seen.of(split):
             part = Predicted(seen.images(rows), head.logits(values(rows)))
-            evaluations.append(
-                measure(task, split, part.images, part.logits, temperature=temperature, chose="nothing")
-            )
+            evaluations.append(figures(split, part.images, part.logits, "nothing"))
             predicted.append(part)
     return evaluations, predicted
 
@@ -203,22 +268,7 @@ def told(head: heads.LinearHead) -> dict[str, Any]:
     }
 
 
-def _cache(task: Task, spec: Preprocessing, ends: Sequence[str], before: dict[str, str]) -> FeatureCache:
-    key = key_of(
-        {
-            "model": task.spec.model,
-            "tensors": sorted(before.items()),
-            "preprocessing": asdict(spec),
-            "window": task.manifest.intensity_window,
-            "stages": list(ends),
-            "dtype": "float32",
-            "device": device_name(task.device),
-        }
-    )
-    return FeatureCache(task.home.cache / "features", key, int(task.number("cache_gb") * 1e9))
-
-
-def _fold_of(task: Task, train: list[Image]) -> NDArray[np.int64]:
+def _fold_of(task: Task, train: Sequence[Image]) -> NDArray[np.int64]:
     if len(train) > task.integer("holdout_above"):
         return np.where(holdout(train, share=_HOLDOUT, seed=task.spec.seed), 0, NEVER)
     found = folds(train, most=task.integer("folds"), seed=task.spec.seed)

@@ -147,6 +147,14 @@ _PRECISION = Parameter(
     choices=("auto", "fp32", "bf16"),
 )
 
+_CACHE_GB = Parameter(
+    "cache_gb",
+    10.0,
+    "features that the machine keeps for later runs, of all datasets together; 0: none",
+    low=0.0,
+    high=100_000.0,
+)
+
 # Of the scenarios that train layers step by step.
 _EPOCHS = Parameter(
     "epochs", 15, "passes over train, at most; early stopping may end it sooner", low=1, high=10_000
@@ -223,13 +231,7 @@ _FROZEN = (
         "",
         "modules after which the network is looked into, with commas between them; empty: the ends of its stages",
     ),
-    Parameter(
-        "cache_gb",
-        10.0,
-        "features that the machine keeps for later runs, of all datasets together; 0: none",
-        low=0.0,
-        high=100_000.0,
-    ),
+    _CACHE_GB,
     Parameter(
         "folds",
         5,
@@ -252,6 +254,7 @@ _FROZEN = (
         high=1e6,
     ),
     Parameter("penalty_min", 1e-5, "the weakest penalty", low=1e-12, high=1e6),
+    _BALANCE,
     Parameter(
         "holdout_above",
         20_000,
@@ -259,6 +262,17 @@ _FROZEN = (
         low=100,
         high=10_000_000,
     ),
+)
+
+# Of these, what also a classifier needs that training begins with.
+_CLASSIFIER = (
+    "stages",
+    "cache_gb",
+    "folds",
+    "penalties",
+    "penalty_max",
+    "penalty_min",
+    "holdout_above",
 )
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
@@ -283,6 +297,42 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 ),
             ),
         ),
+        "fine-tune-top": Scenario(
+            "fine-tune-top",
+            "little new data, similar to the old; a demonstration",
+            "Fit a new classifier, then tune the last layers with it; the others stay as they are.",
+            (
+                Parameter(
+                    "unfreeze_from",
+                    "",
+                    "the first module that is trained, such as layer4; empty: the last stage's first",
+                ),
+                replace(_EPOCHS, default=15),
+                replace(_TRAIN_BATCH_SIZE, default=32),
+                _DECODE_WORKERS,
+                _PRECISION,
+                _IMAGE_SIZE,
+                _FRAMING,
+                _LEARNING_RATE,
+                _WEIGHT_DECAY,
+                _WARMUP_EPOCHS,
+                _LABEL_SMOOTHING,
+                _MIXUP,
+                _EMA_EPOCHS,
+                _BALANCE,
+                replace(_AUGMENTATION, default="none"),
+                Parameter(
+                    "activations_gb",
+                    4.0,
+                    "memory for what the frozen part gives, computed once where augmentation is none; 0: none",
+                    low=0.0,
+                    high=100_000.0,
+                ),
+                *(parameter for parameter in _FROZEN if parameter.name in _CLASSIFIER),
+                _STEERING_SHARE,
+                _PATIENCE,
+            ),
+        ),
         "fine-tune-all": Scenario(
             "fine-tune-all",
             "lots of new data, similar to the old",
@@ -292,6 +342,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 replace(_TRAIN_BATCH_SIZE, default=32),
                 _DECODE_WORKERS,
                 _IMAGE_SIZE,
+                _CACHE_GB,
                 _FRAMING,
                 _IMAGE_MEMORY_MB,
                 _PRECISION,

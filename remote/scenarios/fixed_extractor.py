@@ -46,7 +46,7 @@ def run(task: Task) -> None:
         says(frozen.in_words(task, seen))
 
     with task.step("train") as says:
-        train = frozen.training_rows(task, seen)
+        train = frozen.training_rows(task, seen, task.images("train"))
         head = heads.fit(
             seen.extraction.features[train.rows],
             train.labels,
@@ -58,9 +58,11 @@ def run(task: Task) -> None:
             on_fit=task.progress("train", len(train.penalties), "penalties"),
             should_stop=task.should_stop,
         )
+        head, prior = frozen.balanced(task, head, train, has_bias=network.has_bias)
         says(
             f"{len(head.candidates)} penalties × {frozen.judges_of(head)} inside train: {head.penalty:.2g} chosen, "
             f"{head.accuracy:.3f} ± {head.accuracy_error:.3f}"
+            + ("; rare classes weigh as much as frequent ones" if prior else "")
         )
         choices = curve.singles(seen.ends, deviations=False)
         by_depth = frozen.by_depth(task, seen, train, choices, all_images=False)
@@ -72,7 +74,7 @@ def run(task: Task) -> None:
         network.module.to("cpu")
         network.set_head(backbones.new_head(network, head.weight, head.bias))
         evaluations, predicted = frozen.measured(
-            task, head, seen, lambda rows: seen.extraction.features[list(rows)]
+            task, head, seen, lambda rows: seen.extraction.features[list(rows)], prior
         )
         for line in in_words(evaluations[-1]):
             says(line)
@@ -91,6 +93,7 @@ def run(task: Task) -> None:
         ),
         images_per_s=seen.extraction.images_per_s,
         training=frozen.told(head),
+        prior=prior,
         by_depth=[one.depth for one in by_depth],
     )
     finish(task, network, spec, findings)

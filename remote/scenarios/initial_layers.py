@@ -51,7 +51,7 @@ def run(task: Task) -> None:
         says(frozen.in_words(task, seen))
 
     with task.step("train") as says:
-        train = frozen.training_rows(task, seen)
+        train = frozen.training_rows(task, seen, task.images("train"))
         alone = frozen.by_depth(
             task, seen, train, curve.singles(ends, deviations=deviations), all_images=True
         )
@@ -71,10 +71,12 @@ def run(task: Task) -> None:
             on_fit=task.progress("train", len(train.penalties), "penalties"),
             should_stop=task.should_stop,
         )
+        head, prior = frozen.balanced(task, head, train)
         trained = head.weight.numel() + head.bias.numel()
         says(
             f"chosen: {chosen.name}, {head.weight.shape[1]} features, {trained:,} parameters train; penalty "
             f"{head.penalty:.2g}, {head.accuracy:.3f} ± {head.accuracy_error:.3f}"
+            + ("; rare classes weigh as much as frequent ones" if prior else "")
         )
 
     with task.step("evaluate") as says:
@@ -82,7 +84,7 @@ def run(task: Task) -> None:
         network.module.to("cpu")
         stage_head.attach(network, head.weight, head.bias)
         evaluations, predicted = frozen.measured(
-            task, head, seen, lambda rows: chosen.of(seen.extraction.blocks, rows)
+            task, head, seen, lambda rows: chosen.of(seen.extraction.blocks, rows), prior
         )
         for line in in_words(evaluations[-1]):
             says(line)
@@ -107,6 +109,7 @@ def run(task: Task) -> None:
             "pooling": pooling,
             "together": [one.depth.__dict__ for one in together],
         },
+        prior=prior,
         by_depth=[one.depth for one in alone],
         stages=list(chosen.stages),
         pooling=pooling,
