@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import datasets, machines, measures, runs, setup, versions
+from orchestrator.cli import datasets, machines, measures, runs, setup, versions, weights
 from orchestrator.cli.groups import group
 from orchestrator.cli.options import nobody_reads
 from orchestrator.errors import TlvmError
@@ -34,11 +34,13 @@ COMMANDS = (
     runs.predict,
     measures.evaluate,
     measures.compare,
+    weights.weights,
     machines.ssh,
     machines.down,
     setup.doctor,
     setup.demo,
 )
+BELOW = {"datasets": versions.COMMANDS, "weights": weights.COMMANDS}  # commands with commands below them
 
 _REPORT = "This is a bug of tlvm. Please report it with the lines above: https://github.com/tlvm/tlvm/issues"
 
@@ -72,8 +74,8 @@ def application() -> typer.Typer:
     )
     app.callback()(_root)
     for command in COMMANDS:
-        if command is datasets.datasets:
-            app.add_typer(group(command, versions.COMMANDS), name=command.name)
+        if command.name in BELOW:
+            app.add_typer(group(command, BELOW[command.name]), name=command.name)
         else:
             app.command(command.name, epilog=command.epilog)(command.call)
     return app

@@ -30,6 +30,7 @@ from orchestrator.workflows.ssh import SshResult
 from orchestrator.workflows.status import StatusResult
 from orchestrator.workflows.up import UpResult
 from orchestrator.workflows.upload import UploadResult
+from orchestrator.workflows.weights import WeightsResult
 
 RESULTS: Mapping[str, object] = {
     "init": InitResult,
@@ -48,6 +49,9 @@ RESULTS: Mapping[str, object] = {
     "predict": PredictResult,
     "evaluate": EvaluateResult,
     "compare": CompareResult,
+    "weights": WeightsResult,
+    "weights push": WeightsResult,
+    "weights list": WeightsResult,
     "ssh": SshResult,
     "down": DownResult,
     "doctor": DoctorResult,

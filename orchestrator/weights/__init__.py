@@ -49,7 +49,7 @@ def resolve(
 ) -> WeightsRef:
     """The weights as the machine will fetch them: named, hashed, and in the store when this returns.
 
-    weights       "imagenet" (torchvision's own), a file, "run:ID", or "none"
+    weights       "imagenet" (torchvision's own), a file here, one in the store (`push`), "run:ID", or "none"
     cache_folder  of this computer; downloads go below it, and go on there when they were cut
     base_url      another place that has torchvision's files, under the same names
     limit_s       give up a download after this time; None: never, as long as something comes
@@ -62,7 +62,7 @@ def resolve(
     if weights.startswith("run:"):
         return _of_run(store, model, weights.removeprefix("run:"))
     if weights != "imagenet":
-        return _of_file(store, weights, progress)
+        return _of_store(store, weights, progress) or _of_file(store, weights, progress)
     wanted = models.get(model)
     if wanted is None:
         raise ConfigError(f"Unknown model {model!r}", next=nearest(model, list(models)))
@@ -73,6 +73,16 @@ def resolve(
         )
         mirror.add(store, path, wanted.file, mirrored, wanted.url, progress)
     return WeightsRef(wanted.source, mirrored, layout.weights_key(wanted.file))
+
+
+def push(store: Store, file: str, progress: Progress) -> WeightsRef:
+    """A file of this computer into the store, and its name into the index. ConfigError when it holds no weights."""
+    found = _of_file(store, file, progress)
+    path = Path(file).expanduser()
+    mirror.add(
+        store, path, found.key.removeprefix(layout.WEIGHTS), found.sha256, f"file {path.name}", progress
+    )
+    return found
 
 
 def torch_caches() -> list[Path]:
@@ -124,12 +134,29 @@ def _document(store: Store, kind: type[T], key: str, run_id: str) -> T:
             raise CloudError(f"A document of run {run_id} can't be read", detail=str(error)) from None
 
 
+def _of_store(store: Store, weights: str, progress: Progress) -> WeightsRef | None:
+    """A file that was pushed, by its name, where this computer has none of that name."""
+    if Path(weights).expanduser().exists():
+        return None
+    found = mirror.named(store, weights, progress)
+    if len(found) > 1:
+        raise ConfigError(
+            f"--weights {weights!r}: the store has several files of this name",
+            detail=", ".join(entry.file for entry in found),
+            next="Give the whole name.",
+        )
+    return (
+        WeightsRef(f"file {weights}", found[0].sha256, layout.weights_key(found[0].file)) if found else None
+    )
+
+
 def _of_file(store: Store, weights: str, progress: Progress) -> WeightsRef:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise ConfigError(
             f"--weights {weights!r}: there is no such file",
-            next='It takes "imagenet" (the default), a .pth or .safetensors FILE, "run:ID", or "none".',
+            next='It takes "imagenet" (the default), a .pth or .safetensors FILE here or in the store '
+            '(tlvm weights), "run:ID", or "none".',
         )
     try:
         kind = kind_of(path)

@@ -53,6 +53,22 @@ def find(store: Store, file: str, sha256_prefix: str, progress: Progress) -> str
     return None
 
 
+def entries(store: Store, progress: Progress) -> list[MirroredFile]:
+    """Everything that the index names, sorted by file."""
+    return _read_index(store, progress)[0].files
+
+
+def named(store: Store, name: str, progress: Progress) -> list[MirroredFile]:
+    """The files of this name that are whole, also without the hash that stands in front of a pushed one's name."""
+    found = []
+    for entry in entries(store, progress):
+        if name in (entry.file, entry.file.partition("-")[2]):
+            blob = store.get(layout.weights_key(entry.file))
+            if blob and (blob.size, blob.crc32c) == (entry.size, entry.crc32c):
+                found.append(entry)
+    return found
+
+
 def add(store: Store, path: Path, file: str, sha256: str, origin: str, progress: Progress) -> None:
     """Upload a file whose hash is known, then name it in the index."""
     blob = put(store, path, layout.weights_key(file), progress)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import __version__, errors
-from orchestrator.cli import options, versions
-from orchestrator.cli.app import COMMANDS, main
+from orchestrator.cli import options
+from orchestrator.cli.app import BELOW, COMMANDS, main
 from orchestrator.cli.logs import redact
 from orchestrator.errors import TlvmError
 
@@ -132,6 +132,7 @@ def test_the_commands_are_those_of_the_design(helps: dict[str, str]) -> None:
         "predict",
         "evaluate",
         "compare",
+        "weights",
         "ssh",
         "down",
         "doctor",
@@ -390,4 +391,5 @@ def test_the_page_about_json_is_that_of_the_results() -> None:
     from orchestrator.render.json_schema import RESULTS, page
 
     assert (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8") == page()
-    assert set(RESULTS) | {"logs"} == set(NAMES) | {f"datasets {one.name}" for one in versions.COMMANDS}
+    below = {f"{name} {one.name}" for name, commands in BELOW.items() for one in commands}
+    assert set(RESULTS) | {"logs"} == set(NAMES) | below

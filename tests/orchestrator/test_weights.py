@@ -20,7 +20,7 @@ from orchestrator.errors import CloudError, ConfigError, NotFoundError
 from orchestrator.progress import Bar, Progress, Silent
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
-from orchestrator.weights import mirror, resolve
+from orchestrator.weights import mirror, push, resolve
 from orchestrator.weights.files import NotWeights, kind_of
 from remote.contract import document, layout
 from remote.contract.models import MODELS, ModelFile
@@ -437,3 +437,32 @@ def publish_run(store: Store, tmp_path: Path, *, files: list[ResultFile]) -> Non
     for name, content in (("spec.json", spec), ("MANIFEST.json", manifest)):
         document.write(tmp_path / name, content)
         store.upload(tmp_path / name, layout.run_key(RUN, name))
+
+
+def test_a_file_is_pushed_once_and_found_by_its_name(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    pushed = push(store, str(file), Silent())
+    assert push(store, str(file), Silent()) == pushed
+    [entry] = mirror.entries(store, Silent())
+    assert (entry.sha256, entry.origin) == (pushed.sha256, "file mine.safetensors")
+    file.unlink()
+    for name in ("mine.safetensors", entry.file):
+        found = resolve(store, "resnet18", name, progress=Silent(), cache_folder=tmp_path)
+        assert (found.sha256, found.key) == (pushed.sha256, pushed.key)
+    with pytest.raises(ConfigError, match="no such file"):
+        resolve(store, "resnet18", "other.safetensors", progress=Silent(), cache_folder=tmp_path)
+
+
+def test_two_pushed_files_of_one_name_need_the_whole_name(store: Store, tmp_path: Path) -> None:
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+        (folder / "mine.safetensors").write_bytes(
+            len(header).to_bytes(8, "little") + header + bytes([number, 0, 0, 0])
+        )
+        push(store, str(folder / "mine.safetensors"), Silent())
+    with pytest.raises(ConfigError, match="several files of this name"):
+        resolve(store, "resnet18", "mine.safetensors", progress=Silent(), cache_folder=tmp_path)
