@@ -36,7 +36,7 @@ def test_text_from_flags_becomes_the_parameters_type() -> None:
     ("name", "overrides", "says"),
     [
         ("fixed-extracter", {}, "Did you mean 'fixed-extractor'"),
-        ("zzz", {}, "There are: fine-tune-all, fixed-extractor, from-scratch"),
+        ("zzz", {}, "There are: fine-tune-all, fine-tune-top, fixed-extractor, from-scratch, initial-layers"),
         ("fixed-extractor", {"bach_size": 3}, "Did you mean 'batch_size'"),
         ("fixed-extractor", {"folds": 1}, "folds is '1', not in the range 2 to 20"),
         ("fixed-extractor", {"folds": 2.5}, "folds is '2.5', not a whole number"),

@@ -213,7 +213,7 @@ def test_each_image_is_decoded_and_passed_through_the_network_exactly_once(
     machine: MachineHome, tmp_path: Path
 ) -> None:
     """Counted from outside: calls of Pillow's `open`, and images that reach the first convolution."""
-    run = _run(machine, _tiny(tmp_path / "images", per_class=9), model="resnet18")
+    run = _run(machine, _tiny(tmp_path / "images", per_class=10), model="resnet18")
     opened: list[int] = []
     passed: list[int] = []
 
@@ -232,8 +232,8 @@ def test_each_image_is_decoded_and_passed_through_the_network_exactly_once(
     finally:
         threading.setprofile(None)
         handle.remove()
-    assert (sum(opened), sum(passed)) == (36, 36)
-    assert run.metrics.counters.decoded == run.metrics.counters.forwarded == 36
+    assert (sum(opened), sum(passed)) == (40, 40)
+    assert run.metrics.counters.decoded == run.metrics.counters.forwarded == 40
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
