@@ -13,7 +13,7 @@ from remote.contract.document import ContractError
 
 from .near import Near, Pair
 
-SCHEMA = 1  # of fingerprints and errors too: another way of looking is another schema
+SCHEMA = 2  # of fingerprints and errors too: another way of looking is another schema
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FINE = 64  # pixels of the shorter side to which a picture is first averaged
+_FINE = 64  # pixels of either side to which a larger picture is first averaged
+_GAP = 3.0
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 Bytes = NDArray[np.uint8]
@@ -33,12 +34,12 @@ Pixels = NDArray[np.float32]
 
 
 def signature(image: Image.Image, orientation: int) -> bytes:
-    """9 × 8 grey averages, and a checksum of the picture at 64 pixels or more. `image` is loaded."""
+    """9 × 8 grey averages, and a checksum of the picture at 64 pixels. `image` is loaded."""
     small = _small(image, orientation)
     if small.mode == "F":
         small = _stretched(small)
     averages = small.convert("L").resize((WIDTH, HEIGHT), Image.Resampling.BOX).tobytes()
-    size = b"%dx%d" % small.size
+    size = b"%dx%d" % (image.size if orientation < 5 else image.size[::-1])
     return averages + zlib.crc32(small.tobytes(), zlib.crc32(size)).to_bytes(4, "big")
 
 
@@ -63,8 +64,9 @@ def flat(image: Image.Image) -> Image.Image:
 
 def _small(image: Image.Image, orientation: int) -> Image.Image:
     plain = flat(image)
-    factor = min(plain.size) // _FINE
-    reduced = plain.reduce(factor) if factor > 1 else plain
+    reduced = plain
+    if min(plain.size) > _FINE:  # a gap: first averaged by whole pixels, which is fast, then exactly
+        reduced = plain.resize((_FINE, _FINE), Image.Resampling.BOX, reducing_gap=_GAP)
     turn = TURNS.get(orientation)
     return reduced if turn is None else reduced.transpose(turn)
 
