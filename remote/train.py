@@ -71,9 +71,7 @@ def _set_up_torch() -> None:
     # Some operations have no such way on GPUs, hence "warn". Not use_deterministic_algorithms: it loads torch's
     # compiler, which takes 1.5 s.
     torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # for finding bugs; costs a pass over the memory
-    )
+    torch._C._set_deterministic_fill_uninitialized_memory(False)  # for finding bugs; a pass over all memory
     torch.backends.cudnn.benchmark = False
 
 

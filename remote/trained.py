@@ -163,6 +163,7 @@ def findings(
             "epochs": position.history,
             "best_epoch": position.best_epoch,
             "steered_by": steered_by,
+            "trained_on": sum(trainee.class_counts),
             "micro_batch": position.micro_batch,
             "precision": "bf16" if trainee.dtype == torch.bfloat16 else "fp32",
             "imbalance": round(max(trainee.class_counts) / max(1, min(trainee.class_counts)), 2),

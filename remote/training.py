@@ -65,6 +65,7 @@ class Epoch:
     val_accuracy: float | None
     seconds: float
     step_seconds: float  # of these, in forward, backward and step; on a GPU only until they are in its queue
+    measured_seconds: float  # of these, for the images that steer
 
 
 @dataclass
@@ -134,12 +135,12 @@ def fit(
     position = training.position
     try:
         if start_counts and len(steering.images) and not position.history:
-            _finish_epoch(trainee, training, steering)
+            _finish_epoch(trainee, settings, training, steering)
         while position.epoch < settings.epochs and position.epoch - position.best_epoch < settings.patience:
             train_one_epoch(trainee, settings, training)
             position.epoch += 1
             try:
-                _finish_epoch(trainee, training, steering)
+                _finish_epoch(trainee, settings, training, steering)
             except Stopped:
                 position.epoch -= 1  # all of its steps are done: it is measured again
                 raise
@@ -257,7 +258,7 @@ def _added_up(
     return total
 
 
-def _finish_epoch(trainee: Trainee, training: _Training, steering: Labelled) -> None:
+def _finish_epoch(trainee: Trainee, settings: Recipe, training: _Training, steering: Labelled) -> None:
     """Measure the steering images, remember the best network, begin the next epoch."""
     position, module = training.position, trainee.module
     began = time.perf_counter()
@@ -265,7 +266,7 @@ def _finish_epoch(trainee: Trainee, training: _Training, steering: Labelled) -> 
     weights = training.average.tensors if training.average else module.state_dict()
     if len(steering.images):
         logits = _logits(trainee, training, steering.images)
-        val_loss = _tempered_loss(logits, steering.labels)
+        val_loss = _tempered_loss(logits, steering.labels, balanced=settings.balanced)
         val_accuracy = float((logits.argmax(1) == steering.labels).mean())
     if val_loss is None or val_loss < position.best_loss:
         position.best_epoch = position.epoch
@@ -278,7 +279,8 @@ def _finish_epoch(trainee: Trainee, training: _Training, steering: Labelled) -> 
         val_loss,
         val_accuracy,
         round(position.seconds + measured_s, 4),
-        round(position.step_seconds + measured_s, 4),
+        round(position.step_seconds, 4),
+        round(measured_s, 4),
     )
     position.history.append(asdict(done))
     position.step, position.images = 0, 0
@@ -295,10 +297,15 @@ def _logits(trainee: Trainee, training: _Training, images: Sequence[Image]) -> F
         return evaluate(trainee, images, training.position)
 
 
-def _tempered_loss(logits: Floats, labels: Labels) -> float:
-    """The log-loss after calibration, so that a network is not passed over for being too sure of itself."""
+def _tempered_loss(logits: Floats, labels: Labels, *, balanced: bool) -> float:
+    """The log-loss after calibration, so that a network is not passed over for being too sure of itself.
+
+    balanced    each class counts as much as another
+    """
     some = slice(None, None, 1 + len(labels) // _TEMPERED)
-    return float(log_losses(logits, labels, fit_temperature(logits[some], labels[some])).mean())
+    losses = log_losses(logits, labels, fit_temperature(logits[some], labels[some]))
+    weights = 1 / np.bincount(labels)[labels] if balanced else np.ones(len(labels))
+    return float(np.average(losses, weights=weights))
 
 
 def _look(training: _Training, settings: Recipe) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from remote import backbones, heads, recipe, stages, trained
+from remote import backbones, depths, frozen, heads, recipe, stages, trained
 from remote.checkpoint import State
 from remote.errors import CannotRun
-from remote.feature_cache import FeatureCache
 from remote.features import Row, extract
 from remote.folds import NEVER, folds, holdout
 from remote.preprocessing import Preprocessing
+from remote.recipe import Recipe
 from remote.result import finish, in_words
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task, device_name
@@ -53,7 +53,7 @@ def run(task: Task) -> None:
 
     resumed = task.checkpoints.latest()
     with task.step("extract") as says:
-        head = resumed["head"] if resumed else _fitted_head(task, network, spec, train)
+        head = resumed["head"] if resumed else _fitted_head(task, network, spec, train, settings)
         network.set_head(backbones.new_head(network, head["weight"], head["bias"]))
         network.module.requires_grad_(True)
         says(
@@ -84,18 +84,22 @@ def run(task: Task) -> None:
     finish(task, network, spec, findings)
 
 
-def _fitted_head(task: Task, network: backbones.Network, spec: Preprocessing, train: Labelled) -> State:
+def _fitted_head(
+    task: Task, network: backbones.Network, spec: Preprocessing, train: Labelled, settings: Recipe
+) -> State:
     """A linear classifier on the frozen network's features of the images that train: none that steer are among them."""
     backbones.freeze(network.module)
     backbones.remove_head(network)
     backbones.place(network.module, task.device)
+    ends = depths.stage_ends(network)  # so that what fixed-extractor left on this machine is found
     extraction = extract(
         network,
         [Row(image) for image in train.images],
         task.reader,
         spec,
-        ends=(),
-        cache=FeatureCache(task.home.cache, "", bytes_max=0),
+        ends=ends,
+        cache=frozen.cache_of(task, spec, ends, backbones.fingerprint(network.module)),
+        wanted=[depths.LAST],
         batch_size=task.integer("batch_size"),
         workers=task.workers,
         device=task.device,
@@ -116,6 +120,10 @@ def _fitted_head(task: Task, network: backbones.Network, spec: Preprocessing, tr
         fold_of,
         _PENALTIES,
         classes=len(task.classes),
+        bias=network.has_bias,
         should_stop=task.should_stop,
     )
-    return {"weight": head.weight, "bias": head.bias, "penalty": head.penalty, "accuracy": head.accuracy}
+    bias = head.bias
+    if settings.balanced and network.has_bias:  # so that it starts where the balanced loss leads to
+        bias = bias - recipe.shares(trained.class_counts(task, train), bias.device)
+    return {"weight": head.weight, "bias": bias, "penalty": head.penalty, "accuracy": head.accuracy}
