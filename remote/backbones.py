@@ -147,6 +147,16 @@ def equal_tensors(before: Mapping[str, str], after: Mapping[str, str]) -> int:
     return sum(after.get(name) == digest for name, digest in before.items())
 
 
+def pass_without_numbers(module: nn.Module, size: int) -> None:
+    """A forward pass that computes shapes only (on the device "meta"), for hooks to look at: it costs nothing.
+
+    RuntimeError    the network can't take square images of this size
+    """
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    without_numbers = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    torch.func.functional_call(module, without_numbers, (torch.empty(1, 3, size, size, device="meta"),))
+
+
 def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import depths
-from .backbones import Network
+from .backbones import Network, pass_without_numbers
 from .contract.dataset_manifest import Image
 from .data import Reader, batches
 from .errors import Stopped
@@ -88,7 +88,7 @@ def extract(
     rows = [image if isinstance(image, Row) else Row(image) for image in images]
     cache = cache or FeatureCache.nowhere()
     names = [row.name for row in rows]
-    widths = _widths(network, ends, spec, device)
+    widths = _widths(network, ends, spec)
     blocks = {
         name: np.empty((len(rows), width), np.float32)
         for name, width in widths.items()
@@ -155,13 +155,10 @@ class _Keeping:
         self._kept = time.monotonic()
 
 
-def _widths(
-    network: Network, ends: Sequence[str], spec: Preprocessing, device: torch.device
-) -> dict[str, int]:
-    """The width of each block, from a pass of nothing."""
-    empty = torch.zeros(1, 3, spec.crop, spec.crop, device=device)
+def _widths(network: Network, ends: Sequence[str], spec: Preprocessing) -> dict[str, int]:
+    """The width of each block."""
     with torch.inference_mode(), depths.watched(network, ends) as watched:
-        network.module(empty)
+        pass_without_numbers(network.module, spec.crop)
     widths = {name: block.shape[1] for name, block in watched.items()}
     return {**widths, depths.LAST: network.feature_count}
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backbones import Network, parameter_count
+from .backbones import Network, parameter_count, pass_without_numbers
 from .errors import CannotRun
 
 _OPENED = ("features", "trunk_output", "blocks", "layers")  # containers whose children are the layers
@@ -86,14 +86,10 @@ def _layers(network: Network, size: int) -> list[tuple[str, nn.Module, tuple[int
         module.register_forward_hook(note(name))
         for name, module in _children(network.module, network.head_path)
     ]
-    tensors = [*network.module.named_parameters(), *network.module.named_buffers()]
-    without_numbers = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     training = network.module.training
     network.module.eval()
     try:
-        torch.func.functional_call(
-            network.module, without_numbers, (torch.empty(1, 3, size, size, device="meta"),)
-        )
+        pass_without_numbers(network.module, size)
     except RuntimeError as error:
         raise CannotRun(
             f"{network.model} can't take images of {size} × {size}: {error}. Set image_size."
