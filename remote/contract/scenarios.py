@@ -310,6 +310,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 replace(_EPOCHS, default=15),
                 replace(_TRAIN_BATCH_SIZE, default=32),
                 _DECODE_WORKERS,
+                _IMAGE_MEMORY_MB,
                 _PRECISION,
                 _IMAGE_SIZE,
                 _FRAMING,

@@ -17,6 +17,10 @@ def load(name: str) -> Callable[[Task], None]:
         from .initial_layers import run
 
         return run
+    if name == "fine-tune-top":
+        from .fine_tune_top import run
+
+        return run
     if name == "fine-tune-all":
         from .fine_tune_all import run
 
