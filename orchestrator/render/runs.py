@@ -12,6 +12,7 @@ from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import clean, clock, columns, count, duration, moment, price, size
+from orchestrator.workflows.beside import COMPARED
 from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
@@ -37,6 +38,8 @@ def result(screen: Screen, run: RunResult) -> None:
     )
     for number, line in enumerate(figure_lines(run.metrics, run.look)):
         screen.line(f"   {line}", style="bold" if number == 0 else "")
+    if line := beside_line(run):
+        screen.line(f"   {line}")
     screen.line(
         f"done in {duration(run.seconds)}, {price(run.cost)}, "
         f"{count(run.files, 'file')} verified and pulled → {run.folder}",
@@ -127,6 +130,19 @@ def _row(run: RunRow) -> tuple[str, ...]:
         took,
         where,
         run.message,
+    )
+
+
+def beside_line(run: RunResult) -> str:
+    """For a network trained from nothing: what the same one reached that was tuned, or how to find out."""
+    if run.scenario != "from-scratch":
+        return ""
+    if run.beside is None:
+        return f"not compared yet with tuning old weights on the same images: tlvm run {COMPARED}"
+    low, high = run.beside.accuracy_interval
+    return (
+        f"{COMPARED} reached {run.beside.accuracy:.3f} there (95 %: {low:.3f} – {high:.3f}; "
+        f"{run.beside.run_id[-4:]}): tlvm compare {run.run_id[-4:]} {run.beside.run_id[-4:]}"
     )
 
 

@@ -15,6 +15,7 @@ from orchestrator import __version__, bundle, resources, weights
 from orchestrator.errors import CloudError, ConfigError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows import datasets, runs
+from orchestrator.workflows.beside import Beside, beside
 from orchestrator.workflows.launch import Detached, collect, follow_to_the_end, ship, start
 from orchestrator.workflows.looks import looks
 from orchestrator.workflows.up import ensure
@@ -44,6 +45,7 @@ class RunResult:
     files: int = 0
     bytes: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict)  # metrics.json
+    beside: Beside | None = None  # what fine-tuning reached, for a run from scratch
     look: int = 0  # at the images that its figure comes from: 1 is the first; 0: not counted
     seconds: float = 0  # from the call to the verified result
     cost: float = 0  # dollars, an estimate
@@ -92,6 +94,7 @@ def run(
         files=pulled.files,
         bytes=pulled.bytes,
         metrics=metrics,
+        beside=beside(workspace.records, scenario, metrics),
         look=_look(workspace, spec, metrics),
         seconds=seconds,
         cost=seconds / 3600 * machine.price_per_hour,
