@@ -169,8 +169,9 @@ def _sized(
     """What was said; else what was done the last time, so that nothing is sent again; else what the user answers."""
     if said.resize_px is not None:
         return dataclasses.replace(said, resize_px=said.resize_px or None)
-    records, store = workspace.records, workspace.settings.store_ref.url
-    before = [seen for scan in scans if (seen := records.seen(scan.root, store, scan.name))]
+    store = workspace.store.url if offering else workspace.settings.store_ref.url  # a check opens no store
+    found_before = (workspace.records.seen(scan.root, store, scan.name) for scan in scans)
+    before = [seen for seen in found_before if seen is not None]
     resize_px = next((seen.resize_px for seen in before if seen.resize_px), None)
     if resize_px:
         text = f"images are sent at {resize_px} px as the last time; --resize 0 sends them as they are"
