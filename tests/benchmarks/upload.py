@@ -105,7 +105,9 @@ def compared(images: Set, latency_s: float, work: Path, without: list[str]) -> l
     ]
     for side, over, bar in (
         ("first", "rsync", images.rsync_bar),
+        ("ours", "rsync", images.rsync_bar),
         ("first", "single", 3.0),
+        ("ours", "single", 3.0),
         ("ours", "stream", 0.7),
         ("first", "decode", 0.7),
     ):

@@ -1,101 +1,11 @@
 """One side of the benchmark of uploads, in a process of its own: `python -m tests.benchmarks.upload_side SIDE ...`."""
 
-from __future__ import annotations
-
-import hashlib
-import io
-import multiprocessing
-import os
-import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
-from PIL import Image
+if (
+    __name__ == "__main__"
+):  # worker processes import this file too, and shall not pay for what only the parent needs
+    from tests.benchmarks import measure
+    from tests.benchmarks.upload_sides import SIDES
 
-from orchestrator.config import load
-from orchestrator.stores.gcs import GcsStore
-from orchestrator.workflows.upload import upload
-from orchestrator.workflows.workspace import Workspace
-from tests.benchmarks import measure
-
-THREADS = 32
-
-
-def ours(folder: str, data: str, bucket: str, endpoint: str) -> Mapping[str, Any]:
-    """`tlvm upload`, with the memory that lies in `data`."""
-    flags = {"store.url": f"gs://{bucket}", "store.endpoint": endpoint}
-    workspace = Workspace(load(flags, environ={"TLVM_DATA_DIR": data}, folder=Path(data).parent))
-    (result,) = upload(workspace, Path(folder))
-    return {
-        "unchanged": result.unchanged,
-        "images": result.images,
-        "packs": result.packs_sent,
-        "workers_peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
-    }
-
-
-def single(folder: str, bucket: str, endpoint: str, most: str) -> Mapping[str, Any]:
-    """Each file by itself, by many threads."""
-    store = GcsStore(f"gs://{bucket}", endpoint=endpoint, connections=THREADS)
-    paths = files(folder)[: int(most)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda path: store.upload(path, str(path.relative_to(folder))), paths))
-    return {"images": len(paths)}
-
-
-def stream(folder: str, bucket: str, endpoint: str) -> Mapping[str, Any]:
-    """Read the files, hash each, and send all of it as one."""
-    store = GcsStore(f"gs://{bucket}", endpoint=endpoint)
-    content = io.BytesIO()
-    paths = files(folder)
-    for path in paths:
-        data = path.read_bytes()
-        hashlib.sha256(data).hexdigest()
-        content.write(data)
-    one = Path(folder).parent / "one"
-    one.write_bytes(content.getbuffer())
-    store.upload(one, "one")
-    one.unlink()
-    return {"images": len(paths)}
-
-
-def decode(folder: str) -> Mapping[str, Any]:
-    """Read and decode every file, on all cores."""
-    paths = [str(path) for path in files(folder)]
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        pool.map(decoded, paths, chunksize=256)
-    return {"images": len(paths)}
-
-
-def walk(folder: str) -> Mapping[str, Any]:
-    """A plain walk with `stat`."""
-    count = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118  # the plainest there is
-            count += 1
-    return {"images": count}
-
-
-def decoded(path: str) -> None:
-    with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
-        image.load()
-
-
-def files(folder: str) -> Sequence[Path]:
-    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
-
-
-SIDES: Mapping[str, Callable[..., Mapping[str, Any]]] = {
-    "ours": ours,
-    "single": single,
-    "stream": stream,
-    "decode": decode,
-    "walk": walk,
-}
-
-if __name__ == "__main__":
     measure.report(lambda: SIDES[sys.argv[1]](*sys.argv[2:]))
