@@ -107,7 +107,8 @@ class Publication:
         there = self._there(self._base)
         for sha256 in mergeable(self._scan, self._base.newest) if self._base else ():
             there.pop(sha256, None)
-        before = {image.path: image.sha256 for image in self._base.newest.images} if self._base else {}
+        images = self._base.newest.images if self._base else []
+        before = {image.path: image.sha256 for image in images if image.sha256 in there}
         packer = self._packer = Packer(self._spool, there, before, self._put, limit=self._pack_bytes)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
         packer.end()
