@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import overhead, startup, tutorial
+from tests.benchmarks import fine_tuning, overhead, startup, tutorial
 
 
 def main(arguments: list[str]) -> int:
     codes: list[int] = []
-    for benchmark in (startup, overhead, tutorial):
+    for benchmark in (startup, overhead, tutorial, fine_tuning):
         print(f"== {benchmark.__name__}", flush=True)
         codes.append(benchmark.main(arguments))
     return max(codes)
