@@ -22,6 +22,7 @@ from .evaluation import Floats, Labels
 from .feature_cache import FeatureCache, Floats32, key_of
 from .features import Extraction, Row, extract
 from .folds import NEVER, folds, holdout
+from .grouping import suspicions
 from .preprocessing import Preprocessing
 from .result import measure
 from .task import Task, device_name
@@ -130,6 +131,19 @@ def in_words(task: Task, seen: Seen) -> str:
         f"{found.forwarded} of {len(seen.rows)} images, {seen_as}{kept}{speed} · {found.seconds:.1f} s "
         f"on {device_name(task.device)}"
     )
+
+
+def suspect_groups(task: Task, seen: Seen) -> list[dict[str, Any]]:
+    """Said loudly where the names of train images hide groups; what was found, for metrics.json."""
+    rows = seen.of("train")
+    images = seen.images(rows)
+    features = seen.extraction.blocks[depths.LAST][rows]
+    found = suspicions(features, task.labels(images), images, seed=task.spec.seed)
+    for one in found:
+        if one.large:
+            task.events.log(one.text, level="warning")
+            print(one.text, flush=True)
+    return [asdict(one) for one in found]
 
 
 def training_rows(task: Task, seen: Seen, images: Sequence[Image]) -> Train:

@@ -44,6 +44,7 @@ def run(task: Task) -> None:
         ends = depths.stage_ends(network, str(task.parameters["stages"]))
         seen = frozen.look(task, network, spec, wanted=[*map(depths.mean_of, ends), depths.LAST])
         says(frozen.in_words(task, seen))
+        suspected = frozen.suspect_groups(task, seen)
 
     with task.step("train") as says:
         train = frozen.training_rows(task, seen, task.images("train"))
@@ -92,7 +93,7 @@ def run(task: Task) -> None:
             forwarded=seen.extraction.forwarded,
         ),
         images_per_s=seen.extraction.images_per_s,
-        training=frozen.told(head),
+        training={**frozen.told(head), "suspected_groups": suspected},
         prior=prior,
         by_depth=[one.depth for one in by_depth],
     )

@@ -49,6 +49,7 @@ def run(task: Task) -> None:
         wanted = {*depths.blocks_of(ends, deviations=deviations), *depths.blocks_of(ends, deviations=False)}
         seen = frozen.look(task, network, spec, wanted=[*sorted(wanted), depths.LAST])
         says(frozen.in_words(task, seen))
+        suspected = frozen.suspect_groups(task, seen)
 
     with task.step("train") as says:
         train = frozen.training_rows(task, seen, task.images("train"))
@@ -104,6 +105,7 @@ def run(task: Task) -> None:
         images_per_s=seen.extraction.images_per_s,
         training={
             **frozen.told(head),
+            "suspected_groups": suspected,
             "chosen": chosen.name,
             "stages": list(chosen.stages),
             "pooling": pooling,
