@@ -82,27 +82,22 @@ def below(network: Network, where: Cut, inputs: Tensor) -> Tensor:
     raise CannotRun(f"{network.model} never comes to {where.name!r}")
 
 
-def split(
-    network: Network, where: Cut, loader: Loader, sample: Sequence[Image]
-) -> tuple[nn.Module | None, int]:
-    """The part from the cut on, which shares its tensors with the network, and the bytes that one image's input has.
+def upper(network: Network, where: Cut, inputs: Tensor) -> nn.Module | None:
+    """The part from the cut on, which shares its tensors with the network; None where the network is no chain there.
 
-    sample      images on which both are compared, to the bit: None where the network is no chain at the cut
+    inputs      on which both are compared, to the bit; the network is in eval mode
     """
-    inputs = next(iter(loader.plain(sample)))
-    upper = _upper(network, where)
-    training = network.module.training
-    network.module.eval()
+    tensors = [*network.module.parameters(), *network.module.buffers()]
+    module = copy.deepcopy(network.module, {id(tensor): tensor for tensor in tensors})
+    for name in where.below:
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, nn.Identity())
     try:
         with torch.no_grad():
-            given = below(network, where, inputs)
-            equal = torch.equal(network.module(inputs), upper.eval()(given))
-        return (upper if equal else None), given[0].numel() * 4
+            equal = torch.equal(network.module(inputs), module(below(network, where, inputs)))
     except RuntimeError:
-        return None, 0
-    finally:
-        network.module.train(training)
-        freeze_below(network, where)
+        return None
+    return module if equal else None
 
 
 @dataclass(frozen=True)
@@ -162,15 +157,6 @@ def activations(
         result[done : done + len(given)] = given.float().cpu().numpy()
         done += len(given)
     return result
-
-
-def _upper(network: Network, where: Cut) -> nn.Module:
-    tensors = [*network.module.parameters(), *network.module.buffers()]
-    module = copy.deepcopy(network.module, {id(tensor): tensor for tensor in tensors})
-    for name in where.below:
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, nn.Identity())
-    return module
 
 
 def _before(module: nn.Module, wanted: str, prefix: str = "") -> Iterator[str]:

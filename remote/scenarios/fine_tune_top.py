@@ -149,8 +149,10 @@ def _upper(
     if settings.augmentation != "none" or settings.mixup or not isinstance(loader, Loader):
         return None
     images = task.images("train", "val", "test")
-    module, size = cut.split(network, where, loader, images[:2])
-    if module is None or size * len(images) > task.number("activations_gb") * 1e9:
+    sample = next(iter(loader.plain(images[:2])))
+    network.module.eval()
+    module, given = cut.upper(network, where, sample), cut.below(network, where, sample)
+    if module is None or 4 * given[0].numel() * len(images) > task.number("activations_gb") * 1e9:
         return None
     activations = cut.activations(network, where, loader, images, task.should_stop)
     batches = CutBatches.of(loader, images, activations, task.classes)
