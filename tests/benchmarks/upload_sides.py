@@ -84,7 +84,7 @@ def decoded(path: str) -> None:
 
 
 def files(folder: str) -> Sequence[Path]:
-    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(Path(folder).rglob("*.jpg"))
 
 
 SIDES: Mapping[str, Callable[..., Mapping[str, Any]]] = {
