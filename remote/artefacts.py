@@ -5,6 +5,7 @@ model/model.json          what else is needed to use it: ModelCard below
 model/README.md           how to load it, in ten lines
 metrics.json              remote.contract.metrics
 predictions.csv           path, split, label, predicted, p_<class> ... of each image that was not trained on
+sample.html               some train images as the network sees them (remote.sample_page)
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def readme(card: ModelCard, figures: Evaluation) -> str:
     return (_README_STAGES if card.stages else _README).format(
         model=card.model,
         head_path=head_path_of(card.model),
+        resize='[see["crop"]] * 2' if card.preprocessing.framing == "whole" else 'see["resize"]',
         load=_LOAD_MNASNET if card.model.startswith("mnasnet") else _LOAD,
         classes=", ".join(card.classes),
         dataset=card.dataset,
@@ -153,7 +155,7 @@ card = json.load(open("model.json", encoding="utf-8"))
 network = models.get_model(card["model"], num_classes=len(card["classes"]), **card["arguments"]).eval()
 {load}
 see = card["preprocessing"]
-resize = t.Resize(see["resize"], t.InterpolationMode(see["interpolation"]))
+resize = t.Resize({resize}, t.InterpolationMode(see["interpolation"]))
 prepare = t.Compose([resize, t.CenterCrop(see["crop"]), t.ToTensor(), t.Normalize(see["mean"], see["std"])])
 image = prepare(ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB"))
 print(dict(zip(card["classes"], (network(image[None]) / card["temperature"]).softmax(1)[0].tolist())))

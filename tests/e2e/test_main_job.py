@@ -136,6 +136,7 @@ def test_the_result_was_pulled_whole(job: Job) -> None:
         "model/README.md",
         "metrics.json",
         "predictions.csv",
+        "sample.html",
     ):
         assert (job.pulled / name).stat().st_size > 0
     rows = list(csv.DictReader((job.pulled / "predictions.csv").open()))
