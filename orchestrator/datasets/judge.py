@@ -138,6 +138,8 @@ def _decode(data: bytes, page: int | None) -> Verdict | Unusable:
 
 def orientation(image: Image.Image) -> int:
     """1, "as it is", where EXIF says nothing, nonsense, or is broken: the pixels are sound all the same."""
+    if image.format == "JPEG" and "exif" not in image.info and "xmp" not in image.info:
+        return 1  # nothing to parse, which small files are quick to tell
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except BROKEN:

@@ -52,7 +52,7 @@ def require_none(name: str, found: Sequence[Leak]) -> None:
     if sure:
         more = [f"and {len(sure) - _LISTED} more"] if len(sure) > _LISTED else []
         raise DataError(
-            f"{len(sure)} images of {name} are on two sides of the split",
+            f"{len(sure)} image{'s' * (len(sure) > 1)} of {name} on two sides of the split",
             detail="\n".join([f"{leak.path} {leak.told} {leak.other}" for leak in sure[:_LISTED]] + more),
             next="Remove one of each pair; or leave --strict away: copies in train are then left out of training.",
         )

@@ -54,6 +54,8 @@ def pixels(image: Image.Image, orientation: int) -> Bytes | Pixels:
 
 def flat(image: Image.Image) -> Image.Image:
     """Grey ("L"), colour ("RGB"), or float ("F") of an image of any mode; what is transparent becomes white."""
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        return image
     if image.mode in DEEP:
         return Image.fromarray(np.nan_to_num(np.asarray(image, dtype=np.float32)))
     if image.has_transparency_data or image.mode in _PREMULTIPLIED:

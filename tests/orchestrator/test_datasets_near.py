@@ -62,7 +62,7 @@ def test_digits_that_look_alike_are_no_copies() -> None:
 
 
 def test_strict_refuses_and_names_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 images of wbc are on two sides") as error:
+    with pytest.raises(DataError, match="1 image of wbc on two sides") as error:
         looked(tmp_path, shared("data/wbc"), strict=True)
     assert error.value.detail == "train/lymphocyte/d1_139.png is equal to val/lymphocyte/d1_112.png"
     looked(tmp_path, shared("data/dtd10"), strict=True)  # suspicion is none
