@@ -43,7 +43,7 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
             f"unequal classes, {metrics.imbalance:.1f} to 1 in train: balanced accuracy {result.balanced_accuracy:.3f}"
             + ("; rare classes weighed as much as frequent ones" if metrics.prior else "")
         )
-    if metrics.excluded:
+    if metrics.excluded and not metrics.evaluates:
         yield f"{count(metrics.excluded, 'train image')} left out: val or test has the same"
     frozen = metrics.frozen
     total = metrics.trained_parameters + frozen.parameters
