@@ -371,7 +371,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             "lots of new data, different from the old",
             "Reuse the architecture, compute all weights anew.",
             (
-                replace(_EPOCHS, default=30),
+                replace(_EPOCHS, default=90),
                 _TRAIN_BATCH_SIZE,
                 _DECODE_WORKERS,
                 _IMAGE_SIZE,
@@ -387,7 +387,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 _BALANCE,
                 _AUGMENTATION,
                 _STEERING_SHARE,
-                replace(_PATIENCE, default=10),
+                replace(_PATIENCE, default=15),
             ),
         ),
     }
