@@ -64,6 +64,10 @@ def run(
             autocompletion=complete.parameters,
         ),
     ] = None,
+    unfreeze_from: Annotated[
+        str | None,
+        typer.Option("--unfreeze-from", metavar="NAME", help="Of fine-tune-top: the first module trained."),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random.")] = None,
     max_hours: Annotated[
         float | None, typer.Option("--max-hours", metavar="H", help="The run ends after this.")
@@ -88,7 +92,9 @@ def run(
             workspace,
             scenario,
             data=data,
-            parameters=overrides(set_ or []),
+            parameters=overrides(
+                [*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])]
+            ),
             detach=detach,
             on_event=events.show,
         )
