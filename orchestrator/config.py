@@ -21,11 +21,14 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ConfigError
+from remote.contract import scenarios
+from remote.contract.document import ContractError
 from remote.contract.run_spec import StoreRef
 
 FILE = "tlvm.toml"
 ProviderName = Literal["local", "docker"]
 PROVIDERS: tuple[str, ...] = get_args(ProviderName)
+OTHER_VARIABLES = ("TLVM_DATA_DIR", "TLVM_MACHINE", "TLVM_MACHINE_ID")  # the last two are set on machines
 _HOURS = {"local": 168.0, "docker": 24.0}  # nothing is rented there: long enough for any training
 
 
@@ -141,6 +144,7 @@ def load(
     file = _find(folder)
     values = _read(file) if file else {}
     sources = {".".join(path): str(file) for path in _paths(values)}
+    _no_unknown_variable(environ)
     for path, variable in variables().items():
         if environ.get(variable):  # an empty one is what CI calls not set
             _put(values, path, environ[variable])
@@ -150,11 +154,14 @@ def load(
             _put(values, path, value)
             sources[path] = f"--{_flag(path)}"
     try:
-        return Settings(
+        settings = Settings(
             **values, file=file, folder=file.parent if file else folder, data_dir=data_dir(environ)
         )
     except ValidationError as error:
         raise _explain(error, sources, str(file or "the settings")) from None
+    for name, parameters in settings.scenarios.items():
+        _check_scenario(name, parameters, str(file))
+    return settings
 
 
 def variables() -> dict[str, str]:
@@ -197,6 +204,32 @@ def _read(file: Path) -> dict[str, Any]:
     return values
 
 
+def _no_unknown_variable(environ: Mapping[str, str]) -> None:
+    """A cap on cost that is misspelled must not be lost."""
+    known = [*variables().values(), *OTHER_VARIABLES]
+    for name in sorted(environ):
+        if name.startswith("TLVM_") and environ[name] and name not in known:
+            raise ConfigError(f"environment variable {name[:80]} is no setting", next=nearest(name, known))
+
+
+def _check_scenario(name: str, parameters: Mapping[str, Any], file: str) -> None:
+    if name not in scenarios.SCENARIOS:
+        raise ConfigError(
+            f"{file}: unknown scenario {'scenarios.' + name[:80]!r}",
+            next=nearest(name, list(scenarios.SCENARIOS)),
+        )
+    valid = [parameter.name for parameter in scenarios.SCENARIOS[name].parameters]
+    for key in parameters:
+        if key not in valid:
+            raise ConfigError(
+                f"{file}: unknown key {f'scenarios.{name}.{key[:80]}'!r}", next=nearest(key, valid)
+            )
+    try:
+        scenarios.resolve(name, parameters)
+    except ContractError as error:
+        raise ConfigError(f"{file}: [scenarios.{name}]", detail=str(error), next="Change it there.") from None
+
+
 def _paths(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for key, value in values.items():
         if isinstance(value, dict):
@@ -220,7 +253,7 @@ def _explain(error: ValidationError, sources: Mapping[str, str], file: str) -> C
     path = ".".join(str(part) for part in problem["loc"])
     source = sources.get(path, file)
     if problem["type"] == "extra_forbidden":
-        return ConfigError(f"{source}: unknown key {path!r}", next=nearest(path, keys()))
+        return ConfigError(f"{source}: unknown key {path!r}", next=_belongs(path))
     if path == "provider":
         wrong = str(problem["input"])
         return ConfigError(f"{source}: unknown provider {wrong!r}", next=nearest(wrong, list(PROVIDERS)))
@@ -235,6 +268,15 @@ def _explain(error: ValidationError, sources: Mapping[str, str], file: str) -> C
         detail=_wanted(problem["type"], problem["msg"]),
         next=f"Change it there; `tlvm init` writes a commented {FILE}.",
     )
+
+
+def _belongs(path: str) -> str:
+    """Where a key that is unknown should go: parameters of scenarios have sections of their own."""
+    key = path.rpartition(".")[2]
+    for scenario in scenarios.SCENARIOS.values():
+        if key in (parameter.name for parameter in scenario.parameters):
+            return f"{key} belongs to a scenario: write it below [scenarios.NAME], as in [scenarios.{scenario.name}]."
+    return nearest(path, [*keys(), "scenarios"])
 
 
 def _wanted(kind: str, message: str) -> str:

@@ -62,6 +62,14 @@ def test_the_file_is_found_in_a_folder_above_and_its_paths_are_relative_to_it(tm
         ("machine = 3\n", ["machine", "section"]),
         ("file = 'x'\n", ["file"]),
         ("[run]\nseed = 'one'\n", ["run.seed", "one"]),
+        (
+            "[scenarios.fixed-extractor]\nfold = 3\n",
+            ["scenarios.fixed-extractor.fold'", "Did you mean 'folds'"],
+        ),
+        ("[scenarios.fixed-extractr]\n", ["scenarios.fixed-extractr", "Did you mean 'fixed-extractor'"]),
+        ("[scenarios.fixed-extractor]\nfolds = 99\n", ["scenarios.fixed-extractor", "folds", "2 to 20"]),
+        ("[scenario.fixed-extractor]\nfolds = 3\n", ["'scenario'", "Did you mean 'scenarios'"]),
+        ("[run]\nfolds = 3\n", ["run.folds", "[scenarios.NAME]", "[scenarios.fixed-extractor]"]),
         ("provider = \n", ["not valid TOML", "line 1"]),
     ],
 )
@@ -82,6 +90,14 @@ def test_what_is_wrong_elsewhere_is_named_too(tmp_path: Path) -> None:
         load(tmp_path, flags={"machine.name": "No Such"})
     with pytest.raises(ConfigError, match="--max-hours"):
         load(tmp_path, flags={"machine.max_hours": -1})
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="TLVM_MACHINE_MAX_HOUR is no setting") as caught:
+        load(tmp_path, environ={"TLVM_MACHINE_MAX_HOUR": "2"})
+    assert "'TLVM_MACHINE_MAX_HOURS'" in caught.value.next
+    empty_or_of_machines = {"TLVM_NONSENSE": "", "TLVM_MACHINE": "a", "TLVM_MACHINE_ID": "b"}
+    assert load(tmp_path, environ=empty_or_of_machines).machine.max_hours is None
 
 
 def test_parameters_of_scenarios_pass_through(tmp_path: Path) -> None:
