@@ -142,7 +142,8 @@ def _accuracy(
 
 def _shuffled(own: NDArray[np.int64], labels: Labels, seed: int) -> NDArray[np.int64]:
     """The same groups, dealt out by lot among the images of each class."""
-    generator, result = np.random.default_rng(seed), own.copy()
+    generator = np.random.default_rng(seed)
+    result: NDArray[np.int64] = own.copy()
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         result[rows] = own[generator.permutation(rows)]

@@ -250,7 +250,7 @@ def test_the_figures_are_a_table_that_a_person_understands() -> None:
 def run_result(figures: dict[str, Any], *, detached: bool = False) -> RunResult:
     return RunResult(
         RUN, "fixed-extractor", "trees", "a" * 64, "resnet18", "ImageNet V1", "m", "SUCCEEDED", detached,
-        None if detached else Path("runs") / RUN, 9, 1000, figures, 41.0, 0.0,
+        None if detached else Path("runs") / RUN, 9, 1000, figures, seconds=41.0,
     )  # fmt: skip
 
 

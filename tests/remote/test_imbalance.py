@@ -34,11 +34,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metrics]:
     dataset = fixtures.pack_folder(machine, base / "images")
     found = {}
     for tail, balance in (("aaaa", "off"), ("bbbb", "auto"), ("cccc", "on")):
-        folder = fixtures.put_run(machine, dataset, tail=tail, image_size=32, balance=balance)
-        assert train.main(folder.spec) == 0
-        found[balance] = document.decode(
-            Metrics, (folder.result / "metrics.json").read_bytes(), what="metrics"
-        )
+        run = fixtures.put_run(machine, dataset, tail=tail, image_size=32, balance=balance)
+        assert train.main(run.spec) == 0
+        found[balance] = document.decode(Metrics, (run.result / "metrics.json").read_bytes(), what="metrics")
     return found
 
 
@@ -73,8 +71,8 @@ def test_equal_classes_are_left_alone(tmp_path: Path) -> None:
             pixels = generator.normal(level, 20, (32, 32, 3)).clip(0, 255).astype(np.uint8)
             Pillow.fromarray(pixels).save(folder / f"{index}.png")
     machine = fixtures.home(tmp_path / "tlvm")
-    folder = fixtures.put_run(machine, fixtures.pack_folder(machine, tmp_path / "images"), image_size=32)
-    assert train.main(folder.spec) == 0
-    found = document.decode(Metrics, (folder.result / "metrics.json").read_bytes(), what="metrics")
+    run = fixtures.put_run(machine, fixtures.pack_folder(machine, tmp_path / "images"), image_size=32)
+    assert train.main(run.spec) == 0
+    found = document.decode(Metrics, (run.result / "metrics.json").read_bytes(), what="metrics")
     assert found.prior is None and found.train_images == [3, 3] and found.imbalance == 1.0
     assert dataclasses.replace(found, train_images=[]).imbalance == 1.0
