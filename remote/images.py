@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 # What Pillow's decoders raise for damaged files; DecompressionBombError is not an OSError.
 UNREADABLE = (
@@ -57,6 +57,8 @@ def decode(data: bytes | memoryview, *, page: int = 0, window: Sequence[float] |
                 image.seek(page)
             image.load()
             return _rgb(_upright(image), window)
+    except UnidentifiedImageError:  # whose own words are the address of a buffer
+        raise Unreadable("not an image, or one of a kind that can't be read") from None
     except UNREADABLE as error:
         raise Unreadable(f"{type(error).__name__}: {error}"[:300]) from None
 

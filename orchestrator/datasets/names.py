@@ -27,6 +27,18 @@ def decode(path: str) -> bytes:
     return unquote_to_bytes(path)
 
 
+def printable(path: str) -> str:
+    """A path as Python holds it, percent-encoded only where it is not printable UTF-8, and at "%": reversible by `decode`."""
+    return "".join(one if one.isprintable() and one != "%" else _quoted(one) for one in path)
+
+
+def _quoted(character: str) -> str:
+    is_raw_byte = "\udc80" <= character <= "\udcff"
+    return quote_from_bytes(
+        character.encode("utf-8", "surrogateescape" if is_raw_byte else "surrogatepass"), safe=""
+    )
+
+
 def shown(path: bytes) -> str:
     """For people: readable where it is UTF-8, without control characters; not reversible."""
     text = path.decode("utf-8", "backslashreplace")

@@ -15,6 +15,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.datasets.names import printable
 from orchestrator.render.progress import Plain, Terminal
 from orchestrator.render.text import clean
 
@@ -89,11 +90,14 @@ class Screen:
 
 
 def plain(value: object) -> Any:
-    """A dataclass, and whatever it holds, as what JSON knows: times as ISO 8601, paths and enums as text."""
+    """A dataclass, and whatever it holds, as what JSON knows: times as ISO 8601, paths and enums as text.
+
+    Text that is not whole Unicode, as of names that are not UTF-8, is percent-encoded.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {_whole(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     if isinstance(value, datetime):
@@ -101,10 +105,15 @@ def plain(value: object) -> Any:
     if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, Path):
-        return os.fspath(value)
+        return _whole(os.fspath(value))
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return value
+    return _whole(value) if isinstance(value, str) else value
+
+
+def _whole(text: str) -> str:
+    """Halves of characters, which stand for bytes of names that are not UTF-8, are no JSON for strict readers."""
+    return text if text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text) else printable(text)
 
 
 def _console(stream: IO[str]) -> Console:

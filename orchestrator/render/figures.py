@@ -55,7 +55,13 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
         else ""
     )
     yield trained + proof
-    yield f"on {metrics.device}, {duration(sum(metrics.seconds.values()))}, {metrics.images_per_s:,.0f} images a second"
+    yield f"on {metrics.device}, {duration(sum(metrics.seconds.values()))}, {_speed(metrics)}"
+
+
+def _speed(metrics: Metrics) -> str:
+    if metrics.counters.images and not metrics.counters.forwarded:
+        return "features from the cache"
+    return f"{metrics.images_per_s:,.0f} images a second"
 
 
 def _classes(result: Evaluation) -> list[tuple[str, ...]]:

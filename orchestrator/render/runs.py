@@ -8,10 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.datasets.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clean, clock, columns, count, duration, moment, price, size
+from orchestrator.render.text import clock, columns, count, duration, moment, price, size
 from orchestrator.workflows.beside import COMPARED
 from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
@@ -59,23 +60,20 @@ def measured(screen: Screen, run: RunResult) -> None:
 
 
 def predicted(screen: Screen, result: PredictResult) -> None:
-    """CSV: path, class, probability, and the probability of each class; exact bytes of names unless a terminal shows them."""
+    """CSV: path, class, probability, and the probability of each class; nothing in it can steer a terminal."""
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(_cells(screen, ["path", "class", "probability", *(f"p_{name}" for name in result.classes)]))
+    shown = {name: name if name.isprintable() else printable(name) for name in result.classes}
+    rows.writerow(["path", "class", "probability", *(f"p_{shown[name]}" for name in result.classes)])
     for one in result.predictions:
         chances = [f"{one.probabilities[name]:.6f}" for name in result.classes]
-        rows.writerow(_cells(screen, [one.path, one.class_name, f"{one.probability:.6f}", *chances]))
+        rows.writerow([one.path, shown[one.class_name], f"{one.probability:.6f}", *chances])
     screen.raw(table.getvalue())
     for path, why in list(result.failed.items())[:_SHOWN_MAX]:
         screen.progress.warn(f"{path}: {why}")
     if result.failed:
         images = count(len(result.failed), "image")
         screen.progress.warn(f"{images} could not be read; the others are classified")
-
-
-def _cells(screen: Screen, cells: list[str]) -> list[str]:
-    return [clean(cell) for cell in cells] if screen.colours else cells
 
 
 def listed(screen: Screen, result: RunsResult) -> None:

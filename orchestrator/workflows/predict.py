@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import remote
+from orchestrator.datasets.names import printable
 from orchestrator.datasets.walk import IMAGES
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
 from orchestrator.workflows.measured import read_metrics
@@ -28,7 +29,7 @@ _ARGUMENT_BYTES_MAX = 128 * 1024  # of one process: systems bound what they pass
 
 @dataclass(frozen=True)
 class Prediction:
-    path: str  # as it was given, or found in a folder that was given
+    path: str  # as it was given, or found in a folder that was given; percent-encoded where it is not printable UTF-8
     class_name: str
     probability: float  # of that class
     probabilities: dict[str, float]
@@ -78,7 +79,7 @@ def predict(
     for batch in _batches(images):
         for line in _classify(model, batch):
             if "error" in line:
-                failed[str(line.get("path"))] = str(line["error"])
+                failed[printable(str(line.get("path")))] = str(line["error"])
             else:
                 predictions.append(_prediction(line, factors))
     if failed and not predictions:
@@ -170,4 +171,4 @@ def _prediction(line: dict[str, Any], factors: Mapping[str, float]) -> Predictio
     if factors:
         values = moved(values, factors)
     best = max(values, key=lambda name: values[name])
-    return Prediction(str(line.get("path")), best, values[best], values)
+    return Prediction(printable(str(line.get("path"))), best, values[best], values)

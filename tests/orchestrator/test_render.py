@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.datasets.names import decode, printable
 from orchestrator.errors import NotFoundError
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.render import datasets, figures, machines, problem, runs, setup
@@ -247,6 +248,12 @@ def test_the_figures_are_a_table_that_a_person_understands() -> None:
     assert "frozen part: 120 of 120 tensors equal to the bit" in text
 
 
+def test_features_of_the_cache_claim_no_speed() -> None:
+    text = "\n".join(figures.lines(metrics(counters=Counters(720, 0, 0), images_per_s=2223.0)))
+    assert "features from the cache" in text and "a second" not in text
+    assert "830 images a second" in "\n".join(figures.lines(metrics()))
+
+
 def run_result(figures: dict[str, Any], *, detached: bool = False) -> RunResult:
     return RunResult(
         RUN, "fixed-extractor", "trees", "a" * 64, "resnet18", "ImageNet V1", "m", "SUCCEEDED", detached,
@@ -293,17 +300,29 @@ def machine_line(*, mine: bool = True) -> MachineLine:
     return MachineLine(machine, mine, 0.0, [run])
 
 
-def test_predictions_are_csv_with_the_very_bytes_of_names() -> None:
-    name = b'caf\xe9, "x"\n.jpg'.decode("utf-8", "surrogateescape")
-    found = PredictResult(RUN, Path("m"), ["a", "b"], [Prediction(name, "a", 0.75, {"a": 0.75, "b": 0.25})])
+def test_predictions_are_csv_in_which_no_name_steers_a_terminal() -> None:
+    name = printable(b'caf\xe9 \xc3\xa9\x1b[2J, "x"%\n.jpg'.decode("utf-8", "surrogateescape"))
+    hostile = "b\x1b[31m"
+    found = PredictResult(
+        RUN, Path("m"), ["50 %", hostile], [Prediction(name, "50 %", 0.75, {"50 %": 0.75, hostile: 0.25})]
+    )
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     runs.predicted(Screen(out, io.StringIO()), found)
-    written = out.buffer.getvalue().decode("utf-8", "surrogateescape")
-    rows = list(csv.reader(io.StringIO(written)))
+    rows = list(csv.reader(io.StringIO(out.buffer.getvalue().decode())))
     assert rows == [
-        ["path", "class", "probability", "p_a", "p_b"],
-        [name, "a", "0.750000", "0.750000", "0.250000"],
+        ["path", "class", "probability", "p_50 %", "p_b%1B[31m"],
+        ['caf%E9 é%1B[2J, "x"%25%0A.jpg', "50 %", "0.750000", "0.750000", "0.250000"],
     ]
+
+
+def test_names_that_are_not_utf8_are_whole_in_json_and_can_be_had_back() -> None:
+    raw = b"caf\xe9%\x1b.jpg"
+    text = raw.decode("utf-8", "surrogateescape")
+    assert decode(printable(text)) == raw
+    to, out, _ = screen()
+    to.document("predict", {"a": text, text: Path(text), "lone": "\ud800"})
+    assert "\\ud" not in out.getvalue()
+    assert json.loads(out.getvalue())["a"] == "caf%E9%25%1B.jpg"
 
 
 def test_every_output_ends_with_what_to_do_next() -> None:

@@ -98,6 +98,12 @@ def test_a_deep_image_without_a_window_is_refused() -> None:
         decode(_file(Image.fromarray(np.array([[0, 4000]], dtype=np.uint16))))
 
 
+def test_what_is_no_image_is_said_without_the_address_of_a_buffer() -> None:
+    with pytest.raises(Unreadable) as caught:
+        decode(b"<html>not found</html>")
+    assert str(caught.value) == "not an image, or one of a kind that can't be read"
+
+
 def test_the_awkward_files_come_out_as_rgb_or_are_refused(tmp_path: Path) -> None:
     refused = 0
     with tarfile.open(shared("data/odd_images.tar.gz")) as tar:
