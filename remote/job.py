@@ -21,11 +21,10 @@ from pathlib import Path
 from types import FrameType
 
 from . import line, training_process
-from .contract import document, layout
+from .contract import document
 from .contract.attempts import Attempts
 from .contract.document import ContractError
 from .contract.layout import MachineHome, RunFolder
-from .contract.metrics import Metrics
 from .contract.run_spec import RunSpec
 from .contract.run_status import State
 from .fetch import fetch
@@ -276,7 +275,6 @@ class _Job:
             patience_s=self._limits.publish_s,
             wanted=lambda: self._why() != "interrupted",
             tell=lambda files, size: self._record.events.emit("published", files=files, bytes=size),
-            look=self._look(),
         )
         if manifest is None and self._why() == "interrupted":
             return self._interrupt(dataclasses.replace(outcome, message="interrupted while publishing"))
@@ -295,17 +293,6 @@ class _Job:
         )
         self._publisher.send_status(patience_s=self._limits.grace_s)
         return outcome.state
-
-    def _look(self) -> str:
-        """The key in the ledger of looks; "" where nothing was measured."""
-        path = self._folder.result / "metrics.json"
-        try:
-            split = document.decode(Metrics, path.read_bytes(), what=path.name).reported
-            return layout.looks_prefix(self._spec.dataset.name, self._spec.dataset.version, split) + (
-                self._spec.run_id
-            )
-        except (OSError, ContractError):
-            return ""  # a training that measures nothing
 
     def _interrupt(self, outcome: Outcome) -> State:
         self._record.state("INTERRUPTED", outcome.message)

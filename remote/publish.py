@@ -33,7 +33,7 @@ STREAMS = ("events", "log")
 class Publisher:
     """Copies one run to the store. `start` and `stop` bracket the background thread; `finish` comes after `stop`.
 
-    warn    is told once each time the store begins to refuse
+    warn    is told once each time the store begins to refuse, and when something is given up
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Publisher:
         patience_s: float,
         wanted: Callable[[], bool],
         tell: Callable[[int, int], None],
-        look: str = "",
     ) -> ResultManifest | None:
-        """Everything, the manifest last; again and again until it is through.
+        """Everything, the manifest last; again and again until it is through, whatever the store says meanwhile.
+
+        A permission that is missing may be given within `patience_s`: the result is worth waiting for.
 
         wanted      asked between two tries: False gives up
         tell        called once, with the number and the bytes of the result's files, when they are in the store
-        look        the key in the ledger of looks that says on which images this run was measured; "": on none
         Returns     the manifest, None when the store refused all the time
         """
         deadline = time.monotonic() + patience_s
@@ -91,19 +91,17 @@ class Publisher:
             if sent is None:
                 return None
             tell(len(sent), sum(file.size for file in sent))
-            if look and self._insist(lambda: self._publish_look(look), deadline, wanted) is None:
-                return None
         return self._insist(lambda: self._publish_manifest(state), deadline, wanted)
 
     def send(self, *, patience_s: float) -> None:
-        """Events, log and status as they are now."""
+        """Events, log and status as they are now. A store that refuses for good is not asked again."""
 
         def once() -> bool:
             self._publish_streams()
             self._publish_status()
             return True
 
-        self._insist(once, time.monotonic() + patience_s, lambda: True)
+        self._insist(once, time.monotonic() + patience_s, lambda: True, result=False)
 
     def send_status(self, *, patience_s: float) -> None:
         """The last word: after MANIFEST.json the streams are closed, so a refusal is not said there."""
@@ -113,7 +111,7 @@ class Publisher:
             return True
 
         self._refused = True
-        self._insist(once, time.monotonic() + patience_s, lambda: True)
+        self._insist(once, time.monotonic() + patience_s, lambda: True, result=False)
 
     def _loop(self) -> None:
         pause_s = 0.0
@@ -129,17 +127,33 @@ class Publisher:
                 self._refused = False
                 pause_s = max(self._interval_s, SHARE * (time.monotonic() - began))
 
-    def _insist(self, act: Callable[[], T], deadline: float, wanted: Callable[[], bool]) -> T | None:
+    def _insist(
+        self, act: Callable[[], T], deadline: float, wanted: Callable[[], bool], *, result: bool = True
+    ) -> T | None:
+        """What `act` returns once it is through; None when nobody wants it any more, or the time is over.
+
+        result      whether it belongs to the result; what does not is given up once the store refuses for good
+        """
         pause_s = 1.0
         while True:
             try:
                 return act()
             except (StoreError, OSError) as error:
                 self._refusal(error)
+                for_good = isinstance(error, StoreError) and not error.retryable
+                if for_good and not result:
+                    return None
+                last = error
             until = min(time.monotonic() + pause_s, deadline)
             while time.monotonic() < until and wanted():
                 time.sleep(0.1)
-            if time.monotonic() >= deadline or not wanted():
+            if not wanted():
+                return None
+            if time.monotonic() >= deadline:
+                if result:
+                    self._warn(
+                        f"The store refused all the time, the result stays on this machine only: {last}"
+                    )
                 return None
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
@@ -154,13 +168,6 @@ class Publisher:
             if name not in self._results:
                 self._results[name] = self._upload(path, name)
         return list(self._results.values())
-
-    def _publish_look(self, key: str) -> str:
-        """Before the manifest: no figure is ever seen that is not counted."""
-        piece = self._folder.root / ".look"
-        piece.write_text(f'{{"run_id": "{self._run_id}", "looked": "{now()}"}}\n', encoding="ascii")
-        self._the_store().upload(piece, key)
-        return key
 
     def _publish_manifest(self, state: State) -> ResultManifest:
         self._publish_streams()

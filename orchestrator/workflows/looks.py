@@ -1,12 +1,23 @@
-"""The ledger beside a dataset version: which runs have looked at its test images. Each look makes the next one worth less."""
+"""The ledger beside a dataset version: which runs have looked at its test images. Each look makes the next one worth less.
+
+This computer writes it, as soon as it has a verified result: a machine may write only what is its own.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
+from orchestrator.errors import ConflictError
 from orchestrator.stores.base import Store
-from remote.contract import layout
+from remote.contract import document, layout
 from remote.contract.document import ContractError
+from remote.contract.metrics import Metrics
+
+METRICS_BYTES_MAX = 64 * 1024 * 1024
+_HELD_OUT = ("val", "test", "all")
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,41 @@ def looks(store: Store, dataset: str, version: str, split: str) -> Looks:
         except ContractError:
             continue
     return Looks(sorted(found, key=lambda run_id: run_id.split("-")[-3:]))
+
+
+def keep_looks(store: Store, run_id: str, metrics: Path) -> None:
+    """Count the run once for each split that it was measured on and whose images chose nothing; again is success.
+
+    metrics         its metrics.json, pulled and verified; a run that has none looked at nothing
+    TlvmError       the store refused
+    """
+    for key in _looked_at(run_id, metrics):
+        with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
+            path = Path(folder) / "look.json"
+            looked = datetime.now(UTC).isoformat(timespec="seconds")
+            path.write_text(f'{{"run_id": "{run_id}", "looked": "{looked}"}}\n', encoding="ascii")
+            try:
+                store.upload(path, key, if_generation=0)
+            except ConflictError:  # it stands there
+                continue
+
+
+def _looked_at(run_id: str, metrics: Path) -> list[str]:
+    """Keys in the ledger. A machine may claim what it likes: only held-out splits by name, of a valid dataset."""
+    try:
+        if metrics.stat().st_size > METRICS_BYTES_MAX:
+            return []
+        found = document.decode(Metrics, metrics.read_bytes(), what=metrics.name)
+        if found.run_id != run_id:
+            return []
+        measured = {one.split for one in found.evaluations if one.chose == "nothing" and one.n > 0}
+        return [
+            layout.looks_prefix(found.dataset, found.dataset_version, split) + run_id
+            for split in _HELD_OUT
+            if split in measured
+        ]
+    except (OSError, ContractError):
+        return []
 
 
 def ordinal(number: int) -> str:

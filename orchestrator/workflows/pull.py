@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.errors import CloudError, ConflictError, NotFoundError
+from orchestrator.errors import CloudError, ConflictError, NotFoundError, TlvmError
 from orchestrator.progress import Bar
+from orchestrator.workflows.looks import keep_looks
 from orchestrator.workflows.run_documents import result_manifest
 from orchestrator.workflows.runs import find
 from orchestrator.workflows.workspace import Workspace
@@ -58,6 +59,8 @@ class LocalFile:
 def pull(workspace: Workspace, run: str) -> PullResult:
     """Copy what MANIFEST.json names into <project folder>/runs/<run id>/, every file verified by size and sha256.
 
+    Then the run counts in the ledger of looks; a store that refuses that is a warning.
+
     run             an id, or the end of one
     NotFoundError   no such run, or it has no result yet
     ConflictError   a file is in the way that is not the result's
@@ -83,6 +86,7 @@ def pull(workspace: Workspace, run: str) -> PullResult:
             detail=str(error),
             next=f"Make room there, then tlvm pull {run_id} goes on.",
         ) from None
+    _count_looks(workspace, run_id, folder)
     workspace.records.pulled(run_id, folder)
     return PullResult(run_id, folder, manifest.state, len(files), sum(file.size for file in files), fetched)
 
@@ -134,6 +138,13 @@ def _refuse_collisions(paths: list[str]) -> None:
         above = name.split("/")[:-1]
         if any("/".join(above[:depth]) in names for depth in range(1, len(above) + 1)):
             raise ContractError(f"MANIFEST.json: {name[:80]!r} lies below a file")
+
+
+def _count_looks(workspace: Workspace, run_id: str, folder: Path) -> None:
+    try:
+        keep_looks(workspace.store, run_id, folder / "metrics.json")
+    except TlvmError as error:
+        workspace.progress.warn(f"That {run_id} looked at these images could not be counted: {error.what}")
 
 
 def _bring(workspace: Workspace, run_id: str, folder: Path, files: list[LocalFile]) -> int:

@@ -2,7 +2,7 @@
 
 datasets/<name>/manifests/<version>.jsonl.gz     written after its packs; its presence means complete
 datasets/<name>/HEAD                             the newest version (replaced with a generation precondition)
-datasets/<name>/looks/<version>/<split>/<run id> a run was measured on these images: the ledger of looks
+datasets/<name>/looks/<version>/<split>/<run id> a run was measured on these images: the ledger of looks, written by laptops
 packs/<hash>.tar                                 shared by all versions and datasets that hold the same images
 weights/index.json, weights/<file>               mirrored pre-trained weights with sha256
 bundles/<hash>.tar                               what machines run

@@ -147,7 +147,7 @@ def test_a_result_that_is_complete_is_published_without_training_again(machine: 
     assert machine.run_folder(spec).log.read_bytes() == log
 
 
-def test_a_store_that_refuses_is_said_once_and_training_goes_on(machine: TestMachine) -> None:
+def test_a_store_that_refuses_is_said_and_training_goes_on(machine: TestMachine) -> None:
     machine.publish_s = machine.grace_s = 0.5
     (machine.store / "runs").write_text("in the way")
     spec = machine.spec("succeed")
@@ -157,8 +157,9 @@ def test_a_store_that_refuses_is_said_once_and_training_goes_on(machine: TestMac
         for event in events_of(machine.run_folder(spec).events.read_bytes())
         if event["type"] == "log" and event["level"] == "warning"
     ]
-    assert len(warnings) == 1
+    assert len(warnings) == 2
     assert "goes on" in warnings[0]["text"]
+    assert "on this machine only" in warnings[1]["text"]
 
 
 def test_a_missing_dataset_version_fails_with_its_key(machine: TestMachine) -> None:

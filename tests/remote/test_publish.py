@@ -1,0 +1,71 @@
+"""What a publisher does with a store that refuses: for a moment, or for good."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from remote.contract.layout import MachineHome, RunFolder
+from remote.publish import Publisher
+from remote.store import Blob, StoreError, StoreUnready
+from remote.store.directory import DirectoryStore
+
+RUN = "fixed-extractor-20260807-142530-k3qz"
+
+
+class Refusing(DirectoryStore):
+    """A folder that refuses to be written with `error`."""
+
+    def __init__(self, path: Path, error: StoreError) -> None:
+        super().__init__(path)
+        self.error = error
+        self.asked = 0
+
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+        self.asked += 1
+        raise self.error
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = MachineHome(tmp_path / "home").run(RUN)
+    folder.result.mkdir(parents=True)
+    folder.status.write_text("{}")
+    folder.events.write_text("")
+    (folder.result / "metrics.json").write_text("{}")
+    return folder
+
+
+def test_streams_and_status_are_given_up_at_once_when_the_store_refuses_for_good(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    store, told = Refusing(tmp_path, StoreError("read-only file system")), list[str]()
+    publisher = Publisher(lambda: store, RUN, folder, warn=told.append)
+    began = time.monotonic()
+    publisher.send(patience_s=60)
+    publisher.send_status(patience_s=60)
+    assert (time.monotonic() - began < 5, store.asked) == (True, 2)
+    assert len(told) == 1 and "read-only file system" in told[0]
+
+
+def test_what_may_succeed_a_moment_later_is_tried_again(folder: RunFolder, tmp_path: Path) -> None:
+    store = Refusing(tmp_path, StoreUnready("try again"))
+    Publisher(lambda: store, RUN, folder, warn=lambda text: None).send(patience_s=1.2)
+    assert store.asked == 2
+
+
+def test_a_result_is_insisted_on_within_its_patience_and_the_end_is_told(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    store, told = Refusing(tmp_path, StoreError("forbidden")), list[str]()
+    publisher = Publisher(lambda: store, RUN, folder, warn=told.append)
+    began = time.monotonic()
+    manifest = publisher.finish(
+        "SUCCEEDED", with_result=True, patience_s=1.2, wanted=lambda: True, tell=lambda files, size: None
+    )
+    assert manifest is None
+    assert 1 < time.monotonic() - began < 5
+    assert store.asked == 2
+    assert "tries again" in told[0] and "on this machine only: forbidden" in told[1]
