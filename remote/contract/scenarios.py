@@ -7,38 +7,15 @@ checks them again. `configs/scenarios/<name>.toml` say the same for people; a te
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from .document import ContractError
+from .parameters import Parameter, Value
 
-Value = bool | int | float | str
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One setting of a scenario. Its type is that of its default."""
-
-    name: str
-    default: Value
-    help: str
-    low: float = -math.inf
-    high: float = math.inf
-    choices: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> type:
-        return type(self.default)
-
-    @property
-    def range_text(self) -> str:
-        """ "1 to 4096", "none, light or strong", "true or false"."""
-        if self.choices:
-            return " or ".join((", ".join(self.choices[:-1]), self.choices[-1]))
-        return "true or false" if self.kind is bool else f"{self.low:g} to {self.high:g}"
+__all__ = ["SCENARIOS", "Parameter", "Scenario", "Value", "resolve", "scenario"]
 
 
 @dataclass(frozen=True)
@@ -74,36 +51,8 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> dict[str, Value]:
     found = scenario(name)
     values = {parameter.name: parameter.default for parameter in found.parameters}
     for key, value in overrides.items():
-        values[key] = _checked(found, found.parameter(key), value)
+        values[key] = found.parameter(key).checked(value, of=name)
     return values
-
-
-def _checked(found: Scenario, parameter: Parameter, value: Any) -> Value:
-    what = f"{found.name}: {parameter.name} is {str(value)[:80]!r}, not"
-    result = _typed(parameter, value)
-    if result is None:
-        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[parameter.kind]
-        raise ContractError(f"{what} {kind}")
-    if parameter.choices and result not in parameter.choices:
-        raise ContractError(f"{what} {parameter.range_text}")
-    if not isinstance(result, (str, bool)) and not parameter.low <= result <= parameter.high:
-        raise ContractError(f"{what} in the range {parameter.range_text}")
-    return result
-
-
-def _typed(parameter: Parameter, value: Any) -> Value | None:
-    """The value as the parameter's type, or None."""
-    default = parameter.default
-    if isinstance(default, bool):
-        return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
-    if isinstance(default, str):
-        return value if isinstance(value, str) else None
-    if isinstance(value, bool) or (isinstance(default, int) and isinstance(value, float)):
-        return None
-    try:
-        return int(value) if isinstance(default, int) else float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _nearest(name: str, valid: Iterable[str]) -> str:
@@ -117,6 +66,7 @@ _IMAGE_SIZE = Parameter(
     0,
     "side in pixels of what the network sees; 0: what its weights were made for (a multiple of 32 suits most)",
     low=0,
+    least=16,
     high=1024,
 )
 _FRAMING = Parameter(

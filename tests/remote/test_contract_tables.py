@@ -44,6 +44,7 @@ def test_text_from_flags_becomes_the_parameters_type() -> None:
         ("fixed-extractor", {"folds": True}, "not a whole number"),
         ("fixed-extractor", {"penalty_max": "nan"}, "not in the range"),
         ("fixed-extractor", {"penalty_max": None}, "not a number"),
+        ("fixed-extractor", {"image_size": 1}, "image_size is '1', not in the range 0, or 16 to 1024"),
         ("from-scratch", {"augmentation": "much"}, "not none, light or strong"),
         ("from-scratch", {"augmentation": 3}, "not text"),
     ],
