@@ -27,6 +27,12 @@ def parameters(incomplete: str) -> list[str]:
     return _starting([f"{name}=" for name in sorted(names)], incomplete)
 
 
+def models(incomplete: str) -> list[str]:
+    from remote.contract.models import MODELS
+
+    return _starting(list(MODELS), incomplete)
+
+
 def machines(incomplete: str) -> list[str]:
     return _starting([file.stem for file in _records().glob("machines/*/*.json")], incomplete)
 

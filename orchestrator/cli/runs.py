@@ -50,7 +50,13 @@ def run(
         Path | None, typer.Option("--data", metavar="DIR", help="Upload this folder first, and run on it.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="A model of torchvision; default: resnet18.")
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="A model of torchvision; default: resnet18.",
+            autocompletion=complete.models,
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="W", help="imagenet, a file, run:ID, or none.")

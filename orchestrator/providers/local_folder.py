@@ -117,7 +117,7 @@ class MachineFolder:
         return found if found.lives() else None
 
     def write_server(self, server: Server) -> None:
-        document.write(self.path / "server.json", server)
+        document.write(self.path / "server.json", server, mode=0o600)
 
     def host_keys(self) -> list[str]:
         return [(self.path / "host_key.pub").read_text().strip()]
@@ -170,7 +170,7 @@ def make(machines: Path, description: Description, public_key: str, host_key: tu
         fresh.host_key.touch(mode=0o600)
         fresh.host_key.write_bytes(host_key[0])
         (fresh.path / "host_key.pub").write_text(host_key[1] + "\n")
-        document.write(fresh.path / "machine.json", description)
+        document.write(fresh.path / "machine.json", description, mode=0o600)
         target = machines / checked_name(description.name)
         if target.exists():  # an empty folder would be replaced by the rename
             return False

@@ -22,9 +22,8 @@ def ready(screen: Screen, result: UpResult) -> None:
         screen.line(labelled("would ask", places))
         screen.line(labelled("machine", f"{spec.name}, store {spec.store.url}"))
         most = max((offer.price_per_hour for offer in result.offers), default=0) * spec.max_hours
-        screen.line(
-            labelled("ends", f"{duration(spec.max_hours * 3600)} after its start; at most {price(most)}")
-        )
+        costs = f"at most {price(most)}" if most else "free"
+        screen.line(labelled("ends", f"{duration(spec.max_hours * 3600)} after its start; {costs}"))
         screen.next("the same without --dry-run; nothing has been created")
         return
     machine = result.machine

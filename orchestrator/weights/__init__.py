@@ -6,6 +6,7 @@ own file in the store, in torch's cache or at its address, and mirrors it.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tempfile
@@ -154,8 +155,9 @@ def _of_file(store: Store, weights: str, progress: Progress) -> WeightsRef:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"--weights {weights!r}: there is no such file",
-            next='It takes "imagenet" (the default), a .pth or .safetensors FILE here or in the store '
+            f"--weights {weights[:200]!r}: there is no such file",
+            next=_near_word(weights)
+            + 'It takes "imagenet" (the default), a .pth or .safetensors FILE here or in the store '
             '(tlvm weights), "run:ID", or "none".',
         )
     try:
@@ -176,6 +178,11 @@ def _of_file(store: Store, weights: str, progress: Progress) -> WeightsRef:
     key = layout.weights_key(f"{digest[:16]}-{name}")
     mirror.put(store, path, key, progress)
     return WeightsRef(f"file {path.name}", digest, key)
+
+
+def _near_word(weights: str) -> str:
+    close = difflib.get_close_matches(weights.lower(), ("imagenet", "none"), n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def _on_this_computer(wanted: ModelFile, progress: Progress, cache: Path) -> tuple[Path, str] | None:

@@ -35,7 +35,7 @@ def kind_of(path: Path) -> Kind:
         raise NotWeights("It is empty.")
     if start.startswith(b"\x80"):
         raise NotWeights("It is a pickle that torch.save did not write; loading one could run any program.")
-    raise NotWeights(f"It begins with {start[:8]!r}: neither a file of torch.save nor safetensors.")
+    raise NotWeights("It is neither a file of torch.save nor safetensors, by its first bytes.")
 
 
 def sha256_of(path: Path) -> str:

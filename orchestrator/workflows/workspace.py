@@ -118,7 +118,7 @@ class Workspace:
 def agree(machine: Machine, settings: dict[str, str]) -> None:
     """ConflictError naming what differs, when a machine that is there is not the one that was asked for."""
     differing = [
-        f"{key}: it has {machine.settings.get(key)!r}, asked for {value!r}"
+        f"{key}: it has {_shown(machine.settings.get(key))}, asked for {_shown(value)}"
         for key, value in settings.items()
         if machine.settings.get(key) != value
     ]
@@ -128,3 +128,8 @@ def agree(machine: Machine, settings: dict[str, str]) -> None:
             detail="\n".join(differing),
             next="tlvm down ends it first; or --machine NAME makes another one beside it.",
         )
+
+
+def _shown(value: str | None) -> str:
+    """As people write it: 1 for "1.0"."""
+    return (value or "nothing").removesuffix(".0")

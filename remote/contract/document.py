@@ -37,12 +37,12 @@ def decode(kind: type[T], text: str | bytes, *, what: str) -> T:
     return typing.cast(T, _build(kind, data, what))
 
 
-def write(path: Path, document: Any) -> None:
+def write(path: Path, document: Any, *, mode: int = 0o644) -> None:
     """Write a dataclass beside `path`, then replace it: a reader sees the old or the new one."""
-    write_text(path, encode(document))
+    write_text(path, encode(document), mode=mode)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write text beside `path`, then replace it; on the disk before this returns."""
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
+        Path(beside).chmod(mode)
         Path(beside).replace(path)
     except BaseException:
         Path(beside).unlink(missing_ok=True)

@@ -230,6 +230,7 @@ def test_up_dry_run_creates_nothing(tlvm: Tlvm, tmp_path: Path) -> None:
     found = json.loads(tlvm("up", "--dry-run", "--json").out)
     assert found["machine"] is None
     assert found["offers"][0]["price_per_hour"] == 0
+    assert "after its start; free" in tlvm("up", "--dry-run").out
     assert not (tmp_path / "data").exists()
 
 
@@ -352,6 +353,7 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
         "fixed-extractor-20260807-142530-k3qz",
     ]
     assert complete(process, "tlvm pull k3") == ["k3qz"]
+    assert "resnet18" in complete(process, "tlvm run fixed-extractor --model res")
     assert complete(process, "tlvm run fixed-extractor --set fo") == ["folds="]
 
 

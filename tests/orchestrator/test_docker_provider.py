@@ -17,7 +17,7 @@ from docker.models.containers import Container
 from orchestrator.errors import AuthError, CloudError, ConfigError, ConflictError
 from orchestrator.progress import Silent
 from orchestrator.providers.base import Machine
-from orchestrator.providers.docker import DockerProvider, image
+from orchestrator.providers.docker import DockerProvider, image, store_access
 from orchestrator.stores import open_store
 from remote.contract.run_spec import StoreRef
 from tests.conformance.providers import CASES, Place, place
@@ -351,6 +351,11 @@ def test_an_engine_elsewhere_is_refused(host: str, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("DOCKER_HOST", host)
     with pytest.raises(ConfigError, match="not on this computer"):
         DockerProvider(tmp_path).machines()
+
+
+def test_a_store_that_no_container_reaches_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ConfigError, match="TLVM_STORE_URL"):
+        store_access.check(StoreRef("s3://trees"))
 
 
 def test_no_engine_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ class Here:
         self.provider: Provider = LocalProvider(data_dir)
         self.spec = MachineSpec(
             name=NAME, owner="ana", project="trees", public_key=new_key(self.key_file),
-            store=StoreRef(str(data_dir)), max_hours=1, idle_minutes=0,
+            store=StoreRef(str(data_dir)), max_hours=1,
         )  # fmt: skip
         self.folder = MachineFolder(data_dir / "machines" / NAME)
 
@@ -89,7 +89,8 @@ def test_only_this_user_reaches_the_folder_and_only_loopback_the_server(here: He
     here.create()
     assert [stat.S_IMODE(path.stat().st_mode) for path in (here.folder.path, here.folder.home)] == [0o700] * 2
     assert stat.S_IMODE(here.folder.host_key.stat().st_mode) == 0o600
-    assert stat.S_IMODE((here.folder.path / "authorized_keys").stat().st_mode) == 0o600
+    for name in ("authorized_keys", "machine.json", "server.json"):
+        assert stat.S_IMODE((here.folder.path / name).stat().st_mode) == 0o600
     listening = Path("/proc/net/tcp")
     if listening.exists():
         port = f"{here.server().port:04X}"

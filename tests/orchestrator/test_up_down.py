@@ -168,7 +168,7 @@ def test_a_computer_that_lost_its_records_is_let_in_with_a_new_key(local: Worksp
 def test_other_settings_are_a_conflict_that_names_them(local: Workspace, tmp_path: Path) -> None:
     up(local)
     other = Workspace(settings(tmp_path, max_hours=2))
-    with pytest.raises(ConflictError, match="max_hours"):
+    with pytest.raises(ConflictError, match="max_hours: it has 168, asked for 2\n"):
         up(other)
 
 

@@ -348,7 +348,7 @@ def safetensors(bytes_of_data: int) -> bytes:
     ("content", "says"),
     [
         (b"", "empty"),
-        (b"not weights at all, just a text", "neither"),
+        (b"root:x:0:0:root:/root:/bin/bash", "neither"),
         (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix", "any program"),
         (b"PK\x03\x04 and no end", "damaged or cut"),
         (safetensors(3), "damaged or cut"),
@@ -360,8 +360,9 @@ def test_a_file_that_holds_no_weights_is_refused(
     store: Store, tmp_path: Path, content: bytes, says: str
 ) -> None:
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as caught:
         resolve(store, MODEL, str(tmp_path / "w.pth"), progress=Silent(), cache_folder=tmp_path)
+    assert "root:" not in str(caught.value)  # a secret named by mistake would end in logs
     assert list(store.blobs("")) == []
 
 
@@ -380,6 +381,9 @@ def test_a_zip_that_is_not_weights(tmp_path: Path, member: str, says: str) -> No
 def test_a_file_that_is_not_there(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         resolve(store, MODEL, str(tmp_path / "missing.pth"), progress=Silent(), cache_folder=tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        resolve(store, MODEL, "imagnet", progress=Silent(), cache_folder=tmp_path)
+    assert "Did you mean 'imagenet'?" in caught.value.next
 
 
 def test_the_model_of_a_run_is_pinned_by_its_manifest(store: Store, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def check(store: StoreRef) -> None:
         if not Path(store.url).is_absolute():
             raise ConfigError(
                 f"The store {store.url} is neither gs://BUCKET nor the absolute path of a folder",
-                next="Set `store` in tlvm.toml, or pass --store.",
+                next="Set url in [store] of tlvm.toml, or the environment variable TLVM_STORE_URL.",
             )
         return
     if store.credentials_file is None and store.endpoint is None:
