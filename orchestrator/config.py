@@ -60,7 +60,6 @@ class MachineSettings(_Section):
     max_hours: float | None = Field(
         default=None, gt=0, le=168, description="after this the machine ends by itself"
     )
-    idle_minutes: float = Field(default=30.0, ge=0, description="0: never")
     image: str = Field(default="", description="a Docker image instead of the one built from infra/docker")
 
 

@@ -29,9 +29,6 @@ def up(
     max_hours: Annotated[
         float | None, typer.Option("--max-hours", metavar="H", help="The machine ends by itself after this.")
     ] = None,
-    idle_minutes: Annotated[
-        float | None, typer.Option("--idle-minutes", metavar="M", help="Idle for so long, it ends; 0: never.")
-    ] = None,
     accelerator: Annotated[
         str | None, typer.Option("--accelerator", metavar="KIND", help="none, or nvidia.")
     ] = None,
@@ -60,7 +57,6 @@ def up(
 
     workspace = common.workspace(
         machine__max_hours=max_hours,
-        machine__idle_minutes=idle_minutes,
         machine__accelerator=accelerator,
         machine__accelerator_count=accelerator_count,
         machine__cpus=cpus,

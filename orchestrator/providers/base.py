@@ -32,7 +32,6 @@ class MachineSpec:
     public_key: str  # OpenSSH format; of this computer, for this machine only
     store: StoreRef
     max_hours: float  # the hard clock
-    idle_minutes: float  # the soft clock; 0 = none
     accelerator: str = "none"
     accelerator_count: int = 0
     machine_type: str = ""
@@ -46,7 +45,7 @@ class MachineSpec:
         """The settings in which two machines of one name must agree, as text."""
         names = (
             "accelerator", "accelerator_count", "machine_type", "disk_gb", "cpus", "memory_gb", "spot", "image",
-            "max_hours", "idle_minutes",
+            "max_hours",
         )  # fmt: skip
         return {name: str(getattr(self, name)) for name in names} | {"store": self.store.url}
 

@@ -155,7 +155,6 @@ def _spec(workspace: Workspace, *, public_key: str) -> MachineSpec:
         public_key=public_key,
         store=settings.store_ref,
         max_hours=settings.max_hours,
-        idle_minutes=wanted.idle_minutes,
         accelerator=wanted.accelerator,
         accelerator_count=wanted.accelerator_count,
         disk_gb=wanted.disk_gb,

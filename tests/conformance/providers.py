@@ -72,7 +72,6 @@ class Place:
             public_key=self.public_key,
             store=StoreRef(str(store)),
             max_hours=max_hours,
-            idle_minutes=0,
             cpus=1,
             memory_gb=1,
         )

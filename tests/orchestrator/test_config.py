@@ -129,10 +129,9 @@ def test_the_commented_example_names_only_keys_that_exist_with_their_defaults(tm
     text = (shipped("configs") / "tlvm.toml").read_text(encoding="utf-8")
     opened = "\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines())
     settings = load(tmp_path, opened)
-    assert settings.machine.idle_minutes == config.MachineSettings().idle_minutes
     assert settings.run == config.RunSettings()
     named = {line.removeprefix("# ").split(" = ")[0] for line in text.splitlines() if " = " in line}
-    for key in ("provider", "owner", "url", "max_hours", "idle_minutes", "model", "weights", "seed"):
+    for key in ("provider", "owner", "url", "max_hours", "model", "weights", "seed"):
         assert key in named
 
 
@@ -145,6 +144,6 @@ def test_every_setting_has_a_variable() -> None:
 
 def test_a_default_that_is_written_out_is_the_same_setting(tmp_path: Path) -> None:
     """What `up` compares is text: "0" in one place and "0.0" in another would be a conflict."""
-    written = load(tmp_path, "[machine]\ncpus = 0\nmemory_gb = 0\nidle_minutes = 30\n[run]\nmax_hours = 24\n")
+    written = load(tmp_path, "[machine]\ncpus = 0\nmemory_gb = 0\n[run]\nmax_hours = 24\n")
     assert str(written.machine) == str(config.MachineSettings())
     assert str(written.run) == str(config.RunSettings())

@@ -291,7 +291,7 @@ def test_names_that_are_no_names(here: Here, name: str) -> None:
 def test_a_data_directory_that_can_not_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     provider = LocalProvider(tmp_path / "file")
-    spec = MachineSpec(NAME, "ana", "trees", "ssh-ed25519 AAAA", StoreRef("/"), 1, 0)
+    spec = MachineSpec(NAME, "ana", "trees", "ssh-ed25519 AAAA", StoreRef("/"), 1)
     with pytest.raises(CloudError, match="can't be used"):
         provider.create(spec, provider.offers(spec)[0])
     assert provider.machines() == []

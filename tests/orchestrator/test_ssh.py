@@ -35,7 +35,7 @@ class Peer:
         self.provider = LocalProvider(folder)
         spec = MachineSpec(
             name=NAME, owner="ana", project="trees", public_key=new_key(self.key_file),
-            store=StoreRef(str(folder)), max_hours=1, idle_minutes=0,
+            store=StoreRef(str(folder)), max_hours=1,
         )  # fmt: skip
         machine = self.provider.create(spec, self.provider.offers(spec)[0])
         assert machine.ssh is not None

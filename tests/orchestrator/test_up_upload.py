@@ -27,7 +27,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def ready() -> UpResult:
     spec = MachineSpec(
-        name="m", owner="ana", project="bees", public_key="", store=StoreRef("/store"), max_hours=1, idle_minutes=30
+        name="m", owner="ana", project="bees", public_key="", store=StoreRef("/store"), max_hours=1
     )  # fmt: skip
     return UpResult(None, True, spec)
 
