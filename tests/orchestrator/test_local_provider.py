@@ -120,7 +120,7 @@ def test_a_machine_survives_the_command_that_made_it(here: Here) -> None:
         "import sys; from pathlib import Path; from orchestrator.providers import provider\n"
         "from orchestrator.providers.base import MachineSpec; from remote.contract.run_spec import StoreRef\n"
         "p = provider('local', data_dir=Path(sys.argv[1]))\n"
-        f"s = MachineSpec('{NAME}', 'ana', 'trees', sys.argv[2], StoreRef('/'), 1, 0)\n"
+        f"s = MachineSpec('{NAME}', 'ana', 'trees', sys.argv[2], StoreRef('/'), 1)\n"
         "print(p.create(s, p.offers(s)[0]).id)"
     )
     done = subprocess.run(
@@ -244,7 +244,7 @@ def test_a_server_that_does_not_start_leaves_nothing(here: Here) -> None:
         "import sys; from pathlib import Path; from orchestrator.providers.local import LocalProvider\n"
         "from orchestrator.providers.base import MachineSpec; from remote.contract.run_spec import StoreRef\n"
         "sys.executable = '/bin/false'; p = LocalProvider(Path(sys.argv[1]))\n"
-        f"s = MachineSpec('{NAME}', 'ana', 'trees', sys.argv[2], StoreRef('/'), 1, 0)\n"
+        f"s = MachineSpec('{NAME}', 'ana', 'trees', sys.argv[2], StoreRef('/'), 1)\n"
         "p.create(s, p.offers(s)[0])"
     )
     done = subprocess.run(
