@@ -15,10 +15,10 @@ from remote.contract.dataset_manifest import Flips, Image, Split
 from .check import Checked
 from .near import NOTHING, Near
 from .signature import DEEP
+from .tally import counts
 
 FEW = 10  # train images of a class, below which a figure says little
 UNEVEN = 10  # times as many images in the largest class as in the smallest
-SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # pixels of the longer side
 WINDOW_SHARES = (0.001, 0.999)
 NEAR_COPY = "near copy of"
 _SHOWN = 5
@@ -52,24 +52,6 @@ def _leak(
         return f"{NEAR_COPY} {path}"
     kept = image.excluded is not None and image.excluded.removeprefix(f"{NEAR_COPY} ") in paths
     return image.excluded if kept else None  # found where the files were
-
-
-def counts(images: Sequence[Image]) -> dict[str, dict[str, int]]:
-    """Images by split and class; those left out of training do not count."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for image in images:
-        if image.excluded is None:
-            found[image.split][image.class_name] += 1
-    return {split: dict(sorted(found[split].items())) for split in ("train", "val", "test") if split in found}
-
-
-def longer_sides(images: Sequence[Image]) -> dict[str, int]:
-    """How many images are how large: {"up to 512": 900}, by the pixels of the longer side."""
-    found = Counter(
-        next((limit for limit in SIZES if max(image.width, image.height) <= limit), 0) for image in images
-    )
-    rows = {f"up to {limit}": found[limit] for limit in SIZES if found[limit]}
-    return rows | ({f"over {SIZES[-1]}": found[0]} if found[0] else {})
 
 
 def require_usable(name: str, images: Sequence[Image], *, found: set[str]) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.datasets import findings
+from orchestrator.datasets import findings, tally
 from orchestrator.datasets.collect import GRACE_HOURS, Collected, collect
 from orchestrator.datasets.names import SetAside
 from orchestrator.errors import ConflictError, NotFoundError
@@ -79,7 +79,7 @@ def show(workspace: Workspace, name: str | None, version: str | None = None) -> 
         image_bytes=sum(image.size for image in images),
         packs=len(manifest.packs()),
         classes=manifest.classes,
-        counts=findings.counts(images),
+        counts=tally.counts(images),
         split_source=manifest.split_source,
         label_sources=dict(Counter(image.label_source for image in images).most_common()),
         groups=len({image.group for image in images} - {None}),
@@ -87,7 +87,7 @@ def show(workspace: Workspace, name: str | None, version: str | None = None) -> 
         intensity_window=manifest.intensity_window,
         modes=dict(Counter(image.mode for image in images).most_common()),
         turned=sum(image.orientation > 1 for image in images),
-        longer_sides=findings.longer_sides(images),
+        longer_sides=tally.longer_sides(images),
         excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
         warnings=findings.warnings(images),
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.config import nearest
-from orchestrator.datasets import findings
+from orchestrator.datasets import tally
 from orchestrator.datasets.versions import load_manifest, read_head
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.stores.base import Store
@@ -125,5 +125,5 @@ def _summary(store: Store, name: str, count: int) -> DatasetSummary:
         images=len(manifest.images),
         image_bytes=sum(image.size for image in manifest.images),
         classes=manifest.classes,
-        counts=findings.counts(manifest.images),
+        counts=tally.counts(manifest.images),
     )

@@ -19,7 +19,6 @@ from orchestrator.workflows.beside import Beside, beside
 from orchestrator.workflows.launch import Detached, collect, follow_to_the_end, ship, start
 from orchestrator.workflows.looks import looks
 from orchestrator.workflows.up import ensure
-from orchestrator.workflows.upload import require_all, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
 from remote.contract.document import ContractError
@@ -116,6 +115,8 @@ def _dataset(workspace: Workspace, data: Path | None) -> DatasetRef:
     if data is None:
         name, version, _ = datasets.resolve(workspace, None)
         return DatasetRef(name, version)
+    from orchestrator.workflows.upload import require_all, upload  # numpy and Pillow: not for other runs
+
     uploaded = upload(workspace, data, name=workspace.settings.dataset.name)
     require_all(uploaded)
     if len(uploaded) > 1:

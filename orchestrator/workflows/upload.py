@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.datasets import findings, grouping
+from orchestrator.datasets import findings, grouping, tally
 from orchestrator.datasets.cache import Cache
 from orchestrator.datasets.check import Outcome, check
 from orchestrator.datasets.convert import AS_IT_IS, Conversion
@@ -317,13 +317,13 @@ def _result(
         checked_only=done is None,
         images=len(images),
         image_bytes=sum(image.size for image in images),
-        counts=findings.counts(images),
+        counts=tally.counts(images),
         split_source=manifest.split_source,
         flips=manifest.flips,
         intensity_window=manifest.intensity_window,
         modes=dict(Counter(image.mode for image in images).most_common()),
         turned=sum(image.orientation > 1 for image in images),
-        longer_sides=findings.longer_sides(images),
+        longer_sides=tally.longer_sides(images),
         excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
         leaks=leaks(images, outcome.near),
         unusable=outcome.unusable,

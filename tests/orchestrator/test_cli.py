@@ -118,6 +118,14 @@ def test_help_loads_nothing_heavy(helps: dict[str, str]) -> None:
     assert "pydantic" not in helps["loaded first"].split()  # typer itself needs it for the help of a command
 
 
+def test_a_run_loads_nothing_that_decodes_images_or_talks_before_it_must() -> None:
+    script = "import sys, orchestrator.workflows.run, orchestrator.workflows.runs, orchestrator.render.runs; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                          cwd=Path(__file__).parents[2])  # fmt: skip
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert {"numpy", "PIL", "requests", "torch", "google", "docker", "asyncssh", "fabric"} & loaded == set()
+
+
 def test_the_commands_are_those_of_the_design(helps: dict[str, str]) -> None:
     for name in [
         "init",

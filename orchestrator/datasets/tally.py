@@ -1,0 +1,28 @@
+"""How many images of which split, class and size: what every command may ask, without loading what decodes images."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from remote.contract.dataset_manifest import Image
+
+SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # pixels of the longer side
+
+
+def counts(images: Sequence[Image]) -> dict[str, dict[str, int]]:
+    """Images by split and class; those left out of training do not count."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for image in images:
+        if image.excluded is None:
+            found[image.split][image.class_name] += 1
+    return {split: dict(sorted(found[split].items())) for split in ("train", "val", "test") if split in found}
+
+
+def longer_sides(images: Sequence[Image]) -> dict[str, int]:
+    """How many images are how large: {"up to 512": 900}, by the pixels of the longer side."""
+    found = Counter(
+        next((limit for limit in SIZES if max(image.width, image.height) <= limit), 0) for image in images
+    )
+    rows = {f"up to {limit}": found[limit] for limit in SIZES if found[limit]}
+    return rows | ({f"over {SIZES[-1]}": found[0]} if found[0] else {})
