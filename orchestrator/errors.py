@@ -45,6 +45,15 @@ class TlvmError(Exception):
         return "\n".join(part for part in (self.what, self.detail, self.next) if part)
 
 
+class Interruption(KeyboardInterrupt):
+    """Ctrl-C where more is known than that: what exists or goes on now, and the command that shows it."""
+
+    def __init__(self, what: str, *, next: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.next = next
+
+
 class ConfigError(TlvmError):
     exit_code = 2
 

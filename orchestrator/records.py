@@ -93,6 +93,10 @@ class Records:
     def save_run(self, record: RunRecord) -> None:
         self._write(self._folder("runs") / f"{record.run_id}.json", record)
 
+    def forget_run(self, run_id: str) -> None:
+        """Only of a run that never started."""
+        (self._folder("runs") / f"{run_id}.json").unlink(missing_ok=True)
+
     def runs(self) -> list[RunRecord]:
         """Newest last: run ids of one scenario sort by time, so order by when they were asked for."""
         files = sorted(self._folder("runs").glob("*.json"))

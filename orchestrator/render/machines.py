@@ -86,6 +86,8 @@ def gone(screen: Screen, result: DownResult) -> None:
             "results", f"{count(len(result.runs), 'run')} of this machine verified in the store, file by file"
         )
     )
+    for run_id in result.never_started:
+        screen.line(labelled("taken back", f"{run_id} never started"), style="yellow")
     for run_id, why in result.abandoned.items():
         screen.line(labelled("lost", f"{run_id}: {why} (--force)"), style="red")
     for run_id, why in result.not_pulled.items():

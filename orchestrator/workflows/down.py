@@ -7,14 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from orchestrator.errors import AuthError, ConflictError, ConnectionLost, TlvmError, TransientError
-from orchestrator.providers.base import Machine, MachineState
+from orchestrator.errors import ConflictError, TlvmError
+from orchestrator.providers.base import Machine
+from orchestrator.workflows.on_machine import never_started, runs_on, take_back
 from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
 from orchestrator.workflows.status import runs_of
 from orchestrator.workflows.up import Clock, wait_until_gone
 from orchestrator.workflows.workspace import Workspace
-from remote.contract import layout
-from remote.contract.document import ContractError
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class DownResult:
     was_there: bool
     deleted: bool  # False: there was nothing to delete, or the user said no
     runs: list[str] = field(default_factory=list)  # verified in the store
+    never_started: list[str] = field(default_factory=list)  # announced, but the machine does not know them
     abandoned: dict[str, str] = field(default_factory=dict)  # with force: run -> what is not in the store
     not_pulled: dict[str, str] = field(default_factory=dict)  # run -> why it is not on this computer
     hours: float = 0
@@ -56,9 +56,12 @@ def down(
             workspace.records.forget_machine(workspace.settings.provider, name)
         return DownResult(name, was_there=False, deleted=False)
     runs = runs_of(machine, stored_runs(workspace.store)[0])
+    known = runs_on(workspace, machine)
+    ghosts = never_started(runs, known)
+    runs = [run for run in runs if run.spec.run_id not in ghosts]
     if not force:
         _refuse_active(machine, runs)
-    run_ids = sorted({run.spec.run_id for run in runs} | _on_machine(workspace, machine))
+    run_ids = sorted({run.spec.run_id for run in runs} | (known or set()))
     if run_ids:
         workspace.progress.say("verify", f"runs of {machine.name}, file by file: {len(run_ids)}")
     missing = {run_id: why for run_id in run_ids if (why := result_problem(workspace.store, run_id))}
@@ -77,6 +80,8 @@ def down(
         workspace.provider.delete(machine.name)
         wait_until_gone(workspace, machine.name, clock=clock)
         workspace.records.forget_machine(machine.provider, machine.name)
+        for run_id in ghosts:
+            take_back(workspace, run_id)
         not_pulled = {run_id: why for run_id, pull in pulls.items() if (why := _outcome(pull))}
     hours = max(0.0, (min(datetime.now(UTC), machine.ends) - machine.created).total_seconds() / 3600)
     return DownResult(
@@ -84,6 +89,7 @@ def down(
         was_there=True,
         deleted=True,
         runs=whole,
+        never_started=sorted(ghosts),
         abandoned=missing,
         not_pulled=not_pulled,
         hours=hours,
@@ -115,27 +121,6 @@ def _refuse_active(machine: Machine, runs: list[StoredRun]) -> None:
             next=f"Wait (tlvm logs -f {active[0].spec.run_id}), or tlvm down --force ends it and loses what is not "
             "in the store.",
         )
-
-
-def _on_machine(workspace: Workspace, machine: Machine) -> set[str]:
-    """The runs that the machine itself has, whatever its clock and the store say."""
-    if machine.state is not MachineState.RUNNING:
-        return set()
-    try:
-        with workspace.connect(machine) as connection:
-            names = connection.check("ls ~/.tlvm/runs 2>/dev/null || true").decode(errors="replace").split()
-    except (AuthError, ConnectionLost, TransientError) as error:
-        workspace.progress.warn(f"{machine.name} can't be asked for its runs, the store is: {error.what}")
-        return set()
-    return {name for name in names if _is_run_id(name)}
-
-
-def _is_run_id(name: str) -> bool:
-    try:
-        layout.checked_run_id(name)
-    except ContractError:
-        return False
-    return True
 
 
 def _to_pull(workspace: Workspace, run_ids: list[str]) -> list[str]:

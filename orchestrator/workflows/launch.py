@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import bundle
-from orchestrator.errors import CloudError, ConflictError, Interrupted, RunFailed
+from orchestrator.errors import (
+    CloudError,
+    ConflictError,
+    Interrupted,
+    Interruption,
+    RunFailed,
+    TlvmError,
+)
 from orchestrator.providers.base import Machine
 from orchestrator.records import RunRecord
 from orchestrator.workflows.following import follow, follow_events
+from orchestrator.workflows.on_machine import take_back
 from orchestrator.workflows.pull import PullResult, pull
 from orchestrator.workflows.run_documents import stored_run
 from orchestrator.workflows.workspace import Workspace
@@ -22,15 +31,18 @@ from remote.contract.run_status import RunStatus
 if TYPE_CHECKING:
     from orchestrator.ssh import Connection
 
+_ACCEPTS_WITHIN_S = 5  # from our last word until the machine has the run's folder, or never will
 
-class Detached(KeyboardInterrupt):
-    """Ctrl-C while a run was followed: it goes on, on its machine."""
+
+class Detached(Interruption):
+    """Ctrl-C once a run has started: it goes on, on its machine."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self.what = f"The run {run_id} goes on"
-        self.next = f"tlvm logs -f {run_id} comes back to it; tlvm pull {run_id} fetches its result."
-        super().__init__(self.what)
+        super().__init__(
+            f"The run {run_id} goes on",
+            next=f"tlvm logs -f {run_id} comes back to it; tlvm pull {run_id} fetches its result.",
+        )
 
 
 def ship(workspace: Workspace, machine: Machine, connection: Connection) -> bundle.Bundle:
@@ -50,26 +62,65 @@ def ship(workspace: Workspace, machine: Machine, connection: Connection) -> bund
 
 
 def start(workspace: Workspace, spec: RunSpec, connection: Connection) -> None:
-    """Intent first, here and in the store; what did not start is taken back."""
+    """Intent first, here and in the store; what did not start is taken back, whatever came between.
+
+    Detached        on Ctrl-C, when the machine has the run all the same
+    """
+    text = document.encode(spec)
+    asked = False
+    try:
+        _announce(workspace, spec, text)
+        asked = True
+        output = connection.run(bundle.command(spec.bundle, "start", "-"), input=text.encode())
+        asked = False  # and answered
+        if output.exit_code != 0:
+            raise _refused(spec, output.exit_code, output.stderr)
+    except BaseException as error:
+        if asked and _is_known(workspace, spec):
+            if isinstance(error, TlvmError):  # what was lost is only the answer
+                return
+            raise Detached(spec.run_id) from None
+        take_back(workspace, spec.run_id)
+        raise
+
+
+def _announce(workspace: Workspace, spec: RunSpec, text: str) -> None:
     record = RunRecord(spec.run_id, spec.machine, workspace.settings.provider, asked=spec.created)
     workspace.records.save_run(record)
-    text = document.encode(spec)
-    key = layout.run_key(spec.run_id, "spec.json")
     with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
         path = Path(folder) / "spec.json"
         path.write_text(text, encoding="utf-8")
-        workspace.store.upload(path, key, if_generation=0)
-    output = connection.run(bundle.command(spec.bundle, "start", "-"), input=text.encode())
-    if output.exit_code != 0:
-        workspace.store.delete(key)
-        why = output.stderr[-2000:].decode(errors="replace").strip()
-        if output.exit_code == ConflictError.exit_code:
-            raise ConflictError(f"The run {spec.run_id} can't be started", detail=why)
-        raise CloudError(
-            f"The run {spec.run_id} can't be started on {spec.machine}",
-            detail=why,
-            next="tlvm ssh shows the machine; tlvm down and tlvm up make it anew.",
-        )
+        workspace.store.upload(path, layout.run_key(spec.run_id, "spec.json"), if_generation=0)
+
+
+def _refused(spec: RunSpec, exit_code: int, stderr: bytes) -> TlvmError:
+    why = stderr[-2000:].decode(errors="replace").strip()
+    if exit_code == ConflictError.exit_code:
+        return ConflictError(f"The run {spec.run_id} can't be started", detail=why)
+    return CloudError(
+        f"The run {spec.run_id} can't be started on {spec.machine}",
+        detail=why,
+        next="tlvm ssh shows the machine; tlvm down and tlvm up make it anew.",
+    )
+
+
+def _is_known(workspace: Workspace, spec: RunSpec) -> bool:
+    """Whether the machine has taken the run; our word may still be on its way. False when it can't be asked."""
+    deadline = time.monotonic() + _ACCEPTS_WITHIN_S
+    try:
+        machine = workspace.provider.get(spec.machine)
+        if machine is None:
+            return False
+        with workspace.connect(machine, timeout_s=_ACCEPTS_WITHIN_S) as connection:
+            while not (known := _holds(connection, spec.run_id)) and time.monotonic() < deadline:
+                time.sleep(0.5)
+            return known
+    except TlvmError:
+        return False
+
+
+def _holds(connection: Connection, run_id: str) -> bool:
+    return connection.run(f"test -e ~/.tlvm/runs/{run_id}/status.json", timeout_s=5).exit_code == 0
 
 
 def follow_to_the_end(
@@ -88,9 +139,7 @@ def follow_to_the_end(
     except StopIteration as end:
         return _final_status(workspace, spec, str(end.value))
     except KeyboardInterrupt:
-        detached = Detached(spec.run_id)
-        workspace.progress.say("detach", f"{detached.what}. {detached.next}")
-        raise detached from None
+        raise Detached(spec.run_id) from None
 
 
 def collect(workspace: Workspace, spec: RunSpec, status: RunStatus) -> PullResult:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from orchestrator.providers.base import Machine
+from orchestrator.workflows.on_machine import never_started, runs_on, silent
 from orchestrator.workflows.run_documents import StoredRun, stored_runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_status import FINAL, LOST
@@ -17,7 +19,9 @@ class RunLine:
     scenario: str
     dataset: str
     model: str
-    state: str  # of the store's status.json; LOST when its machine is gone without a final one
+    state: (
+        str  # of the store's status.json; LOST when its machine is gone without a final one, or never knew it
+    )
     step: int
     message: str
     updated: str
@@ -51,7 +55,7 @@ def status(workspace: Workspace, *, now: datetime | None = None) -> StatusResult
     runs, problems = stored_runs(workspace.store)
     runs.reverse()
     lines = [
-        _machine(machine, settings.owner_label, _runs_of(machine, runs), now)
+        _machine(machine, settings.owner_label, _runs_of(workspace, machine, runs), now)
         for machine in sorted(
             machines, key=lambda machine: (machine.owner != settings.owner_label, machine.name)
         )
@@ -90,8 +94,16 @@ def runs_of(machine: Machine, runs: list[StoredRun]) -> list[StoredRun]:
     ]
 
 
-def _runs_of(machine: Machine, runs: list[StoredRun]) -> list[RunLine]:
-    return [_run(run, lost=False) for run in runs_of(machine, runs)]
+def _runs_of(workspace: Workspace, machine: Machine, runs: list[StoredRun]) -> list[RunLine]:
+    own = runs_of(machine, runs)
+    mine = machine.owner == workspace.settings.owner_label
+    known = runs_on(workspace, machine) if mine and silent(own) else None  # asking takes a moment: only then
+    ghosts = never_started(own, known)
+    return [_never_started(run) if run.spec.run_id in ghosts else _run(run, lost=False) for run in own]
+
+
+def _never_started(run: StoredRun) -> RunLine:
+    return dataclasses.replace(_run(run, lost=True), message="never started: its machine does not know it")
 
 
 def _ours(run: StoredRun, workspace: Workspace) -> bool:

@@ -17,6 +17,7 @@ from orchestrator.errors import ConfigError, ConnectionLost, NotFoundError, RunF
 from orchestrator.progress import Silent
 from orchestrator.providers.base import Machine
 from orchestrator.ssh import Connection
+from orchestrator.ssh.connection import Output
 from orchestrator.workflows.following import follow
 from orchestrator.workflows.logs import logs
 from orchestrator.workflows.run import Detached, RunResult, run
@@ -154,6 +155,49 @@ def test_ctrl_c_detaches_and_the_run_goes_on(project: Path) -> None:
     assert stored
     assert stored.state == "SUCCEEDED"
     go(project).unlink()
+
+
+class InterruptedStart(Workspace):
+    """Real connections, on which Ctrl-C comes with the command that starts the run: before it, or after."""
+
+    after = False
+
+    def connect(self, machine: Machine, *, timeout_s: float = 10) -> Connection:
+        connection = super().connect(machine, timeout_s=timeout_s)
+        whole = connection.run
+
+        def run(command: str, *, input: bytes | None = None, timeout_s: float = 60) -> Output:
+            if command.endswith("start -"):
+                if self.after:
+                    whole(command, input=input, timeout_s=timeout_s)
+                raise KeyboardInterrupt
+            return whole(command, input=input, timeout_s=timeout_s)
+
+        vars(connection)["run"] = run
+        return connection
+
+
+def test_ctrl_c_before_a_run_has_started_takes_it_back(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.workflows.launch._ACCEPTS_WITHIN_S", 0.5)
+    workspace = opened(project, kind=InterruptedStart)
+    before = (runs(workspace).runs, workspace.records.runs())
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run(workspace, "fixed-extractor")
+    assert not isinstance(raised.value, Detached)
+    assert (runs(workspace).runs, workspace.records.runs()) == before
+
+
+def test_ctrl_c_once_the_machine_has_the_run_detaches(project: Path) -> None:
+    workspace = opened(project, kind=InterruptedStart)
+    assert isinstance(workspace, InterruptedStart)
+    workspace.after = True
+    with pytest.raises(Detached) as raised:
+        run(workspace, "fixed-extractor")
+    assert list(logs(workspace, raised.value.run_id, follow=True)) == LINES
+    stored = stored_run(workspace.store, raised.value.run_id)
+    assert stored and stored.state == "SUCCEEDED"
 
 
 def test_a_log_is_whole_while_the_run_goes_on(project: Path, long_run: RunResult) -> None:

@@ -320,6 +320,23 @@ def test_an_active_run_keeps_its_machine(with_machine: WithMachine, tmp_path: Pa
     assert result.deleted and list(result.abandoned) == [RUN]
 
 
+def test_a_run_that_never_started_keeps_no_machine(
+    local: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = up(local).machine
+    assert machine is not None
+    put_run(local, tmp_path, machine, publish=False)
+    local.store.delete(layout.run_key(RUN, "status.json"))
+    with pytest.raises(ConflictError, match="at work"):  # it may be just starting, from another terminal
+        down(local)
+    monkeypatch.setattr("orchestrator.workflows.on_machine.STARTS_WITHIN", timedelta(0))
+    ((line,),) = [found.runs for found in status(local).machines]
+    assert (line.state, "never started" in line.message) == ("LOST", True)
+    result = down(local)
+    assert (result.deleted, result.never_started, result.runs) == (True, [RUN], [])
+    assert status(local).other_runs == []
+
+
 def test_a_result_that_is_missing_keeps_the_machine_and_is_named(
     with_machine: WithMachine, tmp_path: Path
 ) -> None:

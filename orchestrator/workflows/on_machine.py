@@ -1,0 +1,67 @@
+"""Which runs a machine itself knows, over SSH: a run that was announced in the store may never have started there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from orchestrator.errors import AuthError, ConnectionLost, TlvmError, TransientError
+from orchestrator.providers.base import Machine, MachineState
+from orchestrator.workflows.run_documents import StoredRun
+from orchestrator.workflows.workspace import Workspace
+from remote.contract import layout
+from remote.contract.document import ContractError
+
+STARTS_WITHIN = timedelta(seconds=60)  # from its announcement; another terminal may be about to start it
+
+
+def runs_on(workspace: Workspace, machine: Machine) -> set[str] | None:
+    """The runs that the machine has, whatever its clock and the store say; None when it can't be asked."""
+    if machine.state is not MachineState.RUNNING:
+        return None
+    try:
+        with workspace.connect(machine) as connection:
+            names = connection.check("ls ~/.tlvm/runs 2>/dev/null || true").decode(errors="replace").split()
+    except (AuthError, ConnectionLost, TransientError) as error:
+        workspace.progress.warn(f"{machine.name} can't be asked for its runs, the store is: {error.what}")
+        return None
+    return {name for name in names if _is_run_id(name)}
+
+
+def never_started(runs: Sequence[StoredRun], known: set[str] | None) -> set[str]:
+    """The announced ones of which nobody has heard since: not the machine, which answers, nor the store."""
+    if known is None:
+        return set()
+    return {run.spec.run_id for run in silent(runs)} - known
+
+
+def silent(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Those that should have said something by now, and have not."""
+    return [run for run in runs if run.status is None and _age(run.spec.created) > STARTS_WITHIN]
+
+
+def take_back(workspace: Workspace, run_id: str) -> None:
+    """End the announcement of a run that never started."""
+    try:
+        workspace.store.delete(layout.run_key(run_id, "spec.json"))
+    except TlvmError as error:
+        workspace.progress.warn(f"The run {run_id} never started, but is still announced: {error.what}")
+        return
+    workspace.records.forget_run(run_id)
+
+
+def _is_run_id(name: str) -> bool:
+    try:
+        layout.checked_run_id(name)
+    except ContractError:
+        return False
+    return True
+
+
+def _age(created: str) -> timedelta:
+    """Nothing for a time that can't be read, or lies ahead."""
+    try:
+        found = datetime.fromisoformat(created)
+    except ValueError:
+        return timedelta(0)
+    return datetime.now(UTC) - (found if found.tzinfo else found.replace(tzinfo=UTC))
