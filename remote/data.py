@@ -1,4 +1,4 @@
-"""Images out of packs: read by offset from the mapped file, decoded in threads, handed over in batches.
+"""Images out of packs: read by offset, decoded in threads, handed over in batches.
 
 Nothing is unpacked. A pack was verified against its hash when it was fetched; here only sizes are checked.
 """
@@ -6,7 +6,6 @@ Nothing is unpacked. A pack was verified against its hash when it was fetched; h
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import threading
 from collections import deque
@@ -29,38 +28,39 @@ R = TypeVar("R")
 
 
 class Packs:
-    """The packs of one dataset version, mapped into memory when first needed. Safe to use from threads."""
+    """The packs of one dataset version, opened when first needed. Safe to use from threads.
+
+    Read at offsets rather than mapped: mapped pages count as memory of the process, a whole pack of them.
+    """
 
     def __init__(self, path_of: Callable[[str], Path]) -> None:
         self._path_of = path_of
-        self._open: dict[str, mmap.mmap] = {}
+        self._open: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def read(self, image: Image) -> bytes:
         """The file's bytes. CannotRun when the pack is missing or too short."""
-        mapped = self._mapped(image.pack)
-        data = mapped[image.offset : image.offset + image.size]
+        try:
+            data = os.pread(self._descriptor(image.pack), image.size, image.offset)
+        except OSError as error:
+            raise CannotRun(
+                f"Pack {image.pack[:12]} is not on this machine, or can't be read: {error}"
+            ) from None
         if len(data) != image.size:
             raise CannotRun(
-                f"{image.path}: pack {image.pack[:12]} ends at byte {len(mapped)}, before the image does. "
-                "Upload the dataset again."
+                f"{image.path}: pack {image.pack[:12]} ends before the image does. Upload the dataset again."
             )
         return data
 
     def close(self) -> None:
-        for mapped in self._open.values():
-            mapped.close()
+        for descriptor in self._open.values():
+            os.close(descriptor)
         self._open.clear()
 
-    def _mapped(self, pack: str) -> mmap.mmap:
+    def _descriptor(self, pack: str) -> int:
         with self._lock:
             if pack not in self._open:
-                path = self._path_of(pack)
-                try:
-                    with path.open("rb") as file:
-                        self._open[pack] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                except (OSError, ValueError) as error:
-                    raise CannotRun(f"Pack {pack[:12]} is not on this machine: {error}") from None
+                self._open[pack] = os.open(self._path_of(pack), os.O_RDONLY | os.O_CLOEXEC)
             return self._open[pack]
 
 
