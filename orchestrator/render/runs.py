@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.datasets.names import printable
@@ -31,7 +31,8 @@ def result(screen: Screen, run: RunResult) -> None:
     """The measured result of a run, or that it goes on by itself."""
     if run.detached:
         screen.line(labelled("started", f"{run.run_id} on {run.machine}; it goes on by itself"))
-        screen.next(f"tlvm logs -f {run.run_id}     its result, later: tlvm pull {run.run_id}")
+        name = short(run.run_id)
+        screen.next(f"tlvm logs -f {name}     its result, later: tlvm pull {name}")
         return
     screen.line(
         f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
@@ -46,7 +47,7 @@ def result(screen: Screen, run: RunResult) -> None:
         f"{count(run.files, 'file')} verified and pulled → {run.folder}",
         style="green",
     )
-    screen.next(f"tlvm predict {run.run_id[-4:]} IMAGES")
+    screen.next(f"tlvm predict {short(run.run_id)} IMAGES")
 
 
 def measured(screen: Screen, run: RunResult) -> None:
@@ -89,12 +90,13 @@ def listed(screen: Screen, result: RunsResult) -> None:
     if len(result.runs) > _SHOWN_MAX:
         screen.line(f"... and {len(result.runs) - _SHOWN_MAX} older ones (--json lists all)")
     newest = result.runs[0]
+    name = short(newest.run_id, [run.run_id for run in result.runs])
     if newest.state == "SUCCEEDED" and newest.pulled_to:
-        screen.next(f"tlvm predict {newest.run_id} IMAGES")
+        screen.next(f"tlvm predict {name} IMAGES")
     elif newest.state == "SUCCEEDED":
-        screen.next(f"tlvm pull {newest.run_id}")
+        screen.next(f"tlvm pull {name}")
     else:
-        screen.next(f"tlvm logs {newest.run_id}")
+        screen.next(f"tlvm logs {name}")
 
 
 def pulled(screen: Screen, result: PullResult) -> None:
@@ -108,9 +110,15 @@ def pulled(screen: Screen, result: PullResult) -> None:
         style="green" if result.state == "SUCCEEDED" else "",
     )
     if result.state == "SUCCEEDED":
-        screen.next(f"tlvm predict {result.run_id} IMAGES")
+        screen.next(f"tlvm predict {short(result.run_id)} IMAGES")
     else:
-        screen.next(f"tlvm logs {result.run_id} (the run ended as {result.state.lower()})")
+        screen.next(f"tlvm logs {short(result.run_id)} (the run ended as {result.state.lower()})")
+
+
+def short(run_id: str, known: Sequence[str] = ()) -> str:
+    """The end of an id by which commands find it: four letters, or all of it where another one that is known ends so."""
+    end = run_id[-4:]
+    return run_id if any(other.endswith(end) for other in known if other != run_id) else end
 
 
 def _row(run: RunRow) -> tuple[str, ...]:

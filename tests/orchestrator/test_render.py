@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -26,6 +27,7 @@ from orchestrator.workflows.datasets import DatasetSummary
 from orchestrator.workflows.doctor import DoctorResult, Finding
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.predict import Prediction, PredictResult
+from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import RunRow, RunsResult
 from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
@@ -262,15 +264,13 @@ def run_result(figures: dict[str, Any], *, detached: bool = False) -> RunResult:
 
 
 def test_a_result_ends_with_what_to_do_next() -> None:
-    import dataclasses
-
     to, out, _ = screen()
     runs.result(to, run_result(dataclasses.asdict(metrics())))
     assert "accuracy 0.950" in out.getvalue()
     assert out.getvalue().splitlines()[-1] == "next: tlvm predict k3qz IMAGES"
     to, out, _ = screen()
     runs.result(to, run_result({}, detached=True))
-    assert f"next: tlvm logs -f {RUN}" in out.getvalue()
+    assert "next: tlvm logs -f k3qz " in out.getvalue()
 
 
 @pytest.mark.parametrize("broken", [{}, {"schema": 1}, {"schema": 99}])
@@ -281,8 +281,6 @@ def test_figures_that_cannot_be_read_are_said_and_nothing_breaks(broken: dict[st
 
 
 def test_figures_that_contradict_themselves_break_nothing() -> None:
-    import dataclasses
-
     wrong = dataclasses.asdict(metrics(reported="nowhere"))
     short = dataclasses.asdict(metrics(classes=[]))
     for figures_ in (wrong, short):
@@ -325,11 +323,21 @@ def test_names_that_are_not_utf8_are_whole_in_json_and_can_be_had_back() -> None
     assert json.loads(out.getvalue())["a"] == "caf%E9%25%1B.jpg"
 
 
+def test_pull_ends_with_the_short_name_of_the_run() -> None:
+    to, out, _ = screen()
+    runs.pulled(to, PullResult(RUN, Path("runs") / RUN, "SUCCEEDED", 9, 1000, 9))
+    assert out.getvalue().splitlines()[-1] == "next: tlvm predict k3qz IMAGES"
+
+
 def test_every_output_ends_with_what_to_do_next() -> None:
     row = RunRow(
         RUN, "SUCCEEDED", "", "fixed-extractor", "trees", "a" * 64, "resnet18", "none", "m", "ana", "trees",
         NOW.isoformat(), NOW.isoformat(), NOW.isoformat(), True, None,
     )  # fmt: skip
+    for others, shown in (([], "k3qz"), ([dataclasses.replace(row, run_id=f"from-scratch{RUN[15:]}")], RUN)):
+        to, out, _ = screen()
+        runs.listed(to, RunsResult("/store", [row, *others], []))
+        assert out.getvalue().splitlines()[-1] == f"next: tlvm pull {shown}"
     drawn: list[tuple[Callable[[Screen, Any], None], Any]] = [
         (machines.overview, StatusResult("local", "/store", NOW, [machine_line()], [], ["docker: m"], [])),
         (machines.overview, StatusResult("local", "/store", NOW, [machine_line(mine=False)], [], [], [])),
