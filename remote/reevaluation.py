@@ -15,6 +15,7 @@ from .contract import document, layout
 from .contract.dataset_manifest import Image, decode_manifest
 from .contract.metrics import Counters, Evaluation, Frozen, Metrics
 from .contract.run_spec import EvaluatedRun
+from .contract.wording import count
 from .data import batches
 from .errors import CannotRun, Stopped
 from .evaluation import Floats, evaluate
@@ -33,7 +34,7 @@ def run(task: Task) -> None:
     with task.step("select") as says:
         images, seen, steered = _images(task, evaluated)
         says(
-            f"{len(images)} images of {task.spec.dataset.name} {task.spec.dataset.version[:6]} ({evaluated.split}); "
+            f"{count(len(images), 'image')} of {task.spec.dataset.name} {task.spec.dataset.version[:6]} ({evaluated.split}); "
             f"{seen} that the model was trained on left out"
         )
 
@@ -52,7 +53,7 @@ def run(task: Task) -> None:
         began = time.perf_counter()
         logits = _logits(task, model, images)
         seconds = max(time.perf_counter() - began, 1e-9)
-        says(f"{len(images)} images, each once · {len(images) / seconds:.0f} img/s")
+        says(f"{count(len(images), 'image')}, each once · {len(images) / seconds:.0f} img/s")
 
     with task.step("evaluate") as says:
         figures = evaluate(

@@ -14,6 +14,7 @@ from .artefacts import ModelCard, Predicted
 from .backbones import Network, arguments
 from .contract.dataset_manifest import Image
 from .contract.metrics import Counters, Depth, Evaluation, Frozen, Metrics
+from .contract.wording import count
 from .evaluation import Floats, evaluate
 from .preprocessing import Preprocessing
 from .task import Task, device_name, versions
@@ -131,7 +132,7 @@ def in_words(evaluation: Evaluation) -> list[str]:
     """The lines about the reported figure."""
     low, high = evaluation.accuracy_interval
     return [
-        f"{evaluation.split}: {evaluation.n} images that chose {evaluation.chose}",
+        f"{evaluation.split}: {count(evaluation.n, 'image')} that chose {evaluation.chose}",
         f"accuracy {evaluation.accuracy:.3f} ({evaluation.correct} of {evaluation.n}; 95 %: {low:.3f} – {high:.3f}) · "
         f"guessing {evaluation.guessing:.3f} · calibration error "
         f"{evaluation.calibration_error_uncalibrated:.3f} → {evaluation.calibration_error:.3f}",

@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Flips, Image, Split
+from remote.contract.wording import count
 
 from .check import Checked
 from .near import NOTHING, Near
@@ -138,7 +139,7 @@ def _kinds(images: Sequence[Image]) -> list[str]:
     if deep and any(image.mode not in DEEP for image in images):
         said.append("Some images have 8 bits, others more: only the latter go through the intensity window")
     if several := sum(image.pages > 1 for image in images):
-        said.append(f"{several} photos hold previews beside the picture (MPO): the picture is used")
+        said.append(f"Previews beside the picture (MPO) in {count(several, 'photo')}: the picture is used")
     return said
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from orchestrator.errors import ConfigError, DataError
 from remote.contract.dataset_manifest import DatasetManifest, Image
+from remote.contract.wording import count
 
 from .labels import Finder
 from .scan import Labelled, Scan
@@ -40,7 +41,11 @@ def grouped(scan: Scan, by: str) -> Scan:
         return scan
     groups = _from_table(scan, Path(by)) if by.lower().endswith((".csv", ".tsv")) else _from_pattern(scan, by)
     alone = [file for file in scan.files if file.path not in groups]
-    said = [f"--group-by names no group of {len(alone)} images: each stands for itself"] if alone else []
+    said = (
+        [f"--group-by names no group of {count(len(alone), 'image')}: each stands for itself"]
+        if alone
+        else []
+    )
     return dataclasses.replace(
         scan,
         files=[dataclasses.replace(file, group=groups.get(file.path, file.group)) for file in scan.files],
@@ -58,9 +63,9 @@ def suggestion(files: Sequence[Labelled]) -> str | None:
         sizes = Counter(found.values())
         few = len(sizes) < _GROUPS_MIN or len(found) < _EACH_MIN * len(sizes)
         if len(found) >= _SEEN_MIN * len(files) and not few:
-            example, count = sizes.most_common(1)[0]
+            example, most = sizes.most_common(1)[0]
             return (
-                f"The {where} look grouped, {len(sizes)} groups such as {example!r} with {count} images. If these are of "
+                f"The {where} look grouped, {len(sizes)} groups such as {example!r} with {most} images. If these are of "
                 f"one patient, slide or video: --group-by '{pattern}' keeps them on one side"
             )
     return None

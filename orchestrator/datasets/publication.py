@@ -15,6 +15,7 @@ from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundEr
 from orchestrator.progress import Progress
 from orchestrator.stores.base import Store
 from remote.contract.dataset_manifest import DatasetManifest, encode
+from remote.contract.wording import count
 
 from . import pack, versions
 from .cache import Cache
@@ -218,7 +219,7 @@ class Publication:
         unplaced = [image.path for image in planned.manifest.images if not image.pack]
         if unplaced:
             raise CloudError(
-                f"{self._store.url} has lost {len(unplaced)} images of {self._scan.name} that this folder lacks",
+                f"{self._store.url} has lost {count(len(unplaced), 'image')} of {self._scan.name} that this folder lacks",
                 detail="\n".join(unplaced[:10]),
                 next="Upload the folder that has them, or leave them out with --replace.",
             )

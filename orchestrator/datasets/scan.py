@@ -16,6 +16,7 @@ from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundErro
 from remote.contract import layout
 from remote.contract.dataset_manifest import Split
 from remote.contract.document import ContractError
+from remote.contract.wording import count
 
 from . import names
 from .names import SetAside
@@ -198,7 +199,7 @@ class _Gathered:
             for hidden in (child for child in place.folders if child.hidden):
                 self.leave_out_all(hidden, "in a hidden folder")
         if deeper:
-            self.warnings.append(f"{deeper} images lie in folders below {shown} and belong to that class")
+            self.warnings.append(f"In folders below {shown}, of that class: {count(deeper, 'image')}")
 
     def _labelled(self, file: File, split: Split | None, label: str) -> Labelled:
         return Labelled(file.path[self._cut :], file.size, file.mtime_ns, file.inode, split, label)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from orchestrator.render.console import Screen
-from orchestrator.render.text import columns, count, duration
+from orchestrator.render.text import columns, duration
 from orchestrator.workflows.compare import ComparedRun, CompareResult
 from orchestrator.workflows.looks import ordinal
+from remote.contract.wording import count
 
 _POINT = 0.0005  # less than a tenth of a percentage point is not worth a word
 

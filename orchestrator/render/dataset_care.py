@@ -8,8 +8,9 @@ from orchestrator.datasets.collect import Collected, PackUse
 from orchestrator.render.console import Screen
 from orchestrator.render.datasets import aside, classes, sides, window
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import columns, count, size
+from orchestrator.render.text import columns, size
 from orchestrator.workflows.dataset_care import DatasetDiff, DatasetRemoved, DatasetShown
+from remote.contract.wording import count
 
 _LISTED_MAX = 10
 

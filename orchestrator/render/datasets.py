@@ -10,10 +10,11 @@ from orchestrator.datasets.names import SetAside
 from orchestrator.datasets.offer import Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import columns, count, duration, size
+from orchestrator.render.text import columns, duration, size
 from orchestrator.workflows.datasets import DatasetSummary
 from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.upload import UploadResult
+from remote.contract.wording import count
 
 _LISTED_MAX = 10
 _CLASSES_MAX = 12

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from orchestrator.render.console import Screen
 from orchestrator.render.runs import figure_lines
-from orchestrator.render.text import columns, count
+from orchestrator.render.text import columns
 from orchestrator.workflows.evaluate import EvaluateResult
 from orchestrator.workflows.prevalence import Adjusted
+from remote.contract.wording import count
 
 
 def evaluated(screen: Screen, result: EvaluateResult) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.render.text import columns, count, duration
+from orchestrator.render.text import columns, duration
 from remote.contract.metrics import IMBALANCED, Doubt, Evaluation, Metrics
+from remote.contract.wording import count
 
 CLASSES_MAX = 20
 CONFUSED_MAX = 3

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, count, duration, moment, price
+from orchestrator.render.text import clock, columns, duration, moment, price
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.ssh import SshResult
 from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
 from orchestrator.workflows.up import UpResult
+from remote.contract.wording import count
 
 _RUNS_MAX = 12  # below one machine
 _RUN_STYLES = {"FAILED": "red", "LOST": "red", "SUCCEEDED": "green", "RUNNING": "cyan"}

@@ -12,7 +12,7 @@ from orchestrator.datasets.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, count, duration, moment, price, size
+from orchestrator.render.text import clock, columns, duration, moment, price, size
 from orchestrator.workflows.beside import COMPARED
 from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
@@ -22,6 +22,7 @@ from orchestrator.workflows.runs import RunRow, RunsResult
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics
+from remote.contract.wording import count
 
 _STYLES = {"FAILED": "red", "LOST": "red", "SUCCEEDED": "green", "RUNNING": "cyan"}
 _SHOWN_MAX = 30

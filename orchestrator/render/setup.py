@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from orchestrator.render import runs
 from orchestrator.render.console import Screen
-from orchestrator.render.text import columns, count, duration
+from orchestrator.render.text import columns, duration
 from orchestrator.workflows.demo import DemoResult
 from orchestrator.workflows.doctor import DoctorResult
 from orchestrator.workflows.init import InitResult
+from remote.contract.wording import count
 
 _STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
 

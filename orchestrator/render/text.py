@@ -83,11 +83,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """ "1 image", "900 images"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def clock(moment: datetime, now: datetime | None = None) -> str:
     """When, in the time of this computer; with the day when it is another."""
     local, today = moment.astimezone(), (now or datetime.now(UTC)).astimezone()

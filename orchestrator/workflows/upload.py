@@ -40,6 +40,7 @@ from orchestrator.errors import PartialError
 from orchestrator.records import SeenRecord
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Flips
+from remote.contract.wording import count
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def require_all(results: Sequence[UploadResult]) -> None:
         listed = [f"{name}: {item.path}: {item.reason}" for name, item in missed[:10]]
         more = [f"and {len(missed) - 10} more"] if len(missed) > 10 else []
         raise PartialError(
-            f"{len(missed)} files vanished or changed while they were read; the rest is uploaded",
+            f"{count(len(missed), 'file')} vanished or changed while being read; the rest is uploaded",
             detail="\n".join(listed + more),
             next="Run it again when nothing writes into the folder.",
         )
@@ -350,7 +351,9 @@ def _warnings(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
     if hint := grouping.suggestion(scan.files):
         said.append(hint)
     if planned.kept:
-        said.append(f"Kept, although this folder lacks them: {len(planned.kept)} images that the store has")
+        said.append(
+            f"Kept, although this folder lacks them: {count(len(planned.kept), 'image')} that the store has"
+        )
     if planned.manifest.split_source == "hash":
         said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")
     return said

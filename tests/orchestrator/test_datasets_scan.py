@@ -102,7 +102,7 @@ def test_images_below_a_class_folder_belong_to_it(tmp_path: Path) -> None:
     fill(tmp_path, {"ants/red": 2, "ants": 1, "bees": 1})
     (found,) = survey(tmp_path).datasets
     assert [file.class_name for file in found.files].count("ants") == 3
-    assert found.warnings == ["2 images lie in folders below ants and belong to that class"]
+    assert found.warnings == ["In folders below ants, of that class: 2 images"]
 
 
 def test_what_is_no_image_is_listed_with_its_reason(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from remote.contract import layout, models, scenarios
 from remote.contract.document import ContractError
+from remote.contract.wording import count
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "scenarios"
 
@@ -73,3 +74,11 @@ def test_the_models_are_torchvisions() -> None:
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ContractError, match="resnet19"):
         models.model_file("resnet19")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "written"),
+    [(0, ["image"], "0 images"), (1, ["image"], "1 image"), (1200, ["copy", "copies"], "1,200 copies")],
+)
+def test_one_image_is_no_plural(number: int, noun: list[str], written: str) -> None:
+    assert count(number, *noun) == written
