@@ -97,8 +97,6 @@ def _exit_code(argv: list[str]) -> int:
         return _after_typer(exit, argv)
     except TlvmError as error:
         return _failed(error, argv)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except Exception:  # noqa: BLE001  # the last place that can say where to report it
         traceback.print_exc()
         print(f"\n{_REPORT}", file=sys.stderr)
@@ -117,7 +115,7 @@ def _write_anywhere() -> None:
 def _after_typer(exit: SystemExit, argv: list[str]) -> int:
     code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else BUG
     if code == INTERRUPTED:
-        _error_document(argv, "Interrupt", "Ctrl-C", "", "tlvm status shows what goes on", code)
+        _error_document(argv, "Interrupt", "Ctrl-C", "", "See stderr; tlvm status shows what goes on", code)
     if code == USAGE:
         _error_document(
             argv, "UsageError", "The command line can't be used", "", "See stderr, or --help", code

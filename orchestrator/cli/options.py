@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from orchestrator import errors
-from orchestrator.cli import complete
+from orchestrator.cli import complete, interrupted
 from orchestrator.errors import ConfigError, TlvmError
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
                 function(common, **values)
             except BrokenPipeError:
                 raise typer.Exit(nobody_reads()) from None
+            except KeyboardInterrupt as error:
+                print(interrupted.line(function.__name__, error), file=sys.stderr)
+                raise typer.Exit(interrupted.EXIT_CODE) from None
 
         parameters = [own[name] for name in own if name != "common"] + list(shared.values())
         call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads

@@ -110,6 +110,9 @@ class Provider(Protocol):
         NotFoundError when there is no such machine.
         """
 
+    def said(self, name: str) -> str:
+        """The last lines that the machine wrote before anybody could come in; "" when none are kept, or it is gone."""
+
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         """Let another computer of the same owner in, with a key of its own, until `expires` (UTC)."""
 

@@ -91,6 +91,11 @@ class LocalProvider:
         with _translated(name):
             return self._folder(name).host_keys()
 
+    def said(self, name: str) -> str:
+        with _translated(name):
+            log = local_folder.folder(self._machines, name).log
+            return _end_of(log)
+
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         with _translated(name):
             self._folder(name).authorize(public_key, expires)
@@ -204,10 +209,14 @@ def _boot(found: MachineFolder) -> None:
         if server is None or time.monotonic() > deadline:
             raise CloudError(
                 f"The SSH server of the machine {found.path.name} did not start",
-                detail=found.log.read_text(errors="replace")[-2000:].strip() if found.log.exists() else "",
+                detail=_end_of(found.log),
                 next="`tlvm doctor` checks this computer.",
             )
         time.sleep(0.02)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:].strip() if log.exists() else ""
 
 
 def _new_host_key() -> tuple[bytes, str]:

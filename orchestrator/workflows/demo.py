@@ -18,7 +18,7 @@ from typing import Any, Literal
 from orchestrator import weights
 from orchestrator.config import DatasetSettings, MachineSettings, RunSettings, Settings
 from orchestrator.datasets.samples import write_digits
-from orchestrator.errors import CloudError, RunFailed
+from orchestrator.errors import CloudError, Interruption, RunFailed
 from orchestrator.workflows.down import down
 from orchestrator.workflows.run import Detached, RunResult, run
 from orchestrator.workflows.up import up
@@ -90,6 +90,9 @@ def _own(workspace: Workspace) -> Iterator[Workspace]:
         own = Workspace(settings, workspace.progress)
         try:
             yield own
+        except KeyboardInterrupt:
+            down(own, force=True)
+            raise Interruption("The demo has ended its machine", next="tlvm demo does it again.") from None
         finally:
             down(own, force=True)
 

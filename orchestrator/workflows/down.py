@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from orchestrator.errors import ConflictError, TlvmError
+from orchestrator.errors import ConflictError, Interruption, TlvmError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.on_machine import never_started, runs_on, take_back
 from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
@@ -22,12 +23,12 @@ class DownResult:
     was_there: bool
     deleted: bool  # False: there was nothing to delete, or the user said no
     runs: list[str] = field(default_factory=list)  # verified in the store
-    never_started: list[str] = field(default_factory=list)  # announced, but the machine does not know them
     abandoned: dict[str, str] = field(default_factory=dict)  # with force: run -> what is not in the store
     not_pulled: dict[str, str] = field(default_factory=dict)  # run -> why it is not on this computer
     hours: float = 0
     cost: float = 0  # dollars, an estimate
     seconds: float = 0
+    never_started: list[str] = field(default_factory=list)  # announced, but the machine does not know them
 
     @property
     def exit_code(self) -> int:
@@ -74,7 +75,10 @@ def down(
     whole = [run_id for run_id in run_ids if run_id not in missing]
     if confirm and not confirm(f"Delete the machine {machine.name}?"):
         return DownResult(machine.name, was_there=True, deleted=False, runs=whole)
-    with ThreadPoolExecutor(1) as pool:  # beside the deletion, which never waits for this computer's line
+    with (
+        _told(machine),
+        ThreadPoolExecutor(1) as pool,
+    ):  # beside the deletion, which never waits for this computer's line
         pulls = {run_id: pool.submit(_pull, workspace, run_id) for run_id in _to_pull(workspace, whole)}
         workspace.progress.say("delete", f"{machine.name}, and wait until it is gone")
         workspace.provider.delete(machine.name)
@@ -110,6 +114,16 @@ def _machine(workspace: Workspace) -> Machine | None:
             next=f"Only {machine.owner} ends it; you are {workspace.settings.owner_label}.",
         )
     return machine
+
+
+@contextmanager
+def _told(machine: Machine) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interruption(
+            f"The machine {machine.name} may still exist", next="tlvm status shows it, tlvm down goes on."
+        ) from None
 
 
 def _refuse_active(machine: Machine, runs: list[StoredRun]) -> None:

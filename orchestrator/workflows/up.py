@@ -15,6 +15,7 @@ from orchestrator.errors import (
     CloudError,
     ConflictError,
     ConnectionLost,
+    Interruption,
     NotFoundError,
     TlvmError,
     TransientError,
@@ -25,6 +26,7 @@ from orchestrator.workflows.workspace import Workspace, agree
 
 READY_TIMEOUT_S = 600
 GONE_TIMEOUT_S = 300
+_FAILED_S = 3  # so long stopped, while it is waited for: it does not start
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def up(
     dry_run         ask for offers only: nothing is created and nothing is written
     ConflictError   the machine is there with other settings (says which), or is just being deleted
     CapacityError   no place had one; every attempt is in its detail
+    CloudError      it stopped instead of getting ready; the end of its log is in the detail
     ConnectionLost  it did not get ready in time; it is kept, and `up` again goes on waiting
+    Interruption    on Ctrl-C once it may exist
     """
     clock = clock or Clock()
     began = clock.now()
@@ -78,17 +82,21 @@ def up(
         return UpResult(None, False, spec, offers)
     machine = workspace.provider.get(spec.name)
     attempts: list[Attempt] = []
-    made = machine is None
-    if machine is not None:
-        agree(machine, spec.settings())
-        workspace.progress.say("adopt", f"{machine.name} is there: {machine.state.value} on {machine.place}")
-    else:
-        spec = dataclasses.replace(
-            spec, public_key=own_key(workspace.records, workspace.settings.provider, spec.name)
-        )
-        machine = _create(workspace, spec, offers, attempts, clock)
-        agree(machine, spec.settings())  # another terminal may have been faster
-    machine = make_ready(workspace, machine, timeout_s=ready_timeout_s, clock=clock)
+    try:
+        if machine is not None:
+            _adopt(workspace, machine, spec)
+        else:
+            spec = dataclasses.replace(
+                spec, public_key=own_key(workspace.records, workspace.settings.provider, spec.name)
+            )
+            machine = _create(workspace, spec, offers, attempts, clock)
+            agree(machine, spec.settings())  # another terminal may have been faster
+        machine = make_ready(workspace, machine, timeout_s=ready_timeout_s, clock=clock)
+    except KeyboardInterrupt:
+        raise Interruption(
+            f"The machine {spec.name} may exist", next="tlvm status shows it, tlvm down ends it."
+        ) from None
+    made = bool(attempts) and not attempts[-1].refused
     return UpResult(machine, made, spec, offers, attempts, clock.now() - began)
 
 
@@ -177,7 +185,9 @@ def _create(
         except CapacityError as error:
             attempts.append(Attempt(offer.place, offer.accelerator, error.what, clock.now() - began))
             workspace.progress.say("ask", f"{offer.place}: {error.what}; nothing created")
-            wait_until_gone(workspace, spec.name, clock=clock)
+            if there := _made_meanwhile(workspace, spec.name, clock):
+                _adopt(workspace, there, spec)
+                return there
             continue
         except TlvmError:
             _forget_if_gone(workspace, spec.name)
@@ -194,6 +204,24 @@ def _create(
         detail="\n".join(tried) or f"The provider {workspace.settings.provider} offers no place.",
         next="Try again later, or ask for less (accelerator, cpus, memory_gb), or --provider local.",
     )
+
+
+def _adopt(workspace: Workspace, machine: Machine, spec: MachineSpec) -> None:
+    agree(machine, spec.settings())
+    workspace.progress.say("adopt", f"{machine.name} is there: {machine.state.value} on {machine.place}")
+
+
+def _made_meanwhile(workspace: Workspace, name: str, clock: Clock) -> Machine | None:
+    """A machine of that name after a place had none for us: another terminal's, since a place leaves nothing behind.
+
+    One that is just going is waited for. Nothing is deleted here.
+    """
+    deadline = clock.now() + GONE_TIMEOUT_S
+    while (machine := workspace.provider.get(name)) and machine.state is MachineState.STOPPING:
+        if clock.now() > deadline:
+            raise _still_there(machine, GONE_TIMEOUT_S)
+        clock.sleep(1)
+    return machine
 
 
 def wait_until_gone(
@@ -213,20 +241,25 @@ def wait_until_gone(
             continue
         confirmed = 0
         if clock.now() > deadline:
-            raise CloudError(
-                f"The machine {name} is still there {timeout_s / 60:.0f} minutes after it was deleted",
-                detail=f"Its state is {machine.state.value}.",
-                next="Run tlvm down again; what exists may cost money.",
-            )
+            raise _still_there(machine, timeout_s)
         if machine.state is not MachineState.STOPPING:
             workspace.provider.delete(name)
         clock.sleep(1)
+
+
+def _still_there(machine: Machine, timeout_s: float) -> CloudError:
+    return CloudError(
+        f"The machine {machine.name} is still there {timeout_s / 60:.0f} minutes after it was deleted",
+        detail=f"Its state is {machine.state.value}.",
+        next="Run tlvm down again; what exists may cost money.",
+    )
 
 
 def _wait_until_ready(workspace: Workspace, name: str, timeout_s: float, clock: Clock) -> Machine:
     """Running, its host key pinned and shown, the startup marker there; with a GPU, `nvidia-smi` answers."""
     deadline = clock.now() + timeout_s
     last: TlvmError | None = None
+    stopped: float | None = None  # since when
     let_in = False
     pause_s = 0.1
     while True:
@@ -236,6 +269,16 @@ def _wait_until_ready(workspace: Workspace, name: str, timeout_s: float, clock: 
                 f"The machine {name} ended while it was starting",
                 detail=str(last or ""),
                 next="tlvm up makes it again; tlvm doctor looks for the cause.",
+            )
+        if machine.state is not MachineState.STOPPED:
+            stopped = None
+        elif stopped is None:
+            stopped = clock.now()
+        if stopped is not None and clock.now() - stopped >= _FAILED_S:
+            raise CloudError(
+                f"The machine {name} stopped while it was starting",
+                detail=workspace.provider.said(name),
+                next="tlvm down deletes it; tlvm up starts it again.",
             )
         try:
             _look(workspace, machine)

@@ -275,7 +275,23 @@ def interrupted(process: Process) -> None:
         finally:
             forwarding.kill()
     assert forwarding.returncode == 130
+    assert err.splitlines()[-1] == "Interrupted. The machine goes on: tlvm status shows it."
     assert "Traceback" not in err
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_one_line() -> None:
+    script = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from orchestrator.cli import main
+main(["status"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "Interrupted before anything was done.\n")
 
 
 def test_init_writes_once(tlvm: Tlvm) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.interrupted import line
 from orchestrator.config import MachineSettings, Settings
 from orchestrator.errors import (
     CapacityError,
@@ -17,6 +18,7 @@ from orchestrator.errors import (
     ConfigError,
     ConflictError,
     ConnectionLost,
+    Interruption,
     NotFoundError,
     QuotaError,
     TlvmError,
@@ -90,6 +92,9 @@ class Scripted:
 
     def host_keys(self, name: str) -> list[str]:
         return []
+
+    def said(self, name: str) -> str:
+        return "sshd: no hostkeys available"
 
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         assert public_key.startswith("ssh-ed25519 ")
@@ -239,6 +244,49 @@ def test_a_machine_that_ends_while_it_starts_is_said(tmp_path: Path) -> None:
         up(scripted(tmp_path, provider), clock=clock)
 
 
+def test_a_machine_that_stops_while_it_starts_is_said_at_once_with_its_log(tmp_path: Path) -> None:
+    class Failing(Scripted):
+        def get(self, name: str) -> Machine | None:
+            machine = super().get(name)
+            return machine and dataclasses.replace(machine, state=MachineState.STOPPED)
+
+        def start(self, name: str) -> None:
+            """It stops again."""
+
+    time = FakeTime()
+    with pytest.raises(CloudError, match="stopped while it was starting") as raised:
+        up(scripted(tmp_path, Failing([None])), clock=time.clock)
+    assert raised.value.detail == "sshd: no hostkeys available"
+    assert time.seconds < 10
+
+
+def test_a_machine_that_another_terminal_made_meanwhile_is_adopted_not_deleted(tmp_path: Path) -> None:
+    class Raced(Scripted):
+        def create(self, spec: MachineSpec, offer: Offer) -> Machine:
+            self.there[spec.name] = machine_of(spec.name, id="theirs", settings=spec.settings())
+            return super().create(spec, offer)
+
+    provider = Raced([CapacityError("No capacity"), None])
+    with pytest.raises(ConnectionLost):  # nothing answers there
+        up(scripted(tmp_path, provider), clock=FakeTime().clock)
+    assert provider.asked == ["place-0"]
+    assert provider.deleted == []
+    assert [machine.id for machine in provider.machines()] == ["theirs"]
+
+
+def test_ctrl_c_once_a_machine_was_asked_for_says_that_it_may_exist(tmp_path: Path) -> None:
+    class Interrupted(Scripted):
+        def create(self, spec: MachineSpec, offer: Offer) -> Machine:
+            raise KeyboardInterrupt
+
+    workspace = scripted(tmp_path, Interrupted([None]))
+    with pytest.raises(Interruption) as raised:
+        up(workspace)
+    said = line("up", raised.value)
+    name = workspace.settings.machine_name
+    assert said == f"Interrupted. The machine {name} may exist: tlvm status shows it, tlvm down ends it."
+
+
 def test_two_terminals_have_one_key(tmp_path: Path) -> None:
     records = Workspace(settings(tmp_path)).records
     assert own_key(records, "local", "m") == own_key(records, "local", "m")
@@ -330,8 +378,8 @@ def test_a_run_that_never_started_keeps_no_machine(
     with pytest.raises(ConflictError, match="at work"):  # it may be just starting, from another terminal
         down(local)
     monkeypatch.setattr("orchestrator.workflows.on_machine.STARTS_WITHIN", timedelta(0))
-    ((line,),) = [found.runs for found in status(local).machines]
-    assert (line.state, "never started" in line.message) == ("LOST", True)
+    ((ghost,),) = [found.runs for found in status(local).machines]
+    assert (ghost.state, "never started" in ghost.message) == ("LOST", True)
     result = down(local)
     assert (result.deleted, result.never_started, result.runs) == (True, [RUN], [])
     assert status(local).other_runs == []

@@ -1,4 +1,4 @@
-"""The nine verbs, on containers of this computer's Docker engine.
+"""The verbs of a provider, on containers of this computer's Docker engine.
 
 A container that passed its deadline ends by itself (infra/docker/entrypoint); what remains of it is removed by the
 next verb that meets it, and until then costs a little disk. It can't be told to remove itself: a container with
@@ -30,6 +30,7 @@ from .engine import alone, border, connect
 _HOST_KEY_LINE = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{68}")
 _STOP_S = 10  # between the polite end and the other one; the entrypoint uses 8
 _SMALL_FILE = 1 << 20
+_LOG_LINES = 20
 
 
 class DockerProvider:
@@ -80,6 +81,15 @@ class DockerProvider:
             text = _read(container, HOST_KEY)
         line = (text or "").strip()
         return [line] if _HOST_KEY_LINE.fullmatch(line) else []
+
+    def said(self, name: str) -> str:
+        with _engine() as engine:
+            found = self._ours(engine, name)
+            if found is None:
+                return ""
+            with border(f"read the log of the container {name}"):
+                lines = found.logs(tail=_LOG_LINES)
+        return str(lines, "utf-8", "replace").strip()
 
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         key = checked_key(public_key)
