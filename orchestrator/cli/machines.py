@@ -77,13 +77,13 @@ def up(
         raise typer.Exit(PartialError.exit_code)
 
 
-@command(AuthError, CloudError)
+@command(NotFoundError, AuthError, CloudError)
 def status(common: Common) -> None:
     """Machines, their end, and what runs on them."""
     from orchestrator.render import machines
     from orchestrator.workflows.status import status
 
-    common.show("status", status(common.workspace()), machines.overview)
+    common.show("status", status(common.workspace(), machine=common.machine), machines.overview)
 
 
 @command(NotFoundError, AuthError, CloudError, ConnectionLost, ConflictError)

@@ -113,7 +113,7 @@ def runs(common: Common) -> None:
     from orchestrator.render import runs
     from orchestrator.workflows.runs import runs as list_runs
 
-    common.show("runs", list_runs(common.workspace()), runs.listed)
+    common.show("runs", list_runs(common.workspace(), machine=common.machine), runs.listed)
 
 
 @command(NotFoundError, AuthError, CloudError, ConnectionLost)

@@ -76,7 +76,11 @@ def left(screen: Screen, result: SshResult) -> None:
 def gone(screen: Screen, result: DownResult) -> None:
     if not result.was_there:
         screen.line(f"There is no machine {result.machine}: nothing to delete.")
-        screen.next("tlvm up makes one")
+        if result.others:
+            screen.line(labelled("still there", ", ".join(result.others)), style="yellow")
+            screen.next(f"tlvm down --machine {result.others[0]}")
+        else:
+            screen.next("tlvm up makes one")
         return
     if not result.deleted:
         screen.line(f"Nothing was deleted: {result.machine} is still there.")

@@ -29,6 +29,7 @@ class DownResult:
     cost: float = 0  # dollars, an estimate
     seconds: float = 0
     never_started: list[str] = field(default_factory=list)  # announced, but the machine does not know them
+    others: list[str] = field(default_factory=list)  # of this owner, where there is none of that name
 
     @property
     def exit_code(self) -> int:
@@ -55,7 +56,9 @@ def down(
         name = workspace.settings.machine_name
         if workspace.provider.get(name) is None:
             workspace.records.forget_machine(workspace.settings.provider, name)
-        return DownResult(name, was_there=False, deleted=False)
+        mine = workspace.settings.owner_label
+        others = sorted(other.name for other in workspace.provider.machines() if other.owner == mine)
+        return DownResult(name, was_there=False, deleted=False, others=others)
     runs = runs_of(machine, stored_runs(workspace.store)[0])
     known = runs_on(workspace, machine)
     ghosts = never_started(runs, known)

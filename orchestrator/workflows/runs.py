@@ -8,7 +8,7 @@ from orchestrator.config import nearest
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.run_documents import StoredRun, run_ids, stored_runs
-from orchestrator.workflows.status import runs_of
+from orchestrator.workflows.status import no_machine, runs_of
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError
@@ -42,10 +42,19 @@ class RunsResult:
     problems: list[str]  # documents in the store that can't be read
 
 
-def runs(workspace: Workspace) -> RunsResult:
-    """The store is asked, and the provider where a run has no final status."""
+def runs(workspace: Workspace, *, machine: str | None = None) -> RunsResult:
+    """The store is asked, and the provider where a run has no final status.
+
+    machine         only the runs of machines of this name
+    NotFoundError   there is neither a run nor a machine of that name
+    """
     found, problems = stored_runs(workspace.store)
     found.reverse()
+    if machine is not None:
+        known = {run.spec.machine for run in found}
+        found = [run for run in found if run.spec.machine == machine]
+        if not found and workspace.provider.get(machine) is None:
+            raise no_machine(machine, workspace.settings.provider, known)
     machines = workspace.provider.machines() if any(run.active for run in found) else []
     rows = [_row(workspace, run, machines) for run in found]
     return RunsResult(workspace.store.url, rows, problems)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from orchestrator.config import nearest
+from orchestrator.errors import NotFoundError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.on_machine import never_started, runs_on, silent
 from orchestrator.workflows.run_documents import StoredRun, stored_runs
@@ -47,18 +50,26 @@ class StatusResult:
     problems: list[str]  # documents in the store that can't be read
 
 
-def status(workspace: Workspace, *, now: datetime | None = None) -> StatusResult:
-    """Every machine with our label, others' too, and the runs of each, newest first."""
+def status(workspace: Workspace, *, machine: str | None = None, now: datetime | None = None) -> StatusResult:
+    """Every machine with our label, others' too, and the runs of each, newest first.
+
+    machine         only the one of this name, and its runs
+    NotFoundError   there is none of that name
+    """
     now = now or datetime.now(UTC)
     settings = workspace.settings
     machines = workspace.provider.machines()
     runs, problems = stored_runs(workspace.store)
     runs.reverse()
+    there = {found.name for found in machines}
+    if machine is not None:
+        machines = [found for found in machines if found.name == machine]
+        if not machines:
+            raise no_machine(machine, settings.provider, there)
+        runs = [run for run in runs if run.spec.machine == machine]
     lines = [
-        _machine(machine, settings.owner_label, _runs_of(workspace, machine, runs), now)
-        for machine in sorted(
-            machines, key=lambda machine: (machine.owner != settings.owner_label, machine.name)
-        )
+        _machine(found, settings.owner_label, _runs_of(workspace, found, runs), now)
+        for found in sorted(machines, key=lambda found: (found.owner != settings.owner_label, found.name))
     ]
     shown = {run.run_id for line in lines for run in line.runs}
     others = [
@@ -66,13 +77,20 @@ def status(workspace: Workspace, *, now: datetime | None = None) -> StatusResult
         for run in runs
         if run.spec.run_id not in shown and run.active and _ours(run, workspace)
     ]
-    _forget_what_ended(workspace, {machine.name for machine in machines})
+    _forget_what_ended(workspace, there)
     elsewhere = [
         f"{record.provider}: {record.name}"
         for record in workspace.records.machines()
         if record.provider != settings.provider
     ]
     return StatusResult(settings.provider, workspace.store.url, now, lines, others, elsewhere, problems)
+
+
+def no_machine(name: str, provider: str, known: Collection[str]) -> NotFoundError:
+    return NotFoundError(
+        f"There is no machine {name[:80]} on the provider {provider}",
+        next=nearest(name, sorted(known)) if known else "tlvm up makes one.",
+    )
 
 
 def _forget_what_ended(workspace: Workspace, there: set[str]) -> None:

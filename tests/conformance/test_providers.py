@@ -85,6 +85,13 @@ def test_missing_is_none_and_deleting_it_succeeds(here: Place) -> None:
         here.provider.authorize("tlvm-nobody", here.public_key, now() + timedelta(hours=1))
 
 
+def test_what_a_machine_said_is_text_and_nothing_of_one_that_is_missing(
+    here: Place, machine: Machine
+) -> None:
+    assert isinstance(here.provider.said(machine.name), str)
+    assert here.provider.said("never-made") == ""
+
+
 def test_offers_are_places_with_a_price(here: Place) -> None:
     offers = here.provider.offers(here.spec("shared"))
     assert offers

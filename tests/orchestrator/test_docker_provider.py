@@ -16,7 +16,7 @@ from docker.models.containers import Container
 
 from orchestrator.errors import AuthError, CloudError, ConfigError, ConflictError
 from orchestrator.progress import Silent
-from orchestrator.providers.base import Machine
+from orchestrator.providers.base import Machine, MachineState
 from orchestrator.providers.docker import DockerProvider, image, store_access
 from orchestrator.stores import open_store
 from remote.contract.run_spec import StoreRef
@@ -45,6 +45,18 @@ source.seek(0)
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with place(CASE, tmp_path_factory.mktemp("docker")) as made:
         yield made
+
+
+def test_a_container_that_ends_at_once_leaves_its_last_words(here: Place) -> None:
+    made = here.create(here.spec("failing"))
+    with engine() as client:
+        container = client.containers.get(made.id)
+        assert container.exec_run(["pkill", "sshd"]).exit_code == 0
+        assert container.wait(timeout=30)["StatusCode"] == 1
+    found = here.provider.get(made.name)
+    assert found is not None and found.state is MachineState.STOPPED
+    assert "Server listening" in here.provider.said(made.name)
+    here.provider.delete(made.name)
 
 
 @pytest.fixture(scope="module")

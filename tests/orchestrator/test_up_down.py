@@ -26,6 +26,7 @@ from orchestrator.errors import (
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
 from orchestrator.records import RunRecord
 from orchestrator.workflows.down import down
+from orchestrator.workflows.runs import runs
 from orchestrator.workflows.ssh import Forward, forward, ssh
 from orchestrator.workflows.status import status
 from orchestrator.workflows.up import Clock, ensure, own_key, up
@@ -439,6 +440,29 @@ def test_somebody_elses_machine_is_never_touched(with_machine: WithMachine) -> N
         down(named, force=True)
     assert not down(workspace).was_there
     assert provider.deleted == []
+
+
+def test_down_of_a_name_that_is_none_names_what_still_runs(with_machine: WithMachine) -> None:
+    workspace, machine, provider = with_machine
+    typo = Workspace(workspace.settings.model_copy(update={"machine": MachineSettings(name="tlvm-typo")}))
+    typo.provider = provider
+    result = down(typo)
+    assert (result.was_there, result.others, result.exit_code) == (False, [machine.name], 0)
+    assert provider.deleted == []
+
+
+def test_status_and_runs_of_one_machine(with_machine: WithMachine, tmp_path: Path) -> None:
+    workspace, machine, provider = with_machine
+    put_run(workspace, tmp_path, machine)
+    provider.there["other"] = machine_of("other")
+    (shown,) = status(workspace, machine=machine.name).machines
+    assert (shown.machine.name, [run.run_id for run in shown.runs]) == (machine.name, [RUN])
+    assert [found.machine.name for found in status(workspace, machine="other").machines] == ["other"]
+    assert [run.run_id for run in runs(workspace, machine=machine.name).runs] == [RUN]
+    assert runs(workspace, machine="other").runs == []
+    for ask in (status, runs):
+        with pytest.raises(NotFoundError, match="no machine tlvm-typo"):
+            ask(workspace, machine="tlvm-typo")
 
 
 def test_saying_no_deletes_nothing(with_machine: WithMachine) -> None:
