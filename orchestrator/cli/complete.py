@@ -38,8 +38,9 @@ def machines(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Run ids, newest first; or the ends of them, which name a run as well."""
-    names = [file.stem for file in _records().glob("runs/*.json")]
+    """Run ids, of this computer and of a store that is a folder, newest first; or their ends, which name a run as well."""
+    found = {file.stem for file in _records().glob("runs/*.json")}
+    names = [*(found | {file.parent.name for file in _store().glob("runs/*/spec.json")})]
     names.sort(key=lambda name: name.split("-")[-3:-1], reverse=True)
     return _starting(names, incomplete) or _starting([name[-4:] for name in names], incomplete)
 

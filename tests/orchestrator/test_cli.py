@@ -367,6 +367,9 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
     for run in ("fixed-extractor-20260807-142530-k3qz", "from-scratch-20270101-000000-aaaa"):
         (data / "records" / "runs" / f"{run}.json").write_text("{}")
     (data / "store" / "datasets" / "trees").mkdir(parents=True)
+    stored = data / "store" / "runs" / "initial-layers-20260101-000000-x7yz"
+    stored.mkdir(parents=True)
+    (stored / "spec.json").write_text("{}")
     assert "upload" in complete(process, "tlvm up")
     assert complete(process, "tlvm run fix") == ["fixed-extractor"]
     assert complete(process, "tlvm up --provider d") == ["docker"]
@@ -377,6 +380,7 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
         "fixed-extractor-20260807-142530-k3qz",
     ]
     assert complete(process, "tlvm pull k3") == ["k3qz"]
+    assert complete(process, "tlvm predict x7") == ["x7yz"]
     assert "resnet18" in complete(process, "tlvm run fixed-extractor --model res")
     assert complete(process, "tlvm run fixed-extractor --set fo") == ["folds="]
 

@@ -345,7 +345,7 @@ def test_files_that_go_while_it_runs_are_named_and_the_rest_is_done(tmp_path: Pa
     results = upload(workspace, folder)
     assert [item.path for item in results[0].missed] == ["train/ants/0000.png"]
     assert results[0].images == 10
-    with pytest.raises(PartialError, match="1 files vanished"):
+    with pytest.raises(PartialError, match="1 file vanished"):
         require_all(results)
     require_all(upload(workspace, folder))
 
