@@ -5,7 +5,8 @@ Fabric sets the connection up; commands, streams and forwards then use its param
 end. Exceptions of either library stop at this border. Neither is imported before the first `connect`.
 """
 
-from .connection import CommandFailed, Connection, Output, connect
+from .connection import CommandFailed, Connection, Output
 from .keys import new_key
+from .login import connect
 
 __all__ = ["CommandFailed", "Connection", "Output", "connect", "new_key"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import selectors
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from orchestrator.errors import AuthError, CloudError, ConnectionLost, NotFoundError
+from orchestrator.errors import CloudError, NotFoundError
 from orchestrator.providers.base import SshAddress
 
 from . import border, forwarding, terminal
@@ -28,7 +26,6 @@ OUTPUT_BYTES_MAX = 512 * 1024 * 1024  # of one `run`; what is longer belongs int
 _PIECE_BYTES = 256 * 1024
 _SLICE_S = 0.2  # how often a wait looks at the clock
 _WINDOW_BYTES = 8 * 1024 * 1024
-_KEEPALIVE_S = 15
 
 
 @dataclass(frozen=True)
@@ -56,78 +53,8 @@ class CommandFailed(CloudError):
         self.stderr = stderr
 
 
-def connect(
-    address: SshAddress,
-    *,
-    host_keys: Sequence[str],
-    key_file: Path,
-    timeout_s: float = 10,
-    clock: Callable[[], float] = time.monotonic,
-) -> Connection:
-    """Log in with the key in `key_file`, to a machine that shows one of `host_keys`; one try.
-
-    host_keys        "ssh-ed25519 AAAA...", as the provider learnt them out of band
-    timeout_s        for each of: TCP, banner, log in, opening a channel later
-    clock            counts silence, in seconds
-    ConnectionLost   nothing answers there, or not in time
-    AuthError        the host key is another one, or our key is refused
-
-    The user's own SSH configuration, agent, keys and known hosts play no part.
-    """
-    import fabric
-    import paramiko
-
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else its tracebacks appear on stderr
-    if not key_file.is_file():
-        raise AuthError(
-            f"The key of this computer for {border.text(address)} is missing: {key_file}",
-            next="If another computer made the machine, it has to let this one in.",
-        )
-    client = fabric.Connection(
-        host=address.host,
-        user=address.user,
-        port=address.port,
-        config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
-        connect_kwargs={
-            "key_filename": str(key_file),
-            "look_for_keys": False,
-            "allow_agent": False,
-            "timeout": timeout_s,
-            "banner_timeout": timeout_s,
-            "auth_timeout": timeout_s,
-            "channel_timeout": timeout_s,
-        },
-    )
-    client.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    _pin(client.client, address, host_keys)
-    try:
-        with border.connecting(address):
-            client.open()
-    except BaseException:
-        client.client.close()  # fabric's own close leaves the thread of a connection that failed half-way
-        raise
-    client.transport.set_keepalive(_KEEPALIVE_S)
-    return Connection(address, client, clock)
-
-
-def _pin(client: paramiko.SSHClient, address: SshAddress, host_keys: Sequence[str]) -> None:
-    import paramiko
-
-    known_as = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
-    for line in host_keys:
-        try:
-            entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{known_as} {line}")
-        except paramiko.SSHException:
-            entry = None
-        if entry is None or entry.key is None:
-            raise AuthError(f"The pinned host key of {border.text(address)} can't be read: {line[:80]}")
-        client.get_host_keys().add(known_as, entry.key.get_name(), entry.key)
-    if not host_keys:
-        raise ConnectionLost(f"The host key of {border.text(address)} is not known yet")
-
-
 class Connection:
-    """Made by `connect`; close it, or use it in `with`. One thread at a time."""
+    """Made by `login.connect`; close it, or use it in `with`. One thread at a time."""
 
     def __init__(self, address: SshAddress, client: fabric.Connection, clock: Callable[[], float]) -> None:
         self.address = address
