@@ -23,6 +23,7 @@ from .feature_cache import FeatureCache, Floats32
 from .preprocessing import Pixels, Preprocessing, network_input
 from .views import CENTRE, View, seen
 
+_KEEP_EVERY_ROWS = 4096
 _KEEP_EVERY_S = 30.0  # what is computed goes to the disk this often: a run that is stopped loses no more
 _BATCH_MIN = 8  # a shorter batch is filled up: for one image, other code gives other last bits than for many
 
@@ -98,7 +99,7 @@ def extract(
     known = [index for index, name in enumerate(names) if name in here]
     copied = cache.read([names[index] for index in known], blocks, known)
     todo = [index for index, name in enumerate(names) if name not in copied]
-    keep = _Keeping(cache, names)
+    keep = _Keeping(cache, names, widths, batch_size)
 
     def load(index: int) -> Pixels:
         return seen(rows[index].view, spec, rows[index].image, reader.rgb(rows[index].image))
@@ -124,34 +125,45 @@ def extract(
 
 
 class _Keeping:
-    """Gathers what is computed and hands it to the cache now and then. A disk that is full ends that, not the run."""
+    """Gathers what is computed and hands it to the cache now and then. A disk that is full ends that, not the run.
 
-    def __init__(self, cache: FeatureCache, names: Sequence[str]) -> None:
+    Gathered in arrays made beforehand: small ones that outlive a batch would lie between the large ones of the
+    network, whose memory could then not be used again, and the process grew with every batch.
+    """
+
+    def __init__(
+        self, cache: FeatureCache, names: Sequence[str], widths: Mapping[str, int], batch_size: int
+    ) -> None:
         self.trouble = ""
         self._cache = cache
         self._names = names
-        self._waiting: list[tuple[Sequence[int], dict[str, Floats32]]] = []
+        rows = min(max(_KEEP_EVERY_ROWS, batch_size), len(names)) if cache.bytes_max else 0
+        self._gathered = {name: np.empty((rows, width), np.float32) for name, width in widths.items()}
+        self._room = rows
+        self._rows: list[int] = []
         self._kept = time.monotonic()
 
-    def add(self, rows: Sequence[int], values: dict[str, Floats32]) -> None:
-        if self._cache.bytes_max and not self.trouble:
-            self._waiting.append((rows, values))
-            if time.monotonic() - self._kept > _KEEP_EVERY_S:
-                self.now()
+    def add(self, rows: Sequence[int], values: Mapping[str, Floats32]) -> None:
+        if self._room == 0 or self.trouble:
+            return
+        if len(self._rows) + len(rows) > self._room:
+            self.now()
+        start = len(self._rows)
+        for name, array in self._gathered.items():
+            array[start : start + len(rows)] = values[name]
+        self._rows += rows
+        if time.monotonic() - self._kept > _KEEP_EVERY_S:
+            self.now()
 
     def now(self) -> None:
-        if not self._waiting:
+        if not self._rows:
             return
-        names = [self._names[row] for rows, _ in self._waiting for row in rows]
-        blocks = {
-            name: np.concatenate([values[name] for _, values in self._waiting])
-            for name in self._waiting[0][1]
-        }
-        self._waiting = []
+        names = [self._names[row] for row in self._rows]
         try:
-            self._cache.write(names, blocks)
+            self._cache.write(names, {name: array[: len(names)] for name, array in self._gathered.items()})
         except OSError as error:
             self.trouble = str(error)
+        self._rows = []
         self._kept = time.monotonic()
 
 
