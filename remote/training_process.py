@@ -18,6 +18,11 @@ from typing import Literal
 from .contract.layout import RunFolder
 
 SUPERVISOR_VARIABLE = "TLVM_SUPERVISOR"  # a descriptor that reads end-of-file when the supervisor is gone
+# Large blocks go back to the system when they are freed, and come in huge pages. By default glibc keeps blocks of up to
+# 32 MB in its heap, where images and features that outlive a batch split them up: memory grew with every batch.
+# Ants and bees, resnet18, two runs each: a peak of 0.32 and 0.33 instead of 0.55 and 0.59 GB above the imports, 34 and 37
+# instead of 37 and 38 images a second. Other systems ignore it.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 TAIL_LINES = 20
 _TAIL_BYTES = 64 * 1024
 _LINE_CHARACTERS = 500
@@ -121,6 +126,7 @@ def _start(
     command: Sequence[str], folder: RunFolder, accelerators: Sequence[int], keep: Sequence[int], alive: int
 ) -> subprocess.Popen[bytes]:
     environment = {
+        **ALLOCATOR,
         **os.environ,
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",  # a crash, and our SIGABRT of a hung one, leave a traceback in the log

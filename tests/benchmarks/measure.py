@@ -28,11 +28,22 @@ class Side:
     result: dict[str, Any]
 
 
-def in_process(module: str, *arguments: str, threads: int, home: Path | None = None) -> Side:
-    """Run `python -m module arguments` with so many threads; it ends with `report`."""
-    environ = os.environ | {
-        name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    }
+def in_process(
+    module: str,
+    *arguments: str,
+    threads: int,
+    home: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Side:
+    """Run `python -m module arguments` with so many threads; it ends with `report`.
+
+    variables       of the environment, as the supervisor of a run would set them
+    """
+    environ = (
+        os.environ
+        | dict(variables or {})
+        | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    )
     if home:
         environ["HOME"] = str(home)
     started = time.perf_counter()

@@ -25,6 +25,7 @@ from remote.contract.metrics import Metrics
 from remote.contract.models import MODELS
 from remote.contract.run_spec import RunSpec
 from remote.contract.scenarios import resolve
+from remote.training_process import ALLOCATOR
 from tests.benchmarks import measure
 from tests.benchmarks.measure import Side
 from tests.benchmarks.prepared import prepare
@@ -79,6 +80,7 @@ def compare(folder: Path, photos: Path, model: str, weights: Path, epochs: int, 
         *(str(ready.folder.spec), str(threads)),
         threads=threads,
         home=ready.home,
+        variables=ALLOCATOR,
     )
     bare = measure.in_process(
         "tests.benchmarks.bare_forward",
