@@ -13,7 +13,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -107,7 +107,7 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
     """A command of the name of the function, with the options of `Common` after its own."""
 
     def decorate(function: Callable[..., None]) -> Command:
-        shared = inspect.signature(Common, eval_str=True).parameters
+        shared = _shared()
         own = inspect.signature(function, eval_str=True).parameters
 
         @functools.wraps(function)
@@ -135,6 +135,12 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
     return decorate
 
 
+@functools.cache
+def _shared() -> Mapping[str, inspect.Parameter]:
+    """The options of `Common`; reading them costs a millisecond, and every command asks."""
+    return inspect.signature(Common, eval_str=True).parameters
+
+
 def nobody_reads() -> int:
     """Whoever read our output has gone: nothing more can be said, and Python's own complaint at exit is noise."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -157,6 +163,7 @@ def exit_codes(may_raise: tuple[type[TlvmError], ...]) -> str:
     return "\n".join(["\b", "Exit codes:", *lines])
 
 
+@functools.cache
 def descriptions() -> dict[str, str]:
     """What each error is for: {"ConfigError": "unknown key ..."}; read from the tree in the errors' docstring."""
     return dict(re.findall(r"^\W*(\w+) +\d+ +(.+)$", errors.__doc__ or "", flags=re.MULTILINE))
