@@ -20,8 +20,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .contract.document import ContractError
-from .contract.layout import MachineHome, checked_run_id
+from remote.contract.document import ContractError
+from remote.contract.layout import MachineHome, checked_run_id
 
 VERBS = ("supervise", "start", "follow", "status", "cancel", "train", "predict")
 
@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _supervise(options: argparse.Namespace, home: MachineHome) -> int:
-    from .job import supervise
-    from .line import AlreadyActive
+    from remote.job.line import AlreadyActive
+    from remote.job.supervisor import supervise
 
     try:
         code = supervise(options.spec, home, lock=options.lock, echo=options.lock is None)
@@ -93,8 +93,8 @@ def _supervise(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _start(options: argparse.Namespace, home: MachineHome) -> int:
-    from .launch import AlreadyOver, accept, start
-    from .line import AlreadyActive
+    from remote.job.launch import AlreadyOver, accept, start
+    from remote.job.line import AlreadyActive
 
     path = accept(sys.stdin.buffer.read(), home) if str(options.spec) == "-" else options.spec
     try:
@@ -107,7 +107,7 @@ def _start(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _follow(options: argparse.Namespace, home: MachineHome) -> int:
-    from .follow import follow
+    from remote.job.follow import follow
 
     if not home.run(options.run_id).root.is_dir():
         return _refuse(4, f"{options.run_id} is not on this machine")
@@ -121,14 +121,14 @@ def _follow(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _status(options: argparse.Namespace, home: MachineHome) -> int:
-    from .status import status
+    from remote.job.status import status
 
     print(json.dumps(status(home)))
     return 0
 
 
 def _cancel(options: argparse.Namespace, home: MachineHome) -> int:
-    from .launch import cancel
+    from remote.job.launch import cancel
 
     state = cancel(home, options.run_id)
     print(json.dumps({"state": state}))
@@ -136,16 +136,16 @@ def _cancel(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _train(options: argparse.Namespace, home: MachineHome) -> int:
-    from .training_process import end_with_supervisor
+    from remote.job.training_process import end_with_supervisor
 
     end_with_supervisor()
-    from .train import main as train
+    from remote.train import main as train
 
     return train(options.spec)
 
 
 def _predict(options: argparse.Namespace, home: MachineHome) -> int:
-    from .predict import main as predict
+    from remote.predict import main as predict
 
     return predict(options.model, options.paths)
 

@@ -11,22 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import backbones, curve, depths, heads
-from .artefacts import Predicted
-from .contract import document
-from .contract.dataset_manifest import Image
-from .contract.metrics import IMBALANCED, Evaluation
-from .curve import Choice, Judged
-from .errors import CannotRun
-from .evaluation import Floats, Labels
-from .feature_cache import FeatureCache, Floats32, key_of
-from .features import Extraction, Row, extract
-from .folds import NEVER, folds, holdout
-from .grouping import suspicions
-from .preprocessing import Preprocessing
-from .result import measure
-from .task import Task, device_name
-from .views import CENTRE, views
+from remote.contract import document
+from remote.contract.dataset_manifest import Image
+from remote.contract.metrics import IMBALANCED, Evaluation
+from remote.errors import CannotRun
+from remote.features.extraction import Extraction, Row, extract
+from remote.features.feature_cache import FeatureCache, Floats32, key_of
+from remote.features.views import CENTRE, views
+from remote.heads import curve, logistic
+from remote.heads.curve import Choice, Judged
+from remote.heads.folds import NEVER, folds, holdout
+from remote.images.preprocessing import Preprocessing
+from remote.measures.evaluation import Floats, Labels
+from remote.measures.grouping import suspicions
+from remote.networks import backbones, depths
+from remote.result import measure
+from remote.results.artefacts import Predicted
+from remote.task import Task, device_name
 
 CURVE = "by_depth.svg"  # beside metrics.json
 _HOLDOUT = 0.2  # of train, where there are too many images for folds
@@ -163,8 +164,8 @@ def training_rows(task: Task, seen: Seen, images: Sequence[Image]) -> Train:
 
 
 def balanced(
-    task: Task, head: heads.LinearHead, train: Train, *, has_bias: bool = True
-) -> tuple[heads.LinearHead, list[float] | None]:
+    task: Task, head: logistic.LinearHead, train: Train, *, has_bias: bool = True
+) -> tuple[logistic.LinearHead, list[float] | None]:
     """The same head, for a world in which all classes are equally frequent, where the parameter `balance` asks for it.
 
     Rare classes are else hardly ever said. The bias is free of any penalty, so that taking the logarithm of the class
@@ -233,7 +234,7 @@ def curve_in_words(judged: Sequence[Judged]) -> str:
 
 def measured(
     task: Task,
-    head: heads.LinearHead,
+    head: logistic.LinearHead,
     seen: Seen,
     values: Callable[[Sequence[int]], Floats32],
     prior: list[float] | None,
@@ -267,11 +268,11 @@ def check_unmoved(network: backbones.Network, seen: Seen) -> int:
     return equal
 
 
-def judges_of(head: heads.LinearHead) -> str:
+def judges_of(head: logistic.LinearHead) -> str:
     return f"{head.folds} folds" if head.folds > 1 else "a holdout"
 
 
-def told(head: heads.LinearHead) -> dict[str, Any]:
+def told(head: logistic.LinearHead) -> dict[str, Any]:
     """For metrics.json."""
     return {
         "penalty": head.penalty,

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .artefacts import DIGITS, ModelCard, read_card
-from .classifier import open_classifier
-from .contract.document import ContractError
-from .data import batches, worker_count
-from .errors import CannotRun
-from .evaluation import Floats, probabilities
-from .images import Unreadable, decode
-from .preprocessing import Pixels, pixels
-from .task import choose_device
+from remote.contract.document import ContractError
+from remote.errors import CannotRun
+from remote.images.data import batches, worker_count
+from remote.images.decoding import Unreadable, decode
+from remote.images.preprocessing import Pixels, pixels
+from remote.measures.evaluation import Floats, probabilities
+from remote.results.artefacts import DIGITS, ModelCard, read_card
+from remote.results.classifier import open_classifier
+from remote.task import choose_device
 
 _BATCH_SIZE = 32
 

@@ -8,20 +8,21 @@ from dataclasses import asdict
 
 import numpy as np
 
-from . import artefacts, backbones
-from .artefacts import Predicted, read_card_file
-from .classifier import Classifier, open_classifier
-from .contract import document, layout
-from .contract.dataset_manifest import Image, decode_manifest
-from .contract.metrics import Counters, Evaluation, Frozen, Metrics
-from .contract.run_spec import EvaluatedRun
-from .contract.wording import count
-from .data import batches
-from .errors import CannotRun, Stopped
-from .evaluation import Floats, evaluate
-from .preprocessing import Pixels
-from .result import in_words
-from .task import Task, device_name, versions
+from remote.contract import document, layout
+from remote.contract.dataset_manifest import Image, decode_manifest
+from remote.contract.metrics import Counters, Evaluation, Frozen, Metrics
+from remote.contract.run_spec import EvaluatedRun
+from remote.contract.wording import count
+from remote.errors import CannotRun, Stopped
+from remote.images.data import batches
+from remote.images.preprocessing import Pixels
+from remote.measures.evaluation import Floats, evaluate
+from remote.networks import backbones
+from remote.result import in_words
+from remote.results import artefacts
+from remote.results.artefacts import Predicted, read_card_file
+from remote.results.classifier import Classifier, open_classifier
+from remote.task import Task, device_name, versions
 
 _BATCH_SIZE = 32
 

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import artefacts, augmentation, sample_page
-from .artefacts import ModelCard, Predicted
-from .backbones import Network, arguments
-from .contract.dataset_manifest import Image
-from .contract.metrics import Counters, Depth, Evaluation, Frozen, Metrics
-from .contract.wording import count
-from .evaluation import Floats, evaluate
-from .preprocessing import Preprocessing
-from .task import Task, device_name, versions
+from remote.contract.dataset_manifest import Image
+from remote.contract.metrics import Counters, Depth, Evaluation, Frozen, Metrics
+from remote.contract.wording import count
+from remote.images import augmentation
+from remote.images.preprocessing import Preprocessing
+from remote.measures.evaluation import Floats, evaluate
+from remote.networks.backbones import Network, arguments
+from remote.results import artefacts, sample_page
+from remote.results.artefacts import ModelCard, Predicted
+from remote.task import Task, device_name, versions
 
 
 @dataclass(frozen=True)

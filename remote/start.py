@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import backbones, weights
-from .contract.scenarios import scenario
-from .errors import CannotRun
-from .preprocessing import Preprocessing, framed, of_weights, with_image_size
-from .task import Task
+from remote.contract.scenarios import scenario
+from remote.errors import CannotRun
+from remote.images.preprocessing import Preprocessing, framed, of_weights, with_image_size
+from remote.networks import backbones, weights
+from remote.task import Task
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ import numpy as np
 import PIL
 import torch
 
-from .artefacts import read_card_file
-from .checkpoint import Checkpoints, Rhythm
-from .contract import scenarios
-from .contract.dataset_manifest import DatasetManifest, Image, decode_manifest
-from .contract.events import STEPS, EventWriter
-from .contract.layout import MachineHome, RunFolder
-from .contract.run_spec import RunSpec
-from .data import Packs, Reader, usable_cores, worker_count
-from .errors import CannotRun
-from .evaluation import Labels
-from .image_cache import ImageCache, free_memory_bytes
-from .torchvision_guard import torchvision
+from remote.contract import scenarios
+from remote.contract.dataset_manifest import DatasetManifest, Image, decode_manifest
+from remote.contract.events import STEPS, EventWriter
+from remote.contract.layout import MachineHome, RunFolder
+from remote.contract.run_spec import RunSpec
+from remote.errors import CannotRun
+from remote.images.data import Packs, Reader, usable_cores, worker_count
+from remote.images.image_cache import ImageCache, free_memory_bytes
+from remote.measures.evaluation import Labels
+from remote.results.artefacts import read_card_file
+from remote.torchvision_guard import torchvision
+from remote.training.checkpoint import Checkpoints, Rhythm
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import signal
 import threading
 from pathlib import Path
 
-from .contract import document
-from .contract.document import ContractError
-from .contract.events import EventWriter
-from .contract.layout import RunFolder
-from .contract.run_spec import RunSpec
-from .errors import CannotRun, Stopped
+from remote.contract import document
+from remote.contract.document import ContractError
+from remote.contract.events import EventWriter
+from remote.contract.layout import RunFolder
+from remote.contract.run_spec import RunSpec
+from remote.errors import CannotRun, Stopped
 
 DONE, UNUSABLE, STOPPED = 0, 3, 12
 
@@ -34,14 +34,14 @@ def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_
     try:
         spec = document.decode(RunSpec, spec_path.read_bytes(), what="run spec")
         _set_up_torch()
-        from .checkpoint import Rhythm
-        from .scenarios import load
-        from .task import open_task
+        from remote.scenarios import load
+        from remote.task import open_task
+        from remote.training.checkpoint import Rhythm
 
         rhythm = Rhythm(checkpoint_least_s, checkpoint_times_cost)
         with open_task(spec, folder, events, stop.is_set, rhythm) as task:
             if spec.job == "evaluate":
-                from .reevaluation import run
+                from remote.reevaluation import run
 
                 run(task)
             else:

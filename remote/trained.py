@@ -9,20 +9,21 @@ from typing import Any
 
 import torch
 
-from . import backbones, sample_page
-from .artefacts import Predicted
-from .checkpoint import State
-from .contract.dataset_manifest import Image
-from .contract.metrics import IMBALANCED, Counters, Evaluation, Frozen
-from .evaluation import Floats, fit_temperature
-from .folds import holdout
-from .loading import Loader
-from .precision import training_precision
-from .preprocessing import Preprocessing
-from .recipe import Recipe
-from .result import Findings, measure
-from .task import Task
-from .training import Epoch, Labelled, Position, Trainee, evaluate
+from remote.contract.dataset_manifest import Image
+from remote.contract.metrics import IMBALANCED, Counters, Evaluation, Frozen
+from remote.heads.folds import holdout
+from remote.images.preprocessing import Preprocessing
+from remote.measures.evaluation import Floats, fit_temperature
+from remote.networks import backbones
+from remote.result import Findings, measure
+from remote.results import sample_page
+from remote.results.artefacts import Predicted
+from remote.task import Task
+from remote.training.checkpoint import State
+from remote.training.loading import Loader
+from remote.training.loop import Epoch, Labelled, Position, Trainee, evaluate
+from remote.training.precision import training_precision
+from remote.training.recipe import Recipe
 
 _CHOSE = "when training stopped, and the temperature"
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from remote import backbones, depths, frozen, heads, recipe, stages, trained
-from remote.checkpoint import State
+from remote import frozen, trained
 from remote.errors import CannotRun
-from remote.features import Row, extract
-from remote.folds import NEVER, folds, holdout
-from remote.preprocessing import Preprocessing
-from remote.recipe import Recipe
+from remote.features.extraction import Row, extract
+from remote.heads import logistic
+from remote.heads.folds import NEVER, folds, holdout
+from remote.images.preprocessing import Preprocessing
+from remote.networks import backbones, depths, stages
 from remote.result import finish, in_words
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task, device_name
-from remote.training import Labelled, fit
+from remote.training import recipe
+from remote.training.checkpoint import State
+from remote.training.loop import Labelled, fit
+from remote.training.recipe import Recipe
 
 # Of the first classifier: what fixed-extractor takes by default.
 _PENALTIES = tuple(float(penalty) for penalty in np.geomspace(10.0, 1e-5, 13))
@@ -114,7 +117,7 @@ def _fitted_head(
         raise CannotRun(
             "No class has two different images left to train on, so nothing can choose the penalty. Add some."
         )
-    head = heads.fit(
+    head = logistic.fit(
         extraction.features,
         train.labels,
         fold_of,

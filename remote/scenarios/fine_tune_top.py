@@ -9,17 +9,20 @@ import dataclasses
 
 import torch
 
-from remote import backbones, curve, cut, depths, frozen, heads, recipe, stages, trained
-from remote.checkpoint import State
+from remote import frozen, trained
 from remote.contract.metrics import Depth, Frozen
-from remote.cut import Cut, CutBatches
-from remote.loading import Loader
-from remote.preprocessing import Preprocessing
-from remote.recipe import Recipe
+from remote.heads import curve, logistic
+from remote.images.preprocessing import Preprocessing
+from remote.networks import backbones, depths, stages
 from remote.result import finish, in_words
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task, device_name
-from remote.training import Labelled, Trainee, fit
+from remote.training import cut, recipe
+from remote.training.checkpoint import State
+from remote.training.cut import Cut, CutBatches
+from remote.training.loading import Loader
+from remote.training.loop import Labelled, Trainee, fit
+from remote.training.recipe import Recipe
 
 
 def run(task: Task) -> None:
@@ -118,7 +121,7 @@ def _fitted_head(
     wanted = [*depths.blocks_of(ends, deviations=False), depths.LAST]
     seen = frozen.look(task, network, spec, wanted=wanted, splits=["train"])
     rows = frozen.training_rows(task, seen, train.images)
-    head = heads.fit(
+    head = logistic.fit(
         seen.extraction.features[rows.rows],
         rows.labels,
         rows.fold_of,

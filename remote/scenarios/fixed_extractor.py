@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from remote import backbones, curve, depths, frozen, heads, stages
+from remote import frozen
 from remote.contract.metrics import Counters, Frozen
+from remote.heads import curve, logistic
+from remote.networks import backbones, depths, stages
 from remote.result import Findings, finish, in_words
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task
@@ -48,7 +50,7 @@ def run(task: Task) -> None:
 
     with task.step("train") as says:
         train = frozen.training_rows(task, seen, task.images("train"))
-        head = heads.fit(
+        head = logistic.fit(
             seen.extraction.features[train.rows],
             train.labels,
             train.fold_of,

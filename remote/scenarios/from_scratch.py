@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from remote import backbones, stages, trained
-from remote.preprocessing import of_weights
+from remote import trained
+from remote.images.preprocessing import of_weights
+from remote.networks import backbones, stages
 from remote.result import finish, in_words
 from remote.start import Source, input_spec, select
 from remote.task import Task, device_name
-from remote.training import fit
+from remote.training.loop import fit
 
 _RATE = 1e-3  # of AdamW; trains every architecture of torchvision
 

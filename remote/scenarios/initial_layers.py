@@ -7,9 +7,11 @@ of train speak for.
 
 from __future__ import annotations
 
-from remote import backbones, curve, depths, frozen, heads, stage_head, stages
+from remote import frozen
 from remote.contract.metrics import Counters, Frozen
 from remote.errors import CannotRun
+from remote.heads import curve, logistic
+from remote.networks import backbones, depths, stage_head, stages
 from remote.result import Findings, finish, in_words
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task
@@ -62,7 +64,7 @@ def run(task: Task) -> None:
         chosen = curve.simplest([one for one in (*alone, *together) if one.choice.stages]).choice
         frozen.draw(task, alone, chosen.name)
         says(f"{frozen.curve_in_words(alone)} · all up to each {frozen.curve_in_words(together)}")
-        head = heads.fit(
+        head = logistic.fit(
             chosen.of(seen.extraction.blocks, train.rows),
             train.labels,
             train.fold_of,

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from remote import backbones
 from remote.contract import document
 from remote.contract.run_spec import RunSpec
 from remote.contract.scenarios import resolve
+from remote.networks import backbones
 from tests.benchmarks import measure
 from tests.benchmarks.prepared import again, prepare
 from tests.benchmarks.tutorial_loop import images

@@ -17,14 +17,15 @@ from statistics import median
 
 import torch
 
-from remote import backbones, depths, train
+from remote import train
 from remote.contract import document
 from remote.contract.layout import MachineHome
 from remote.contract.metrics import Metrics
-from remote.data import Packs, Reader
-from remote.feature_cache import FeatureCache
-from remote.features import Row, extract
-from remote.preprocessing import of_weights
+from remote.features.extraction import Row, extract
+from remote.features.feature_cache import FeatureCache
+from remote.images.data import Packs, Reader
+from remote.images.preprocessing import of_weights
+from remote.networks import backbones, depths
 from tests.benchmarks import measure
 from tests.remote import fixtures
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from remote.data import Packs, Reader
-from remote.image_cache import ImageCache
-from remote.loading import Loader
-from remote.preprocessing import of_weights, with_image_size
-from remote.recipe import Recipe
-from remote.training import Labelled
+from remote.images.data import Packs, Reader
+from remote.images.image_cache import ImageCache
+from remote.images.preprocessing import of_weights, with_image_size
+from remote.training.loading import Loader
+from remote.training.loop import Labelled
+from remote.training.recipe import Recipe
 from tests.benchmarks.measure import report
 from tests.remote import fixtures
 

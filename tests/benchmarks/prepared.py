@@ -13,11 +13,11 @@ from orchestrator.progress import Silent
 from orchestrator.weights import resolve
 from orchestrator.workflows.upload import upload
 from orchestrator.workflows.workspace import Workspace
-from remote import fetch, job
 from remote import store as remote_store
 from remote.contract import document
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import DatasetRef, RunSpec, new_run_id
+from remote.job import fetch, supervisor
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def prepare(
         tlvm_version="0",
     )
     home = MachineHome(folder / "home" / ".tlvm")
-    folder_of_run = job.prepare(home, spec, _written(folder, spec))
+    folder_of_run = supervisor.prepare(home, spec, _written(folder, spec))
     fetch.fetch(spec, home, remote_store.open_store(spec.store), lambda done, total: None)
     return Prepared(folder / "home", folder_of_run)
 

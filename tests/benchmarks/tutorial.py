@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 
 from orchestrator.weights import torch_caches
-from remote import backbones
 from remote.contract import document
 from remote.contract.metrics import Metrics
 from remote.contract.models import MODELS
 from remote.contract.run_spec import RunSpec
 from remote.contract.scenarios import resolve
-from remote.training_process import ALLOCATOR
+from remote.job.training_process import ALLOCATOR
+from remote.networks import backbones
 from tests.benchmarks import measure
 from tests.benchmarks.measure import Side
 from tests.benchmarks.prepared import prepare

@@ -19,7 +19,7 @@ from remote.contract.dataset_manifest import DatasetManifest, Image, Split
 from remote.contract.metrics import Counters, Frozen, Metrics
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
 from remote.contract.run_status import ResultFile, ResultManifest, RunStatus
-from remote.evaluation import evaluate
+from remote.measures.evaluation import evaluate
 
 CLASSES = ["birch", "oak"]
 

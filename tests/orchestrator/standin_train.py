@@ -9,7 +9,7 @@ from pathlib import Path
 
 from remote.contract.events import EventWriter
 from remote.contract.layout import MachineHome
-from remote.record import read_spec
+from remote.job.record import read_spec
 
 
 def main(spec_path: Path) -> int:

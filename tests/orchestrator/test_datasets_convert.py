@@ -21,7 +21,7 @@ from orchestrator.workflows.datasets import resolve
 from orchestrator.workflows.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
-from remote.images import decode
+from remote.images.decoding import decode
 from tests.orchestrator.pictures import fill, picture
 from tests.shared_data import shared
 

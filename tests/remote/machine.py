@@ -27,8 +27,8 @@ SUPERVISE = """
 import sys
 from pathlib import Path
 from remote.contract.layout import MachineHome
-from remote.job import supervise
-from remote.training_process import Limits
+from remote.job.supervisor import supervise
+from remote.job.training_process import Limits
 lock = int(sys.argv[3]) if len(sys.argv) > 2 else None
 limits = Limits(hang_s={hang_s}, grace_s={grace_s}, publish_s={publish_s}, poll_s=0.02)
 command = [sys.executable, {standin!r}]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from remote.contract.events import EventWriter
 from remote.contract.layout import MachineHome
-from remote.record import read_spec
-from remote.training_process import end_with_supervisor
+from remote.job.record import read_spec
+from remote.job.training_process import end_with_supervisor
 
 
 def main() -> int:

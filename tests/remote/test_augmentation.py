@@ -11,10 +11,10 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from remote import augmentation
-from remote.augmentation import FACTS, NUMBERS, Augmentation, Shares
 from remote.contract.dataset_manifest import Flips, Image
-from remote.preprocessing import Pixels, framed, normalised, of_weights
+from remote.images import augmentation
+from remote.images.augmentation import FACTS, NUMBERS, Augmentation, Shares
+from remote.images.preprocessing import Pixels, framed, normalised, of_weights
 from remote.torchvision_guard import torchvision
 from tests.remote.test_training import image
 

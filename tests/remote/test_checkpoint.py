@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from remote.checkpoint import Checkpoints, Rhythm, State, digest
+from remote.training.checkpoint import Checkpoints, Rhythm, State, digest
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = {"epochs": 3, "learning_rate": 0.1}
@@ -135,7 +135,7 @@ def test_a_full_disk_is_told_and_the_one_before_stays(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import torch
-from remote.checkpoint import Checkpoints, Rhythm
+from remote.training.checkpoint import Checkpoints, Rhythm
 disk = Path(sys.argv[1])
 checkpoints = Checkpoints(disk / "checkpoints", "run-a", {}, rhythm=Rhythm(0, 0), tell=print)
 assert checkpoints.save({"weight": torch.zeros(1000)})

@@ -12,7 +12,7 @@ from remote.contract import document
 from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import wilson
 from remote.contract.metrics import DOUBTFUL_MAX, MISTAKES_MAX, Evaluation
-from remote.evaluation import Floats, Labels, calibration_error, evaluate, probabilities
+from remote.measures.evaluation import Floats, Labels, calibration_error, evaluate, probabilities
 
 CLASSES = ["ants", "bees", "wasps"]
 

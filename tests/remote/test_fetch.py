@@ -16,8 +16,8 @@ from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
 from remote.contract.run_status import RunStatus, State
-from remote.evict import make_room
-from remote.fetch import MANIFEST_FILE, fetch
+from remote.job.evict import make_room
+from remote.job.fetch import MANIFEST_FILE, fetch
 from remote.store import Blob, Store, open_store
 
 

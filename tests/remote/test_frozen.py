@@ -15,12 +15,15 @@ import torch
 from PIL import Image as Pillow
 from safetensors.torch import load_file
 
-from remote import backbones, cut, depths, features, predict, train, views
+from remote import predict, train
 from remote.contract import document
 from remote.contract.layout import MachineHome
 from remote.contract.metrics import Metrics
 from remote.errors import CannotRun
-from remote.feature_cache import FeatureCache, key_of
+from remote.features import extraction, views
+from remote.features.feature_cache import FeatureCache, key_of
+from remote.networks import backbones, depths
+from remote.training import cut
 from tests.remote import fixtures
 
 _FAMILIES = ("efficientnet_b0", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "squeezenet1_0", "vgg11_bn")
@@ -267,4 +270,4 @@ def test_only_the_top_is_tuned(tmp_path: Path, photos: Path, activations_gb: flo
 def test_row_names_do_not_depend_on_files(photos: Path, tmp_path: Path) -> None:
     dataset = fixtures.pack_folder(fixtures.home(tmp_path / "home"), photos)
     image = dataset.manifest.images[0]
-    assert features.Row(image).name == f"{image.sha256}:0:centre"
+    assert extraction.Row(image).name == f"{image.sha256}:0:centre"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from remote.contract.dataset_manifest import Image
-from remote.grouping import suspicions
+from remote.measures.grouping import suspicions
 
 
 def _image(path: str, class_name: str, group: str | None = None) -> Image:

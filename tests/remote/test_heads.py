@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score, recall_score
 
-from remote import evaluation, heads, lbfgs
 from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import wilson
-from remote.folds import NEVER, folds, holdout
+from remote.heads import lbfgs, logistic
+from remote.heads.folds import NEVER, folds, holdout
+from remote.measures import evaluation
 
 PENALTIES = np.geomspace(10, 1e-5, 13).tolist()
 
@@ -60,7 +61,7 @@ def _data(n: int, width: int, classes: int, seed: int = 0) -> tuple[NDArray[np.f
 def test_the_fit_is_scikit_learns(n: int, width: int, classes: int, penalty: float) -> None:
     features, labels = _data(n, width, classes)
     fold_of = folds(_images([str(label) for label in labels]), most=5, seed=0)
-    head = heads.fit(features, labels, fold_of, [penalty], classes=classes)
+    head = logistic.fit(features, labels, fold_of, [penalty], classes=classes)
     scaled = features.astype(np.float64)
     std = scaled.std(0)
     std[std == 0] = 1
@@ -90,7 +91,7 @@ def test_several_problems_at_once_are_the_same_as_one_by_one() -> None:
 def test_the_penalty_is_the_one_that_serves_held_out_images_best() -> None:
     features, labels = _data(200, 30, 4)
     fold_of = folds(_images([str(label) for label in labels]), most=5, seed=0)
-    head = heads.fit(features, labels, fold_of, PENALTIES, classes=4)
+    head = logistic.fit(features, labels, fold_of, PENALTIES, classes=4)
     assert head.penalty == min(head.candidates, key=lambda candidate: candidate.log_loss).penalty
     assert head.folds == 5
     assert head.held_out.all()
@@ -102,7 +103,7 @@ def test_the_penalty_is_the_one_that_serves_held_out_images_best() -> None:
 def test_a_fit_is_the_same_to_the_bit_each_time() -> None:
     features, labels = _data(90, 40, 3)
     fold_of = folds(_images([str(label) for label in labels]), most=5, seed=0)
-    one, two = (heads.fit(features, labels, fold_of, PENALTIES, classes=3) for _ in range(2))
+    one, two = (logistic.fit(features, labels, fold_of, PENALTIES, classes=3) for _ in range(2))
     assert torch.equal(one.weight, two.weight)
     assert torch.equal(one.bias, two.bias)
     assert one.temperature == two.temperature
@@ -110,13 +111,15 @@ def test_a_fit_is_the_same_to_the_bit_each_time() -> None:
 
 def test_two_classes_of_three_images_and_a_class_of_one() -> None:
     features, labels = _data(6, 50, 2)
-    head = heads.fit(features, labels, folds(_images(list("ababab")), most=5, seed=0), PENALTIES, classes=2)
+    head = logistic.fit(
+        features, labels, folds(_images(list("ababab")), most=5, seed=0), PENALTIES, classes=2
+    )
     assert head.folds == 3
     names = list("aaabbbc")
     fold_of = folds(_images(names), most=5, seed=0)
     assert fold_of[-1] == NEVER
     features, _ = _data(7, 50, 2)
-    head = heads.fit(features, np.array([0, 0, 0, 1, 1, 1, 2]), fold_of, PENALTIES, classes=3)
+    head = logistic.fit(features, np.array([0, 0, 0, 1, 1, 1, 2]), fold_of, PENALTIES, classes=3)
     assert torch.isfinite(head.weight).all()
     assert head.held_out.tolist() == [True] * 6 + [False]
 
@@ -183,6 +186,6 @@ def test_a_head_without_bias_has_none() -> None:
     features, labels = _data(120, 20, 3)
     fold_of = folds(_images([str(label) for label in labels]), most=5, seed=0)
     centred = features - features.mean(0)
-    head = heads.fit(centred, labels, fold_of, PENALTIES, classes=3, bias=False)
+    head = logistic.fit(centred, labels, fold_of, PENALTIES, classes=3, bias=False)
     assert not head.bias.any()
     assert head.accuracy > 0.5  # guessing: 0.33

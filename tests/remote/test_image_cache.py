@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from remote import data, image_cache, precision
-from remote.image_cache import ImageCache, free_memory_bytes
-from remote.loading import Loader
-from remote.preprocessing import Pixels, of_weights, with_image_size
-from remote.training import Batch, Labelled
+from remote.images import data, image_cache
+from remote.images.image_cache import ImageCache, free_memory_bytes
+from remote.images.preprocessing import Pixels, of_weights, with_image_size
+from remote.training import precision
+from remote.training.loading import Loader
+from remote.training.loop import Batch, Labelled
 from tests.remote import fixtures
 from tests.remote.test_training import RECIPE
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from remote import data, preprocessing
 from remote.errors import CannotRun
-from remote.images import Unreadable, decode
+from remote.images import data, preprocessing
+from remote.images.decoding import Unreadable, decode
 from remote.torchvision_guard import models
 from tests.remote import fixtures
 from tests.shared_data import shared

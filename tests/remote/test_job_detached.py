@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from remote import launch, line
 from remote.contract import document, frames
 from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
-from remote.follow import follow
+from remote.job import launch, line
+from remote.job.follow import follow
 from tests.remote.machine import TestMachine, eventually
 
 

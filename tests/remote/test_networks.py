@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from remote import backbones, stages, weights
 from remote.contract.models import MODELS
 from remote.errors import CannotRun
+from remote.networks import backbones, stages, weights
 from remote.torchvision_guard import models
 from tests.shared_data import shared
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote.contract.layout import MachineHome, RunFolder
-from remote.publish import Publisher
+from remote.job.publish import Publisher
 from remote.store import Blob, StoreError, StoreUnready
 from remote.store.directory import DirectoryStore
 

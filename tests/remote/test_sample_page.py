@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from remote import sample_page, train
-from remote.preprocessing import network_input, of_weights, with_image_size
-from remote.sample_page import Sample
+from remote import train
+from remote.images.preprocessing import network_input, of_weights, with_image_size
+from remote.results import sample_page
+from remote.results.sample_page import Sample
 from tests.remote import fixtures
 from tests.remote.test_augmentation import picture
 from tests.remote.test_training import image

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from remote import augmentation
-from remote.checkpoint import State, digest
 from remote.contract.dataset_manifest import Image
 from remote.errors import CannotRun, Stopped
-from remote.memory import parts
-from remote.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
-from remote.training import Batch, Epoch, Labelled, Position, Trainee, fit, train_mode
+from remote.images import augmentation
+from remote.training.checkpoint import State, digest
+from remote.training.loop import Batch, Epoch, Labelled, Position, Trainee, fit, train_mode
+from remote.training.memory import parts
+from remote.training.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
 
 CLASSES = 3
 RECIPE = Recipe(

@@ -1,0 +1,1 @@
+"""From packs of image files to batches of pixels: decoded once, preprocessed, augmented."""

@@ -1,0 +1,81 @@
+"""Room for packs: those that no run has used for longest go first, and none that an unfinished run may need."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from remote.contract.dataset_manifest import decode_manifest
+from remote.contract.document import ContractError, decode
+from remote.contract.layout import MachineHome, RunFolder
+from remote.contract.run_spec import RunSpec
+from remote.contract.run_status import FINAL, RunStatus
+
+LIMIT_SHARE = 0.5  # of the disk, for packs
+FREE_SHARE = 0.05  # of the disk, for everything else that a run writes
+STALE_S = 24 * 3600  # a part that is older belongs to a fetch that died
+MANIFEST_FILE = "dataset.jsonl.gz"
+
+
+def make_room(home: MachineHome, size: int, *, keep: set[str], limit_bytes: int | None = None) -> list[str]:
+    """Delete packs until `size` bytes more fit; which ones, least recently used first.
+
+    keep            packs that stay
+    limit_bytes     for all packs; default: half of the disk
+
+    Where that is not enough nothing more is deleted: the disk will say so itself.
+    """
+    folder = home.root / "packs"
+    if not folder.is_dir():
+        return []
+    _sweep(folder)
+    disk = shutil.disk_usage(folder)
+    limit = int(disk.total * LIMIT_SHARE) if limit_bytes is None else limit_bytes
+    packs = sorted(_packs(folder))
+    used = sum(length for _, _, length in packs)
+    over = max(used + size - limit, int(disk.total * FREE_SHARE) + size - disk.free if size else 0)
+    if over <= 0:
+        return []
+    needed = keep | _needed(home)
+    evicted = []
+    for _, pack, length in packs:
+        if over > 0 and pack not in needed:
+            home.pack(pack).unlink(missing_ok=True)
+            evicted.append(pack)
+            over -= length
+    return evicted
+
+
+def _packs(folder: Path) -> Iterator[tuple[float, str, int]]:
+    """When each was used last, its name and its size."""
+    for path in folder.glob("*.tar"):
+        try:
+            seen = path.stat()
+        except FileNotFoundError:  # another run was faster
+            continue
+        yield seen.st_mtime, path.stem, seen.st_size
+
+
+def _needed(home: MachineHome) -> set[str]:
+    """The packs of every run that is not over."""
+    needed: set[str] = set()
+    for place in home.runs.glob("*"):
+        run = RunFolder(place)
+        try:
+            status = decode(RunStatus, run.status.read_bytes(), what="status")
+            if status.state in FINAL:
+                continue
+            spec = decode(RunSpec, run.spec.read_bytes(), what="spec")
+            data = (place / MANIFEST_FILE).read_bytes()
+            needed |= decode_manifest(data, version=spec.dataset.version).packs()
+        except (FileNotFoundError, NotADirectoryError, ContractError):
+            continue  # it has not begun to fetch, or can't go on
+    return needed
+
+
+def _sweep(folder: Path) -> None:
+    for part in folder.glob(".*.tar.*"):
+        if part.stat().st_mtime < time.time() - STALE_S:
+            part.unlink(missing_ok=True)

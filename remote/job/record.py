@@ -1,0 +1,104 @@
+"""What a run says of itself on its machine: status.json, supervisor.json and the state events."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remote.contract import document
+from remote.contract.document import ContractError
+from remote.contract.events import EventWriter
+from remote.contract.layout import RunFolder
+from remote.contract.run_spec import RunSpec
+from remote.contract.run_status import FINAL, RunStatus, State
+from remote.job.follow import read_status
+from remote.job.publish import now
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """What the next supervisor of this run needs to know of the last one."""
+
+    pid: int
+    attempt: int
+    used_s: float = 0.0  # of the run's max_hours, all attempts together
+    trained: bool = False  # the result is complete in the run's folder; only publishing is left
+    exit_code: int | None = None  # of the training process
+    schema: int = 1
+
+
+class Record:
+    """The status of one run, and the only writer of it. The events file is shared with the training process."""
+
+    def __init__(self, folder: RunFolder, spec: RunSpec, supervisor: Supervisor, status: RunStatus) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.supervisor = supervisor
+        self.status = status
+        self.events = EventWriter(folder.events)
+
+    def state(self, state: State, message: str = "") -> None:
+        """The run is in another state from now on: status and event."""
+        self.say(state, message)
+        self.save(state=state, message=message)
+
+    def say(self, state: State, message: str) -> None:
+        """The event alone."""
+        self.events.emit("state", state=state, message=message)
+
+    def save(self, **changes: Any) -> None:
+        """The status alone, replaced whole."""
+        self.status = dataclasses.replace(self.status, **changes, updated=now())
+        document.write(self.folder.status, self.status)
+
+    def remember(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        document.write(self.folder.supervisor, supervisor)
+
+
+def begin(folder: RunFolder, spec: RunSpec) -> Record:
+    """The record of a run that starts, or goes on after an earlier attempt."""
+    earlier = read_supervisor(folder)
+    attempt = earlier.attempt + 1 if earlier else 1
+    supervisor = (
+        dataclasses.replace(earlier, pid=os.getpid(), attempt=attempt)
+        if earlier
+        else Supervisor(os.getpid(), attempt)
+    )
+    before = read_status(folder)
+    status = RunStatus(
+        spec.run_id,
+        "QUEUED",
+        updated=now(),
+        started=before.started if before else None,
+        attempt=attempt,
+    )
+    record = Record(folder, spec, supervisor, status)
+    record.remember(supervisor)
+    record.state("QUEUED")
+    return record
+
+
+def read_supervisor(folder: RunFolder) -> Supervisor | None:
+    try:
+        text = folder.supervisor.read_bytes()
+    except FileNotFoundError:
+        return None
+    return document.decode(Supervisor, text, what=f"record of the supervisor {folder.supervisor}")
+
+
+def read_spec(path: Path) -> RunSpec:
+    """ContractError when it can't be read or is not one."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ContractError(f"run spec {path}: {error.strerror}") from None
+    return document.decode(RunSpec, text, what=f"run spec {path}")
+
+
+def is_over(status: RunStatus | None) -> bool:
+    """Nothing is left to do for this run, not even publishing."""
+    return status is not None and status.state in FINAL and status.published

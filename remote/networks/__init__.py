@@ -1,0 +1,1 @@
+"""Pre-trained networks: built, loaded from verified files, seen stage by stage."""

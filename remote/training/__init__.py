@@ -1,0 +1,1 @@
+"""Training by gradient: the loop, its recipe, its checkpoints."""
