@@ -7,11 +7,17 @@ Soak tests end with the time that `make soak` gives them (SOAK_SECONDS): what ha
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
 
 _BEGAN = time.monotonic()
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that: some tests press it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

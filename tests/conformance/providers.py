@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -115,12 +114,6 @@ def place(case: Case, data_dir: Path) -> Iterator[Place]:
         for machine in made.provider.machines():
             if machine.name.startswith(f"tlvm-{made.tag}-"):
                 made.provider.delete(machine.name)
-
-
-def processes_with(text: str) -> list[str]:
-    """Command lines on this computer, those in containers included, that hold `text`."""
-    lines = subprocess.run(["ps", "-axww", "-o", "stat=,command="], capture_output=True, text=True).stdout
-    return [line for line in lines.splitlines() if text in line and not line.startswith("Z")]
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 20) -> bool:

@@ -20,7 +20,8 @@ from orchestrator.errors import AuthError, ConfigError, NotFoundError
 from orchestrator.providers import provider
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.ssh import connect, new_key
-from tests.conformance.providers import PARAMETERS, Case, Place, eventually, now, place, processes_with
+from tests.conformance.providers import PARAMETERS, Case, Place, eventually, now, place
+from tests.processes import living_with
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
@@ -230,11 +231,11 @@ def test_delete_leaves_nothing_not_even_a_detached_child(here: Place) -> None:
     )
     with here.reach(made.name) as connection:
         connection.check(f"python3 -c '{detach}' </dev/null >/dev/null 2>&1")
-        assert eventually(lambda: bool(processes_with(marker)))
+        assert eventually(lambda: bool(living_with(marker)))
         here.provider.delete(made.name)
         here.provider.delete(made.name)
     assert eventually(lambda: here.provider.get(made.name) is None)
-    assert eventually(lambda: not processes_with(marker))
+    assert eventually(lambda: not living_with(marker))
     assert made.name not in [found.name for found in here.provider.machines()]
     again = here.create(here.spec("parent"))
     assert again.id != made.id
@@ -247,10 +248,10 @@ def test_a_machine_ends_at_its_deadline(here: Place) -> None:
     marker = f"run-of-{made.name}"
     with here.reach(made.name) as connection:
         connection.check(f"python3 -c 'import time; time.sleep(600) # {marker}' </dev/null >/dev/null 2>&1 &")
-        assert eventually(lambda: bool(processes_with(marker)))
+        assert eventually(lambda: bool(living_with(marker)))
     assert eventually(lambda: here.provider.get(made.name) is None, within_s=30 + here.case.shortest_life_s)
     assert now() >= made.ends
-    assert eventually(lambda: not processes_with(marker))
+    assert eventually(lambda: not living_with(marker))
     assert made.name not in [found.name for found in here.provider.machines()]
 
 

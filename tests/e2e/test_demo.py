@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.command import Tlvm
+from tests.processes import living_with
 
 
 @pytest.fixture
@@ -69,5 +70,4 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tlvm: Tlvm, tmp_path: Path) -> None:
 def nothing_is_left(tmp_path: Path) -> None:
     """No file of the demo (torch itself keeps a folder of its own), and no process that names one."""
     assert list((tmp_path / "temporary").glob("tlvm*")) == []
-    processes = subprocess.run(["ps", "-eo", "args"], check=True, stdout=subprocess.PIPE, text=True).stdout
-    assert [line for line in processes.splitlines() if str(tmp_path / "temporary") in line] == []
+    assert living_with(str(tmp_path / "temporary")) == []

@@ -25,7 +25,8 @@ from orchestrator.datasets.judge import SAMPLES, Unusable, Verdict, judge
 from orchestrator.datasets.scan import Labelled, Scan, survey
 from orchestrator.progress import Bar, Silent
 from tests.orchestrator.pictures import fill, picture
-from tests.shared_data import shared
+from tests.processes import living
+from tests.shared_data import shared, unpacked
 
 UNUSABLE = {  # what becomes of the odd images that have an image's name and are none, or not one
     "animated_gif_named.jpg": "GIF is not taken",
@@ -66,8 +67,7 @@ FOREIGN = {
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scan, Outcome]:
     root = tmp_path_factory.mktemp("odd")
-    with tarfile.open(shared("data/odd_images.tar.gz")) as archive:
-        archive.extractall(root / "odd", filter="fully_trusted")
+    unpacked("data/odd_images.tar.gz", root / "odd")
     fill(root, {"plain": 1})
     (found,) = survey(root).datasets
     return found, check(found, Silent())
@@ -219,18 +219,13 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
         [sys.executable, "-c", _STOPPED_HALF_WAY, tmp_path], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
-        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        workers = {int(pid) for pid in parent.stdout.readline().split()}
         parent.kill()
     assert len(workers) == 2
     deadline = time.monotonic() + 20
-    while any(map(running, workers)):
+    while living().keys() & workers:
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
-
-
-def running(pid: int) -> bool:
-    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return bool(shown.strip()) and not shown.strip().startswith("Z")
 
 
 def test_files_that_change_or_vanish_are_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,14 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.images.decoding import decode
 from tests.orchestrator.pictures import fill, picture
-from tests.shared_data import shared
+from tests.shared_data import unpacked
 
 BUGS = {"train/ants": 3, "train/bees": 3, "val/ants": 1, "val/bees": 1}
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("odd")
-    with tarfile.open(shared("data/odd_images.tar.gz")) as archive:
-        archive.extractall(folder, filter="fully_trusted")
-    return folder
+    return unpacked("data/odd_images.tar.gz", tmp_path_factory.mktemp("odd"))
 
 
 def made(data: bytes, conversion: Conversion = AS_IT_IS) -> tuple[Image.Image, Verdict]:

@@ -23,7 +23,8 @@ from orchestrator.providers.local_folder import MachineFolder, Server
 from orchestrator.ssh import Connection, connect, new_key
 from remote.contract import document
 from remote.contract.run_spec import StoreRef
-from tests.conformance.providers import eventually, processes_with
+from tests.conformance.providers import eventually
+from tests.processes import living_with
 
 NAME = "tlvm-here"
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +62,7 @@ class Here:
                 f"python3 -c 'import os, time; os.setsid() if os.fork() == 0 else os._exit(0); "
                 f"time.sleep(600) # {marker}' </dev/null >/dev/null 2>&1"
             )
-        assert eventually(lambda: bool(processes_with(marker)))
+        assert eventually(lambda: bool(living_with(marker)))
 
     def server(self) -> Server:
         server = self.folder.server()
@@ -82,7 +83,7 @@ def here(tmp_path: Path) -> Iterator[Here]:
     made = Here(tmp_path)
     yield made
     made.provider.delete(NAME)
-    assert processes_with(str(tmp_path)) == []
+    assert living_with(str(tmp_path)) == []
 
 
 def test_only_this_user_reaches_the_folder_and_only_loopback_the_server(here: Here) -> None:
@@ -147,11 +148,11 @@ def test_a_killed_server_shows_as_stopped_and_what_ran_goes_on(here: Here) -> No
     assert again is not None
     assert (again.id, again.ends, again.state) == (made.id, made.ends, MachineState.RUNNING)
     assert here.provider.host_keys(NAME) == keys
-    assert processes_with(marker)
+    assert living_with(marker)
     here.connect().close()
     here.kill_server()
     here.provider.delete(NAME)
-    assert not processes_with(marker)
+    assert not living_with(marker)
 
 
 def test_stop_lets_a_process_write_its_checkpoint(here: Here) -> None:
@@ -185,7 +186,7 @@ def test_what_expired_while_it_was_stopped_is_removed_on_sight(here: Here) -> No
     here.set_ends(datetime.now(UTC) - timedelta(seconds=1))
     assert here.provider.get(NAME) is None
     assert not here.folder.path.exists()
-    assert not processes_with(marker)
+    assert not living_with(marker)
     with pytest.raises(NotFoundError):
         here.provider.start(NAME)
 
@@ -203,8 +204,8 @@ def test_a_folder_that_is_taken_away_ends_its_machine(here: Here) -> None:
     marker = f"homeless-{made.id}"
     here.sleeper(marker)
     here.folder.path.rename(here.data_dir / "elsewhere")
-    assert eventually(lambda: not processes_with(marker))
-    assert eventually(lambda: not processes_with(f"local_server {here.folder.path}"))
+    assert eventually(lambda: not living_with(marker))
+    assert eventually(lambda: not living_with(f"local_server {here.folder.path}"))
 
 
 def test_a_deletion_that_was_cut_short_is_finished_by_whoever_comes(here: Here) -> None:
@@ -219,7 +220,7 @@ def test_a_deletion_that_was_cut_short_is_finished_by_whoever_comes(here: Here) 
         (path / "home").mkdir(parents=True)
     os.utime(stale, (time.time() - 10_000,) * 2)
     assert here.provider.machines() == []
-    assert not processes_with(marker)
+    assert not living_with(marker)
     assert list((here.data_dir / "machines").iterdir()) == [fresh]
 
 
