@@ -21,9 +21,10 @@ from remote.results.artefacts import Predicted
 from remote.task import Task
 from remote.training.checkpoint import State
 from remote.training.loading import Loader
-from remote.training.loop import Epoch, Labelled, Position, Trainee, evaluate
+from remote.training.loop import evaluate
 from remote.training.precision import training_precision
 from remote.training.recipe import Recipe
+from remote.training.trainee import Epoch, Labelled, Position, Trainee
 
 _CHOSE = "when training stopped, and the temperature"
 

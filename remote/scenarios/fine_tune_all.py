@@ -21,8 +21,9 @@ from remote.start import input_spec, load_backbone, select
 from remote.task import Task, device_name
 from remote.training import recipe
 from remote.training.checkpoint import State
-from remote.training.loop import Labelled, fit
+from remote.training.loop import fit
 from remote.training.recipe import Recipe
+from remote.training.trainee import Labelled
 
 # Of the first classifier: what fixed-extractor takes by default.
 _PENALTIES = tuple(float(penalty) for penalty in np.geomspace(10.0, 1e-5, 13))

@@ -21,8 +21,9 @@ from remote.training import cut, recipe
 from remote.training.checkpoint import State
 from remote.training.cut import Cut, CutBatches
 from remote.training.loading import Loader
-from remote.training.loop import Labelled, Trainee, fit
+from remote.training.loop import fit
 from remote.training.recipe import Recipe
+from remote.training.trainee import Labelled, Trainee
 
 
 def run(task: Task) -> None:

@@ -21,7 +21,7 @@ from remote.features.feature_cache import Floats32
 from remote.networks import depths
 from remote.networks.backbones import Network
 from remote.training.loading import Loader
-from remote.training.loop import Batch
+from remote.training.trainee import Batch
 
 
 @dataclass(frozen=True)

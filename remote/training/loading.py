@@ -17,8 +17,8 @@ from remote.images import augmentation
 from remote.images.augmentation import FACTS, Augmentation, Shares
 from remote.images.data import Reader, ahead, batches
 from remote.images.preprocessing import Pixels, Preprocessing, network_input, pixels
-from remote.training.loop import Batch, Labelled
 from remote.training.recipe import Recipe
+from remote.training.trainee import Batch, Labelled
 
 _PART = 8  # images that a thread prepares at a time
 

@@ -17,8 +17,8 @@ from remote.images.data import Packs, Reader
 from remote.images.image_cache import ImageCache
 from remote.images.preprocessing import of_weights, with_image_size
 from remote.training.loading import Loader
-from remote.training.loop import Labelled
 from remote.training.recipe import Recipe
+from remote.training.trainee import Labelled
 from tests.benchmarks.measure import report
 from tests.remote import fixtures
 

@@ -17,7 +17,7 @@ from remote.images.image_cache import ImageCache, free_memory_bytes
 from remote.images.preprocessing import Pixels, of_weights, with_image_size
 from remote.training import precision
 from remote.training.loading import Loader
-from remote.training.loop import Batch, Labelled
+from remote.training.trainee import Batch, Labelled
 from tests.remote import fixtures
 from tests.remote.test_training import RECIPE
 

@@ -15,9 +15,10 @@ from remote.contract.dataset_manifest import Image
 from remote.errors import CannotRun, Stopped
 from remote.images import augmentation
 from remote.training.checkpoint import State, digest
-from remote.training.loop import Batch, Epoch, Labelled, Position, Trainee, fit, train_mode
+from remote.training.loop import fit, train_mode
 from remote.training.memory import parts
 from remote.training.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
+from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
 
 CLASSES = 3
 RECIPE = Recipe(
