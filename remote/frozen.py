@@ -15,7 +15,7 @@ from remote.contract import document
 from remote.contract.dataset_manifest import Image
 from remote.contract.metrics import IMBALANCED, Evaluation
 from remote.errors import CannotRun
-from remote.features.extraction import Extraction, Row, extract
+from remote.features.extraction import KEEP_EVERY_S, Extraction, Row, extract
 from remote.features.feature_cache import FeatureCache, Floats32, key_of
 from remote.features.views import CENTRE, views
 from remote.heads import curve, logistic
@@ -97,6 +97,7 @@ def look(
         workers=task.workers,
         device=task.device,
         wanted=wanted,
+        keep_every_s=min(KEEP_EVERY_S, task.checkpoints.rhythm.least_s),
         on_progress=task.progress("extract", len(rows), "images"),
         should_stop=task.should_stop,
     )

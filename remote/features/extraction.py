@@ -24,7 +24,7 @@ from remote.networks import depths
 from remote.networks.backbones import Network, pass_without_numbers
 
 _KEEP_EVERY_ROWS = 4096
-_KEEP_EVERY_S = 30.0  # what is computed goes to the disk this often: a run that is stopped loses no more
+KEEP_EVERY_S = 30.0  # what is computed goes to the disk this often: a run that is killed loses no more
 _BATCH_MIN = 8  # a shorter batch is filled up: for one image, other code gives other last bits than for many
 
 
@@ -73,12 +73,15 @@ def extract(
     ends: Sequence[str] = (),
     cache: FeatureCache | None = None,
     wanted: Sequence[str] | None = None,
+    keep_every_s: float = KEEP_EVERY_S,
     on_progress: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Extraction:
     """The network, whose head was removed and which is frozen, on every image (or view of one), in their order.
 
-    Threads decode the next batches while one is on its way through the network.
+    Threads decode the next batches while one is on its way through the network. Equal images pass once. Whole batches
+    are kept, so a run that was killed makes the same batches of what is left, and so the same bits: in another batch
+    an image's last bits differ in some networks.
     Memory: the wanted blocks, what half a minute computes, two decoded batches, the network's own for one batch.
     ends        modules whose outputs are pooled on the way
     wanted      the blocks that are given back; None: all. The others go to the cache only
@@ -95,11 +98,13 @@ def extract(
         for name, width in widths.items()
         if wanted is None or name in wanted
     }
-    here = cache.find(names, widths)
-    known = [index for index, name in enumerate(names) if name in here]
-    copied = cache.read([names[index] for index in known], blocks, known)
-    todo = [index for index, name in enumerate(names) if name not in copied]
-    keep = _Keeping(cache, names, widths, batch_size)
+    first: dict[str, int] = {}
+    again = [index for index, name in enumerate(names) if first.setdefault(name, index) != index]
+    here = cache.find(list(first), widths)
+    known = [name for name in first if name in here]
+    copied = cache.read(known, blocks, [first[name] for name in known])
+    todo = [index for name, index in first.items() if name not in copied]
+    keep = _Keeping(cache, names, widths, batch_size, keep_every_s)
 
     def load(index: int) -> Pixels:
         return seen(rows[index].view, spec, rows[index].image, reader.rgb(rows[index].image))
@@ -121,7 +126,9 @@ def extract(
             done += count
             on_progress(done)
     keep.now()
-    return Extraction(blocks, len(todo), len(rows) - len(todo), time.perf_counter() - began, keep.trouble)
+    for block in blocks.values():
+        block[again] = block[[first[names[index]] for index in again]]
+    return Extraction(blocks, len(todo), len(copied), time.perf_counter() - began, keep.trouble)
 
 
 class _Keeping:
@@ -132,11 +139,17 @@ class _Keeping:
     """
 
     def __init__(
-        self, cache: FeatureCache, names: Sequence[str], widths: Mapping[str, int], batch_size: int
+        self,
+        cache: FeatureCache,
+        names: Sequence[str],
+        widths: Mapping[str, int],
+        batch_size: int,
+        every_s: float,
     ) -> None:
         self.trouble = ""
         self._cache = cache
         self._names = names
+        self._every_s = every_s
         rows = min(max(_KEEP_EVERY_ROWS, batch_size), len(names)) if cache.bytes_max else 0
         self._gathered = {name: np.empty((rows, width), np.float32) for name, width in widths.items()}
         self._room = rows
@@ -152,7 +165,7 @@ class _Keeping:
         for name, array in self._gathered.items():
             array[start : start + len(rows)] = values[name]
         self._rows += rows
-        if time.monotonic() - self._kept > _KEEP_EVERY_S:
+        if time.monotonic() - self._kept > self._every_s:
             self.now()
 
     def now(self) -> None:

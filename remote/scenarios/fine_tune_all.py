@@ -11,7 +11,7 @@ import torch
 
 from remote import frozen, trained
 from remote.errors import CannotRun
-from remote.features.extraction import Row, extract
+from remote.features.extraction import KEEP_EVERY_S, Row, extract
 from remote.heads import logistic
 from remote.heads.folds import NEVER, folds, holdout
 from remote.images.preprocessing import Preprocessing
@@ -107,6 +107,7 @@ def _fitted_head(
         batch_size=task.integer("batch_size"),
         workers=task.workers,
         device=task.device,
+        keep_every_s=min(KEEP_EVERY_S, task.checkpoints.rhythm.least_s),
         on_progress=task.progress("extract", len(train.images), "images"),
         should_stop=task.should_stop,
     )

@@ -54,7 +54,7 @@ class Checkpoints:
         """
         self._folder = folder
         self._about = {"schema": SCHEMA, "run_id": run_id, "parameters": dict(parameters)}
-        self._rhythm = rhythm
+        self.rhythm = rhythm
         self._tell = tell
         self._clock = clock
         self._saved_at = clock()
@@ -72,7 +72,7 @@ class Checkpoints:
     def due(self) -> bool:
         """Whether enough time has passed since the last one."""
         return self._clock() - self._saved_at >= max(
-            self._rhythm.least_s, self._rhythm.times_cost * self._cost_s
+            self.rhythm.least_s, self.rhythm.times_cost * self._cost_s
         )
 
     def save(self, state: State) -> bool:

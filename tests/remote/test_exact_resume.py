@@ -1,4 +1,4 @@
-"""A training that is killed anywhere, in the middle of an epoch too, and started again ends with the same model file.
+"""A run that is killed anywhere, in the middle of an epoch or of extraction too, and goes on ends with the same model.
 
 Real training processes and SIGKILL. They are forked from a server that has torch loaded, to save its seconds.
 """
@@ -6,13 +6,16 @@ Real training processes and SIGKILL. They are forked from a server that has torc
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -21,60 +24,132 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from remote.contract.layout import MachineHome, RunFolder
 from remote.train import main
 from tests.remote import fixtures
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["remote.scenarios.from_scratch", "remote.scenarios.fine_tune_all", __name__])
-_KILLS = {2: 2, 4: 1}  # how often, by the number of threads that load images
-
 # Small enough for a step to take a fraction of a second; normalisation, dropout, averaging and mixing all take part.
 SCENARIOS: dict[str, dict[str, Any]] = {
+    "fixed-extractor": {"model": "mobilenet_v3_small", "views": 2},
+    "initial-layers": {"model": "squeezenet1_1"},
+    "fine-tune-top": {"model": "squeezenet1_1", "epochs": 2, "learning_rate": 1e-3},
     "fine-tune-all": {"model": "squeezenet1_1", "epochs": 2, "learning_rate": 1e-3, "ema_epochs": 0.5},
-    "from-scratch": {"model": "mobilenet_v3_small", "epochs": 2, "mixup": 0.2, "augmentation": "strong"},
+    "from-scratch": {"model": "shufflenet_v2_x0_5", "epochs": 2, "mixup": 0.2, "augmentation": "strong"},
 }
+FROZEN = ("fixed-extractor", "initial-layers")
+TRAIN, VAL, BATCH = 51, 12, 8
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [*(f"remote.scenarios.{name.replace('-', '_')}" for name in SCENARIOS), __name__]
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """With a home of its own, so that nothing is found there which another run has computed."""
+
+    home: MachineHome
+    dataset: fixtures.Dataset
+
+    def put(self, scenario: str, *, model: str, **parameters: Any) -> RunFolder:
+        return fixtures.put_run(
+            self.home,
+            self.dataset,
+            scenario=scenario,
+            model=model,
+            image_size=32,
+            batch_size=BATCH,
+            **parameters,
+        )
+
+    @property
+    def features(self) -> list[Path]:
+        """Files with the features of a batch each."""
+        return list(self.home.cache.glob("features/*/[0-9a-f]*.safetensors"))
+
+    @property
+    def rows(self) -> int:
+        """Images, or views of one, whose features are on the disk."""
+        return sum(len(_about(path)["images"]) for path in self.features)
+
+    def moment(self, folder: RunFolder) -> int:
+        """How far the run has got on the disk: batches of features, then checkpoints."""
+        return len(self.features) + newest(folder)
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> MachineHome:
-    return fixtures.home(tmp_path_factory.mktemp("home"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("images"))
 
 
-@pytest.fixture(scope="module")
-def dataset(machine: MachineHome, tmp_path_factory: pytest.TempPathFactory) -> fixtures.Dataset:
-    return fixtures.pack_folder(machine, draw(tmp_path_factory.mktemp("images")))
+@pytest.fixture
+def machines(tmp_path: Path, images: Path) -> Iterator[Machine]:
+    """One machine after another."""
+
+    def another(number: int) -> Machine:
+        home = fixtures.home(tmp_path / str(number))
+        return Machine(home, fixtures.pack_folder(home, images))
+
+    return map(another, itertools.count())
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    ("scenario", "workers"),
+    [
+        ("fixed-extractor", 2),
+        ("initial-layers", 4),
+        ("fine-tune-top", 4),
+        ("fine-tune-all", 2),
+        ("from-scratch", 4),
+    ],
+)
 def test_killed_anywhere_and_gone_on_ends_with_the_same_bits(
-    machine: MachineHome, dataset: fixtures.Dataset, scenario: str
+    machines: Iterator[Machine], scenario: str, workers: int
 ) -> None:
-    settings = SCENARIOS[scenario]
-    whole = put(machine, dataset, scenario, "0000", decode_workers=0, **settings)
-    attempt = begin(whole)
-    attempt.join()
-    assert attempt.exitcode == 0
-    steps = newest(whole)
-    assert steps > 12
-    moments = random.Random(20260807)
-    for workers, kills in _KILLS.items():
-        folder = put(machine, dataset, scenario, f"000{workers}", decode_workers=workers, **settings)
-        for moment in sorted(moments.sample(range(1, steps - 1), kills)):
-            attempt = begin(folder)
-            kill(attempt, folder, moment)
-        attempt = begin(folder)
-        attempt.join()
-        assert attempt.exitcode == 0
+    killed_and_gone_on(machines, scenario, [(workers, 2)], random.Random(20260807))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_at_many_moments(machines: Iterator[Machine], scenario: str, seed: int) -> None:
+    attempts = [(workers, kills) for workers in (0, 2, 4) for kills in (1, 4)]
+    killed_and_gone_on(machines, scenario, attempts, random.Random(seed))
+
+
+def killed_and_gone_on(
+    machines: Iterator[Machine], scenario: str, attempts: list[tuple[int, int]], chance: random.Random
+) -> None:
+    """A run that is never killed, with 0 workers, against others that are.
+
+    attempts    of each, the threads that load images, and how often it is killed
+    """
+    settings, machine = SCENARIOS[scenario], next(machines)
+    whole = machine.put(scenario, decode_workers=0, **settings)
+    finish(whole)
+    steps, rows = machine.moment(whole), machine.rows
+    assert steps > 6
+    for workers, kills in attempts:
+        machine = next(machines)
+        folder, kept = machine.put(scenario, decode_workers=workers, **settings), 0
+        for moment in sorted(chance.sample(range(1, steps - 1), kills)):
+            kill(machine, folder, moment, chance.uniform(0.0, 0.05))
+            kept = machine.rows
+        finish(folder)
         assert model(folder) == model(whole), f"{workers} workers"
+        if scenario in FROZEN:
+            counters = json.loads((folder.result / "metrics.json").read_text())["counters"]
+            assert counters["decoded"] == counters["forwarded"] == rows - kept, "features were computed twice"
+        else:  # a checkpoint before every step; one that goes on writes the one again that it went on from
+            assert newest(folder) <= newest(whole) + kills, "steps were done twice"
 
 
-def test_told_to_stop_it_writes_a_checkpoint_within_seconds(
-    machine: MachineHome, dataset: fixtures.Dataset
-) -> None:
+def test_told_to_stop_it_writes_a_checkpoint_within_seconds(machines: Iterator[Machine]) -> None:
     settings = SCENARIOS["from-scratch"] | {"epochs": 500, "patience": 500}
-    folder = put(machine, dataset, "from-scratch", "tttt", decode_workers=2, **settings)
+    folder = next(machines).put("from-scratch", decode_workers=2, **settings)
     attempt = begin(folder, checkpoint_least_s=3600)
     wait_for(lambda: folder.events.exists() and b'"progress"' in folder.events.read_bytes(), attempt)
     assert newest(folder) == 0
@@ -88,20 +163,6 @@ def test_told_to_stop_it_writes_a_checkpoint_within_seconds(
     assert "the run can go on" in events[-1]["text"]
 
 
-def put(
-    machine: MachineHome,
-    dataset: fixtures.Dataset,
-    scenario: str,
-    tail: str,
-    *,
-    model: str,
-    **parameters: Any,
-) -> RunFolder:
-    return fixtures.put_run(
-        machine, dataset, scenario=scenario, model=model, tail=tail, image_size=32, batch_size=8, **parameters
-    )
-
-
 def begin(folder: RunFolder, checkpoint_least_s: float = 0.0) -> ForkServerProcess:
     process = _FORKS.Process(target=train, args=(folder.spec, checkpoint_least_s), daemon=True)
     process.start()
@@ -110,15 +171,22 @@ def begin(folder: RunFolder, checkpoint_least_s: float = 0.0) -> ForkServerProce
 
 def train(spec: Path, checkpoint_least_s: float) -> None:
     """In the process: a checkpoint before every step, or none but those that must be."""
-    torch.set_num_threads(
-        1
-    )  # the tests share their processors; two threads that wait for each other take longer
+    # The tests share their processors; two threads that wait for each other take longer.
+    torch.set_num_threads(1)
     raise SystemExit(main(spec, checkpoint_least_s=checkpoint_least_s, checkpoint_times_cost=0.0))
 
 
-def kill(process: ForkServerProcess, folder: RunFolder, checkpoint: int) -> None:
-    """As soon as the checkpoint of this number, or a later one, is there; training goes on meanwhile."""
-    wait_for(lambda: newest(folder) >= checkpoint, process)
+def finish(folder: RunFolder) -> None:
+    attempt = begin(folder)
+    attempt.join()
+    assert attempt.exitcode == 0, folder.events.read_text()
+
+
+def kill(machine: Machine, folder: RunFolder, moment: int, later_s: float) -> None:
+    """So long after the run has got to this moment; it goes on meanwhile."""
+    process = begin(folder)
+    wait_for(lambda: machine.moment(folder) >= moment, process)
+    time.sleep(later_s)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL, "it was faster than its killer"
@@ -141,10 +209,16 @@ def wait_for(happened: Callable[[], bool], process: ForkServerProcess) -> None:
         time.sleep(0.005)
 
 
+def _about(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="np") as file:
+        about: dict[str, Any] = json.loads(file.metadata()["about"])
+    return about
+
+
 def draw(folder: Path) -> Path:
-    """Three classes of noisy colours, 17 images of each to train on."""
+    """Three classes of noisy colours, 17 images of each to train on, two of which are equal."""
     generator = np.random.default_rng(1)
-    for split, count in (("train", 17), ("val", 4)):
+    for split, count in (("train", TRAIN // 3), ("val", VAL // 3)):
         for index, name in enumerate(("blue", "green", "red")):
             path = folder / split / name
             path.mkdir(parents=True)
@@ -152,4 +226,5 @@ def draw(folder: Path) -> Path:
                 pixels = generator.integers(0, 200, (40, 40, 3))
                 pixels[:, :, index] += 55
                 Image.fromarray(pixels.astype(np.uint8)).save(path / f"{number}.png")
+            shutil.copyfile(path / "0.png", path / f"{count - 1}.png")
     return folder
