@@ -77,6 +77,7 @@ def fit(
     classes: int,
     bias: bool = True,
     judges: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
     roughly: bool = False,
     on_fit: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -88,18 +89,18 @@ def fit(
     penalties   of the squared weights, beside the mean log-loss; the strongest first
     bias        False: there is none, and features keep their mean, which only a bias could take away
     judges      of the held-out rows, those whose log-loss counts; None: all. Further views of an image do not
+    weights     of the rows: how much each counts, in the fits, for the penalty and for the temperature; None: all the same
     roughly     only the figures are wanted, near enough to compare features: a coarse path, which ends at the first
                 penalty that is worse, and no last fit: weight and bias are those of one fold
     """
     held_out = (fold_of != NEVER) if judges is None else (fold_of != NEVER) & judges
     inputs, targets = _inputs(features, bias), torch.from_numpy(labels)
-    everything = Problem(
-        inputs.values, targets, torch.full((len(labels), 1), 1 / len(labels)).double(), classes
-    )
+    weights = np.ones(len(labels)) if weights is None else weights
+    everything = Problem(inputs.values, targets, torch.from_numpy(weights / weights.sum())[:, None], classes)
     small = inputs.values.numel() * classes * (int(fold_of.max()) + 1) < _ONE_THREAD
     with _threads(1 if small else torch.get_num_threads()):
         candidates, logits, start = _path(
-            inputs, targets, fold_of, held_out, penalties, classes, roughly, on_fit, should_stop
+            inputs, targets, fold_of, held_out, weights, penalties, classes, roughly, on_fit, should_stop
         )
         best = min(candidates, key=lambda candidate: candidate.log_loss)
         theta = start if roughly else minimise(everything, best.penalty, start)[0]
@@ -112,7 +113,7 @@ def fit(
         folds=len(set(fold_of[held_out].tolist())),
         accuracy=best.accuracy,
         accuracy_error=float(np.sqrt(best.accuracy * (1 - best.accuracy) / held_out.sum())),
-        temperature=fit_temperature(logits, labels[held_out]),
+        temperature=fit_temperature(logits, labels[held_out], weights[held_out]),
         held_out=held_out,
         held_out_logits=logits,
     )
@@ -133,6 +134,7 @@ def _path(
     targets: Tensor,
     fold_of: NDArray[np.int64],
     judging: NDArray[np.bool_],
+    row_weights: Floats,
     penalties: Sequence[float],
     classes: int,
     roughly: bool,
@@ -140,7 +142,10 @@ def _path(
     should_stop: Callable[[], bool],
 ) -> tuple[list[Candidate], Floats, Tensor]:
     """The penalties that were tried, the held-out logits of the best one, and where to start its last fit."""
-    groups = [Problem(inputs.values, targets, weights, classes) for weights in _weights(fold_of, classes)]
+    groups = [
+        Problem(inputs.values, targets, weights, classes)
+        for weights in _weights(fold_of, row_weights, classes)
+    ]
     starts = [problem.start() for problem in groups]
     held_out = torch.from_numpy(judging)
     labels = targets[held_out].numpy()
@@ -156,21 +161,20 @@ def _path(
             left_out = (problem.weights == 0).double()
             held_out_logits += (logits * left_out.unsqueeze(-1)).sum(1)
         logits_array = held_out_logits[held_out].numpy()
-        losses = log_losses(logits_array, labels)
-        accuracy = float((logits_array.argmax(1) == labels).mean())
-        candidates.append(Candidate(penalty, float(losses.mean()), accuracy))
+        loss = float(np.average(log_losses(logits_array, labels), weights=row_weights[judging]))
+        candidates.append(Candidate(penalty, loss, float((logits_array.argmax(1) == labels).mean())))
         on_fit(number)
-        if losses.mean() < best_loss:
-            best_loss, best_logits, best_start = losses.mean(), logits_array, starts[0][:, :1].clone()
+        if loss < best_loss:
+            best_loss, best_logits, best_start = loss, logits_array, starts[0][:, :1].clone()
         elif all(candidate.log_loss > best_loss for candidate in candidates[-patience:]):
             break
     return candidates, best_logits, best_start
 
 
-def _weights(fold_of: NDArray[np.int64], classes: int) -> list[Tensor]:
+def _weights(fold_of: NDArray[np.int64], row_weights: Floats, classes: int) -> list[Tensor]:
     """The weights of the rows in each fold's training part, (rows, folds), in groups that fit into memory."""
     folds = sorted(set(fold_of.tolist()) - {NEVER})
-    columns = np.stack([fold_of != fold for fold in folds], axis=1).astype(np.float64)
+    columns = np.stack([row_weights * (fold_of != fold) for fold in folds], axis=1)
     weights = torch.from_numpy(columns / columns.sum(0))
     together = max(1, _BLOCK_BYTES // (8 * len(fold_of) * classes))
     return [weights[:, start : start + together] for start in range(0, len(folds), together)]

@@ -106,15 +106,17 @@ def calibration_error(probability: Floats, labels: Labels, weights: Floats | Non
     return float(sum(abs(excess[part].sum()) for part in bins) / weights.sum())
 
 
-def fit_temperature(logits: Floats, labels: Labels) -> float:
+def fit_temperature(logits: Floats, labels: Labels, weights: Floats | None = None) -> float:
     """The number that logits are divided by so that their log-loss is least (Guo et al., arXiv 1706.04599).
 
     The log-loss is convex in 1 / temperature, so its slope is halved down; between 1/20 and 20.
+    weights     of the images; None: all the same
     """
     of_label = logits[np.arange(len(labels)), labels]
 
     def slope(inverse: float) -> float:
-        return float(((probabilities(logits, 1 / inverse) * logits).sum(1) - of_label).mean())
+        excess = (probabilities(logits, 1 / inverse) * logits).sum(1) - of_label
+        return float(np.average(excess, weights=weights))
 
     low, high = 1 / 20, 20.0
     for _ in range(60):

@@ -23,20 +23,26 @@ from tests.benchmarks.measure import ROOT
 DATA = ("hymenoptera", "flowers12", "wbc", "dtd10", "mnist10k", "cifar10")
 _GOES_ON = (12, 124)  # told to stop; by `timeout`
 _TRIES = 60
-_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.accuracy", description=__doc__)
-    parser.add_argument("records", type=Path, help="JSON lines, one a run; beside it the machine's folder is kept")
+    parser.add_argument(
+        "records", type=Path, help="JSON lines, one a run; beside it the machine's folder is kept"
+    )
     parser.add_argument("--table", action="store_true", help="run nothing, print the tables")
     parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
     parser.add_argument("--models", nargs="+", default=list(WEIGHTS), choices=list(WEIGHTS))
     parser.add_argument("--scenarios", nargs="+", default=["fixed-extractor", "initial-layers", PEER])
     parser.add_argument("--turns", nargs="+", type=int, default=range(TURNS + 1), help="0: the given split")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: the number of the turn")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters of the scenario")
-    parser.add_argument("--through", default="", metavar="COMMAND", help="that starts each run, such as `nice`")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters of the scenario"
+    )
+    parser.add_argument(
+        "--through", default="", metavar="COMMAND", help="that starts each run, such as `nice`"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.table:
         print(accuracy_table.text(_read(chosen.records)))

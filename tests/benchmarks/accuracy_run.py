@@ -98,7 +98,14 @@ def _prepared(machine: MachineHome, work: Path, cell: Cell) -> RunFolder:
         weights = fixtures.put_weights(machine, SHARED / "weights" / WEIGHTS[cell.model])
     parameters = {"decode_workers": 1, **cell.parameters}
     return fixtures.put_run(
-        machine, dataset, scenario=scenario, model=cell.model, weights=weights, tail=tail, seed=cell.seed, **parameters
+        machine,
+        dataset,
+        scenario=scenario,
+        model=cell.model,
+        weights=weights,
+        tail=tail,
+        seed=cell.seed,
+        **parameters,
     )
 
 
@@ -112,7 +119,9 @@ def _dataset(machine: MachineHome, work: Path, name: str) -> fixtures.Dataset:
     packed = fixtures.pack_folder(machine, folder, flips=_FLIPS.get(name, "horizontal")).manifest
     val = {image.sha256 for image in packed.images if image.split == "val"}
     images = [
-        dataclasses.replace(image, excluded="equal to one of val") if image.split == "train" and image.sha256 in val else image
+        dataclasses.replace(image, excluded="equal to one of val")
+        if image.split == "train" and image.sha256 in val
+        else image
         for image in packed.images
     ]
     manifest = dataclasses.replace(packed, dataset=name, images=images)
@@ -151,7 +160,9 @@ def _dealt(manifest: DatasetManifest, turn: int) -> fixtures.Dataset:
     part = {
         content: place % TURNS
         for contents in by_class.values()
-        for place, content in enumerate(sorted(set(contents), key=lambda one: hashlib.sha256(one.encode()).digest()))
+        for place, content in enumerate(
+            sorted(set(contents), key=lambda one: hashlib.sha256(one.encode()).digest())
+        )
     }
 
     def moved(image: Image) -> Image:

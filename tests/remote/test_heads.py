@@ -74,6 +74,20 @@ def test_the_fit_is_scikit_learns(n: int, width: int, classes: int, penalty: flo
     assert np.abs(ours - peer.predict_proba(scaled)).max() < 2e-3
 
 
+def test_weighted_rows_are_scikit_learns_balanced_classes() -> None:
+    features, labels = _data(150, 12, 5)
+    kept = np.flatnonzero((labels > 1) | (np.arange(150) < 30))  # classes 0 and 1 are rare
+    features, labels = features[kept], labels[kept]
+    fold_of = folds(_images([str(label) for label in labels]), most=5, seed=0)
+    weights = (1 / np.bincount(labels))[labels]
+    head = logistic.fit(features, labels, fold_of, [1e-2], classes=5, weights=weights)
+    scaled = features.astype(np.float64) - features.astype(np.float64).mean(0)
+    scaled /= np.where(scaled.std(0) > 1e-9, scaled.std(0), 1)
+    peer = LogisticRegression(C=1e2 / len(labels), class_weight="balanced", tol=1e-10, max_iter=10_000)
+    expected = peer.fit(scaled, labels).predict_proba(scaled)
+    assert np.abs(evaluation.probabilities(head.logits(features)) - expected).max() < 2e-3
+
+
 def test_several_problems_at_once_are_the_same_as_one_by_one() -> None:
     features, labels = _data(60, 10, 3)
     inputs = torch.cat([torch.from_numpy(features).double() / 30, torch.ones(60, 1)], dim=1)
