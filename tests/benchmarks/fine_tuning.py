@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks.fine_tuning`: an epoch of `fine-tune-all` beside one of a loop like torchvision's reference.
 
-The same images, network, batch, precision, processor and threads. Processes of the two sides take turns, each makes a
+The same images, network, batch, precision (float32 unless asked otherwise), processor and threads. Processes of the two sides take turns, each makes a
 few epochs, and the first one of each, in which caches fill, does not count. The promises: an epoch takes at most 1.05
 times as long (median over the pairs), and from the second epoch on at most 3 % of it is spent outside forward, backward
 and step.
@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--keep", action="store_true", help="append to RESULTS.md")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="tlvm-bench-") as folder:
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> int:
     rows, good = judge(pairs)
     rows.append(
         f"{chosen.model} from random weights, {chosen.photos.name}, {chosen.each} images of each class at "
-        f"{chosen.size} px, batch {chosen.batch}, {chosen.threads} threads, {chosen.epochs} epochs a process"
+        f"{chosen.size} px, batch {chosen.batch}, {chosen.precision}, {chosen.threads} threads, {chosen.epochs} epochs a "
+        "process"
     )
     print(*rows, sep="\n")
     if chosen.keep:
@@ -77,6 +79,7 @@ def compare(folder: Path, chosen: argparse.Namespace) -> list[tuple[Epochs, Epoc
             "epochs": chosen.epochs,
             "image_size": chosen.size,
             "patience": chosen.epochs,
+            "precision": chosen.precision,
         },
     )
     ready = prepare(
@@ -95,7 +98,7 @@ def compare(folder: Path, chosen: argparse.Namespace) -> list[tuple[Epochs, Epoc
             threads=chosen.threads,
             home=ready.home,
         )
-        arguments = (chosen.model, chosen.size, chosen.batch, chosen.epochs, chosen.threads)
+        arguments = (chosen.model, chosen.precision, chosen.size, chosen.batch, chosen.epochs, chosen.threads)
         theirs = measure.in_process(
             "tests.benchmarks.reference_loop",
             *map(str, (photos, *arguments)),

@@ -23,14 +23,16 @@ transforms = torchvision.transforms
 
 
 def main(arguments: list[str]) -> None:
-    folder, model = Path(arguments[0]), arguments[1]
-    size, batch, epochs, threads = map(int, arguments[2:])
+    folder, model, precision = Path(arguments[0]), arguments[1], arguments[2]
+    size, batch, epochs, threads = map(int, arguments[3:])
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    report(lambda: train(folder, model, size, batch, epochs, threads))
+    report(lambda: train(folder, model, precision, size, batch, epochs, threads))
 
 
-def train(folder: Path, model: str, size: int, batch: int, epochs: int, workers: int) -> dict[str, Any]:
+def train(
+    folder: Path, model: str, precision: str, size: int, batch: int, epochs: int, workers: int
+) -> dict[str, Any]:
     """The seconds of each epoch, and how many of them were spent in forward, backward and step."""
     prepare = transforms.Compose(
         [
@@ -51,7 +53,8 @@ def train(folder: Path, model: str, size: int, batch: int, epochs: int, workers:
         began, steps = time.perf_counter(), 0.0
         for inputs, labels in loader:
             step = time.perf_counter()
-            loss = loss_of(network(inputs), labels)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                loss = loss_of(network(inputs), labels)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
