@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.stores.base import Store
 from remote.contract.attempts import Attempts
 from remote.contract.run_spec import StoreRef
+from remote.contract.store import Resumable, Retrying
 
 
 def open_store(ref: StoreRef, *, attempts: Attempts | None = None) -> Store:
@@ -15,12 +16,12 @@ def open_store(ref: StoreRef, *, attempts: Attempts | None = None) -> Store:
 
     Asks nothing of the store yet. ConfigError when the URL is none of ours, AuthError without credentials.
     """
-    from orchestrator.stores.retrying import Retrying
+    from orchestrator.stores.disk import checksum_of
 
-    return Retrying(_open(ref), attempts=attempts or Attempts())
+    return Retrying(_open(ref), attempts or Attempts(), changed=ConflictError, checksum_of=checksum_of)
 
 
-def _open(ref: StoreRef) -> Store:
+def _open(ref: StoreRef) -> Resumable:
     if ref.url.startswith("gs://"):
         from orchestrator.stores.gcs import GcsStore
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import google_crc32c
 
 from orchestrator.errors import ConfigError, ConflictError, NotFoundError, TransientError
-from orchestrator.stores.base import Blob
+from orchestrator.stores.base import Begun, Blob
 from orchestrator.stores.disk import opened, refused
 from remote.contract.document import ContractError
-from remote.contract.folder import Changed, Damaged, Entry, Folder, Missing
+from remote.contract.folder import Changed, Damaged, Folder, Missing
 
 
 class DirectoryStore:
@@ -34,19 +34,19 @@ class DirectoryStore:
 
     def get(self, key: str) -> Blob | None:
         with self._translated(key):
-            entry = self._folder.get(key)
-        return None if entry is None else _blob(entry)
+            return self._folder.get(key)
 
     def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
         with self._translated(prefix):
-            for entry in self._folder.entries(prefix, delimiter):
-                yield _blob(entry)
+            yield from self._folder.entries(prefix, delimiter)
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+    ) -> Blob:
         with opened(path) as source, self._translated(key):
-            return _blob(self._folder.put(source, key, if_generation))
+            return self._folder.put(source, key, if_generation)
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         with self._translated(key, full=path.parent):
             self._folder.fetch(key, path, start)
 
@@ -74,7 +74,3 @@ class DirectoryStore:
             ) from error
         except OSError as error:
             raise refused(error, key, full or self._path) from error
-
-
-def _blob(entry: Entry) -> Blob:
-    return Blob(entry.key, entry.size, entry.crc32c, entry.generation)

@@ -17,6 +17,7 @@ from orchestrator.records import MachineRecord, Records
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
 from orchestrator.workflows.logged import logged
+from remote.contract.attempts import Attempts
 
 if TYPE_CHECKING:
     from orchestrator.ssh import Connection
@@ -33,7 +34,7 @@ class Workspace:
 
     @cached_property
     def store(self) -> Store:
-        return logged(open_store(self.settings.store_ref), "store")
+        return logged(open_store(self.settings.store_ref, attempts=Attempts(tell=self._tell)), "store")
 
     @cached_property
     def provider(self) -> Provider:
@@ -94,6 +95,9 @@ class Workspace:
             )
         host_keys = self._pinned(machine)
         return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
+
+    def _tell(self, error: Exception, wait_s: float) -> None:
+        self.progress.say("retry", f"{str(error).splitlines()[0]}; tried again in {wait_s:.0f} s")
 
     def _pinned(self, machine: Machine) -> list[str]:
         record = self.records.machine(machine.provider, machine.name) or MachineRecord(

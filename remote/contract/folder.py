@@ -27,11 +27,11 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from .keys import HIDDEN, checked_key, is_key
+from .store import Begun, Blob
 
 STALE_S = 24 * 3600  # a file in `.tmp/` that is older belongs to a writer that died
 _CHUNK_BYTES = 1024 * 1024
@@ -43,14 +43,6 @@ class Checksum(Protocol):
     def update(self, data: bytes) -> None: ...
 
     def digest(self) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class Entry:
-    key: str
-    size: int  # bytes
-    crc32c: str  # base64 of the big-endian checksum
-    generation: int
 
 
 class Changed(Exception):
@@ -66,18 +58,26 @@ class Damaged(Exception):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place, flushed to the disk, when the block ends without an error."""
+def replacing(path: Path, begun: Begun | None = None) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place, flushed to the disk, when the block ends without an error.
+
+    begun       keeps it after an error, and the next time it is at its end again
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{secrets.token_hex(8)}.part"
+    kept = begun.part if begun else None
+    beside = kept or path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        with beside.open("x+b") as file:
+        with beside.open("r+b" if kept else "x+b") as file:
+            if begun:
+                begun.part = beside
+            file.seek(0, os.SEEK_END)
             yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        if begun is None:
+            beside.unlink(missing_ok=True)
         raise
 
 
@@ -97,7 +97,7 @@ class Folder:
         # Checksums of files seen before, so that a pack is not read again for each question about it.
         self._known: dict[str, tuple[tuple[int, int, int], str]] = {}
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> Blob | None:
         """What is known of a blob, None when there is none. A link, a pipe or a device is no blob."""
         file = self._open(checked_key(key))
         if file is None:
@@ -105,7 +105,7 @@ class Folder:
         with file:
             return self._entry(key, file)
 
-    def entries(self, prefix: str, delimiter: str | None) -> Iterator[Entry]:
+    def entries(self, prefix: str, delimiter: str | None) -> Iterator[Blob]:
         """The blobs whose key starts with `prefix`, in key order; those that vanish meanwhile are left out.
 
         With `delimiter`, only those that have none after the prefix. Files whose names are no keys are left out.
@@ -119,7 +119,7 @@ class Folder:
                 if entry is not None:
                     yield entry
 
-    def put(self, source: BinaryIO, key: str, if_generation: int | None) -> Entry:
+    def put(self, source: BinaryIO, key: str, if_generation: int | None) -> Blob:
         """Keep a copy of a file, as long as it is now. Changed, Damaged; nothing is left of a failed one."""
         *folders, name = checked_key(key).split("/")
         with self._folder([*folders[:1], HIDDEN], create=True) as hidden, _scratch(hidden) as (scratch, file):
@@ -135,7 +135,7 @@ class Folder:
                 generation = _stamp(file.fileno(), after=now)
                 os.replace(scratch, name, src_dir_fd=hidden, dst_dir_fd=folder)
                 os.fsync(folder)
-        return Entry(key, size, checksum, generation)
+        return Blob(key, size, checksum, generation)
 
     def fetch(self, key: str, path: Path, start: int) -> None:
         """Copy a blob, from byte `start` on, to `path`: whole or not at all. Missing, Damaged."""
@@ -181,14 +181,14 @@ class Folder:
             return None
         return os.fdopen(descriptor, "rb")
 
-    def _entry(self, key: str, file: BinaryIO) -> Entry:
+    def _entry(self, key: str, file: BinaryIO) -> Blob:
         found = os.fstat(file.fileno())
         seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         known = self._known.get(key)
         if known is None or known[0] != seen:
             known = (seen, crc32c_of(file, self._checksum()))
             self._known[key] = known
-        return Entry(key, found.st_size, known[1], max(1, found.st_mtime_ns))
+        return Blob(key, found.st_size, known[1], max(1, found.st_mtime_ns))
 
     def _keys(self, folder: str, prefix: str, *, deep: bool) -> Iterator[str]:
         for name in self._names(folder):

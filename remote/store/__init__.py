@@ -6,6 +6,7 @@ from pathlib import Path
 
 from remote.contract.attempts import Attempts
 from remote.contract.run_spec import StoreRef
+from remote.contract.store import Resumable, Retrying
 
 from .base import Blob, Store, StoreChanged, StoreError, StoreMissing, StoreUnready
 
@@ -18,16 +19,16 @@ def open_store(ref: StoreRef, *, attempts: Attempts | None = None) -> Store:
     Asks nothing of the store yet. StoreError when the URL is none of ours, or a library for it is missing here.
     """
     try:
-        from .retrying import Retrying
+        from .disk import checksum_of
 
-        return Retrying(_open(ref), attempts or Attempts())
+        return Retrying(_open(ref), attempts or Attempts(), changed=StoreChanged, checksum_of=checksum_of)
     except ImportError as error:
         raise StoreError(
             f"the store {ref.url} needs the Python package {error.name}, which this machine lacks"
         ) from error
 
 
-def _open(ref: StoreRef) -> Store:
+def _open(ref: StoreRef) -> Resumable:
     if ref.url.startswith("gs://"):
         from .gcs import GcsStore
 

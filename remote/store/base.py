@@ -1,14 +1,10 @@
-"""The contract of a store, as the machine knows it. `orchestrator.stores.base` says more of each verb; they are the same."""
+"""The contract of a store, as `remote.contract.store` says it, with the errors of the machine's half."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from remote.contract.store import Begun, Blob, Store
 
-from remote.contract.folder import Entry as Blob
-
-__all__ = ["Blob", "Store", "StoreChanged", "StoreError", "StoreMissing", "StoreUnready"]
+__all__ = ["Begun", "Blob", "Store", "StoreChanged", "StoreError", "StoreMissing", "StoreUnready"]
 
 
 class StoreError(Exception):
@@ -29,22 +25,3 @@ class StoreUnready(StoreError):
     """The same request may succeed a moment later."""
 
     retryable = True
-
-
-class Store(Protocol):
-    url: str
-
-    def get(self, key: str) -> Blob | None:
-        """What is known of a blob, None when there is none."""
-
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
-        """Every blob whose key starts with `prefix`, in key order; with `delimiter`, those with none behind it."""
-
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
-        """Whole, checksum verified, or not at all. StoreChanged; `if_generation` 0 is "only if there is none"."""
-
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
-        """Whole, checksum verified (not from a `start`), or not at all. StoreMissing."""
-
-    def delete(self, key: str, *, if_generation: int | None = None) -> None:
-        """Missing is success. StoreChanged."""

@@ -11,7 +11,7 @@ import google_crc32c
 from remote.contract.document import ContractError
 from remote.contract.folder import Changed, Damaged, Folder, Missing
 
-from .base import Blob, StoreChanged, StoreError, StoreMissing, StoreUnready
+from .base import Begun, Blob, StoreChanged, StoreError, StoreMissing, StoreUnready
 
 
 class DirectoryStore:
@@ -27,11 +27,13 @@ class DirectoryStore:
         with self._translated(prefix):
             yield from self._folder.entries(prefix, delimiter)
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+    ) -> Blob:
         with self._translated(key), path.open("rb") as source:
             return self._folder.put(source, key, if_generation)
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         with self._translated(key):
             self._folder.fetch(key, path, start)
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import google.auth
 import google_crc32c
@@ -25,16 +26,18 @@ from requests.adapters import HTTPAdapter
 from remote.contract.document import ContractError
 from remote.contract.folder import crc32c_of, replacing
 from remote.contract.keys import checked_key, is_key
+from remote.contract.resumable import send
 from remote.contract.run_spec import StoreRef
 
-from .base import Blob, StoreChanged, StoreError, StoreMissing, StoreUnready
+from .base import Begun, Blob, StoreChanged, StoreError, StoreMissing, StoreUnready
+from .disk import checksum_of
 
 CONNECTIONS = 32
-TIMEOUT_S = 60.0  # for the connection, and for each wait of a request
-CHUNK_BYTES = 8 * 1024 * 1024  # of an upload in several requests; a smaller file is sent in one
-SLOWEST_BYTES_PER_S = 32 * 1024  # of an upload
+TIMEOUT_S = 60.0  # of silence: for the connection, and for each block that is sent or received
+AT_ONCE_BYTES = 1024 * 1024  # what is larger is sent as a stream that goes on where it broke
 
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
+_CONTENT_TYPE = "application/octet-stream"
 _LISTED = "items(name,size,crc32c,generation),nextPageToken"
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _NETWORK_ERRORS = (
@@ -66,7 +69,7 @@ class GcsStore:
         # Without this the library asks for the bucket from a thread of its own, with retries of its own, for tracing
         # that nobody has switched on. There is no other public switch.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-        session = AuthorizedSession(credentials)
+        self._session = session = AuthorizedSession(credentials)
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))
         self._client = storage.Client(
@@ -103,40 +106,55 @@ class GcsStore:
                 if is_key(key):
                     yield _blob(blob, key)
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+    ) -> Blob:
         with self._translated(key), path.open("rb") as file:
-            checksum = crc32c_of(file, google_crc32c.Checksum())
-            size = file.tell()
-            file.seek(0)
-            blob = self._bucket.blob(self._name(key), chunk_size=CHUNK_BYTES)
+            size, checksum = checksum_of(path)
+            blob = self._bucket.blob(self._name(key))
             blob.crc32c = checksum  # sent along: the service refuses content that does not fit
-            blob.upload_from_file(
-                file,
-                size=size,
-                content_type="application/octet-stream",
-                if_generation_match=if_generation,
-                checksum=None,
-                retry=None,
-                timeout=(self._sending_s(size), self._timeout_s),
-            )
-            sent = _blob(blob, key)
+            if size > AT_ONCE_BYTES:
+                sent = self._stream(blob, file, key, size, if_generation, begun or Begun())
+            else:
+                blob.upload_from_file(
+                    file,
+                    size=size,
+                    content_type=_CONTENT_TYPE,
+                    if_generation_match=if_generation,
+                    checksum=None,
+                    retry=None,
+                    timeout=self._timeout_s,
+                )
+                sent = _blob(blob, key)
         if (sent.size, sent.crc32c) != (size, checksum):
             raise StoreUnready(f"{key} arrived in {self.url} with another checksum")
         return sent
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
-        with self._translated(key), replacing(path) as file:
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
+        with self._translated(key), replacing(path, begun) as file:
+            blob = self._bucket.blob(self._name(key))
+            came = 0 if start else file.tell()
+            file.seek(file.truncate(came))
+            if came:
+                blob.reload(retry=None, timeout=self._timeout_s)
+            expected = blob.crc32c
             try:
-                self._bucket.blob(self._name(key)).download_to_file(
+                blob.download_to_file(
                     file,
-                    start=start or None,  # "from byte 0 on" is refused for an empty blob
+                    start=(start or came) or None,  # "from byte 0 on" is refused for an empty blob
                     raw_download=True,
                     checksum="crc32c",
                     retry=None,
                     timeout=self._timeout_s,
                 )
             except api.RequestRangeNotSatisfiable:
+                file.truncate(came)
+            except DataCorruption:
                 file.truncate(0)
+                raise
+            if came and _sum_of(file) != expected:
+                file.truncate(0)
+                raise StoreUnready(f"{key} came from {self.url} with another checksum")
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         with self._translated(key):
@@ -154,9 +172,33 @@ class GcsStore:
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)
 
-    def _sending_s(self, size: int) -> float:
-        """How long sending one request may take: requests takes the timeout of the connection for the whole body."""
-        return max(self._timeout_s, min(size, CHUNK_BYTES) / SLOWEST_BYTES_PER_S)
+    def _stream(
+        self,
+        blob: storage.Blob,
+        file: BinaryIO,
+        key: str,
+        size: int,
+        if_generation: int | None,
+        begun: Begun,
+    ) -> Blob:
+        """Go on with the session that a try before has begun, else begin one."""
+        fresh = not begun.session
+        if fresh:
+            begun.session = blob.create_resumable_upload_session(
+                content_type=_CONTENT_TYPE,
+                size=size,
+                if_generation_match=if_generation,
+                checksum=None,
+                retry=None,
+                timeout=self._timeout_s,
+            )
+        answer = send(self._session, begun, file, size, fresh=fresh, timeout_s=self._timeout_s)
+        if not answer.ok:
+            if answer.status_code < 500 and answer.status_code not in (408, 429):
+                begun.session = ""  # refused for good: content that does not fit, another generation
+            raise api.from_http_response(answer)
+        made = answer.json()
+        return Blob(key, int(made["size"]), str(made["crc32c"]), int(made["generation"]))
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -192,6 +234,11 @@ def _credentials(ref: StoreRef) -> Credentials:
 
 def _blob(blob: storage.Blob, key: str) -> Blob:
     return Blob(key, int(blob.size), str(blob.crc32c), int(blob.generation))
+
+
+def _sum_of(file: BinaryIO) -> str:
+    file.seek(0)
+    return crc32c_of(file, google_crc32c.Checksum())
 
 
 def _no_bucket(error: api.NotFound) -> bool:

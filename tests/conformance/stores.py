@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from orchestrator import errors, stores
 from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores.disk import checksum_of
 from orchestrator.stores.gcs import GcsStore
-from orchestrator.stores.retrying import Retrying
 from remote import store as machine
 from remote.contract.attempts import Attempts
 from remote.contract.run_spec import StoreRef
+from remote.contract.store import Blob, Retrying, Store
 from remote.store import directory as machine_directory
 from remote.store import gcs as machine_gcs
-from remote.store import retrying as machine_retrying
 from tests.fakes.gcs_server import GcsServer
 
-
-class AnyBlob(Protocol):
-    @property
-    def key(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def crc32c(self) -> str: ...
-    @property
-    def generation(self) -> int: ...
-
-
-class AnyStore(Protocol):
-    """Of either half: they differ in the classes of their blobs and errors only."""
-
-    url: str
-
-    def get(self, key: str) -> AnyBlob | None: ...
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[AnyBlob]: ...
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> AnyBlob: ...
-    def download(self, key: str, path: Path, *, start: int = 0) -> None: ...
-    def delete(self, key: str, *, if_generation: int | None = None) -> None: ...
+IMPATIENT_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -74,7 +52,7 @@ MACHINE = Half(
 class Case:
     name: str
     half: Half
-    open: Callable[[StoreRef, Attempts], AnyStore]
+    open: Callable[[StoreRef, Attempts], Store]
     is_bucket: bool
     folder: str = ""  # of the bucket
 
@@ -84,7 +62,7 @@ class Place:
     """A store of one kind, empty, with what is needed to hurt it."""
 
     case: Case
-    store: AnyStore
+    store: Store
     ref: StoreRef
     server: GcsServer | None
     tmp_path: Path
@@ -95,7 +73,7 @@ class Place:
         path.write_bytes(content)
         return path
 
-    def put(self, key: str, content: bytes = b"content", if_generation: int | None = None) -> AnyBlob:
+    def put(self, key: str, content: bytes = b"content", if_generation: int | None = None) -> Blob:
         return self.store.upload(self.file(content), key, if_generation=if_generation)
 
     def read(self, key: str, start: int = 0) -> bytes:
@@ -107,37 +85,39 @@ class Place:
         return [blob.key for blob in self.store.blobs(prefix, delimiter=delimiter)]
 
 
-def _laptop_directory(ref: StoreRef, _: Attempts) -> AnyStore:
+def _laptop_directory(ref: StoreRef, _: Attempts) -> Store:
     return DirectoryStore(Path(ref.url))
 
 
-def _laptop_gcs(ref: StoreRef, _: Attempts) -> AnyStore:
+def _laptop_gcs(ref: StoreRef, _: Attempts) -> Store:
     return GcsStore(ref.url, endpoint=ref.endpoint)
 
 
-def _laptop(ref: StoreRef, attempts: Attempts) -> AnyStore:
+def _laptop(ref: StoreRef, attempts: Attempts) -> Store:
     return stores.open_store(ref, attempts=attempts)
 
 
-def _machine(ref: StoreRef, attempts: Attempts) -> AnyStore:
+def _machine(ref: StoreRef, attempts: Attempts) -> Store:
     return machine.open_store(ref, attempts=attempts)
 
 
-def _machine_directory(ref: StoreRef, _: Attempts) -> AnyStore:
+def _machine_directory(ref: StoreRef, _: Attempts) -> Store:
     return machine_directory.DirectoryStore(Path(ref.url))
 
 
-def _machine_gcs(ref: StoreRef, _: Attempts) -> AnyStore:
+def _machine_gcs(ref: StoreRef, _: Attempts) -> Store:
     return machine_gcs.GcsStore(ref)
 
 
-def impatient_laptop(ref: StoreRef, attempts: Attempts) -> AnyStore:
+def impatient_laptop(ref: StoreRef, attempts: Attempts) -> Store:
     """Gives a silent server up after a moment."""
-    return Retrying(GcsStore(ref.url, endpoint=ref.endpoint, timeout_s=0.3), attempts=attempts)
+    store = GcsStore(ref.url, endpoint=ref.endpoint, timeout_s=IMPATIENT_S)
+    return Retrying(store, attempts, changed=LAPTOP.changed, checksum_of=checksum_of)
 
 
-def impatient_machine(ref: StoreRef, attempts: Attempts) -> AnyStore:
-    return machine_retrying.Retrying(machine_gcs.GcsStore(ref, timeout_s=0.3), attempts)
+def impatient_machine(ref: StoreRef, attempts: Attempts) -> Store:
+    store = machine_gcs.GcsStore(ref, timeout_s=IMPATIENT_S)
+    return Retrying(store, attempts, changed=MACHINE.changed, checksum_of=checksum_of)
 
 
 CASES = [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import AuthError
+from remote.contract.attempts import Attempts
 from tests.conformance.stores import CASES, IMPATIENT_GCS, LAPTOP, RETRYING_GCS, Case, Place, place
 from tests.fakes.gcs_faults import Kind
 from tests.fakes.gcs_server import GcsServer
@@ -137,6 +140,101 @@ def test_a_silent_server_is_given_up_and_asked_again(impatient: Place) -> None:
     assert impatient.store.get("a") == blob
     assert impatient.read("a") == b"hello"
     assert impatient.waits_s == [1.0, 1.0]
+
+
+UNIT = 256 * 1024  # of what the service keeps of an upload that broke off
+
+
+@pytest.mark.parametrize("kind", ["cut", "503", "503 after", "reset", "reset after"])
+def test_a_large_upload_goes_on_where_it_broke(here: Place, kind: Kind) -> None:
+    server = _server(here)
+    content = hashlib.shake_128(b"large").digest(9_000_000)
+    server.fail(kind, on="objects.insert.chunk", times=2)
+    blob = here.put("a", content, if_generation=0)
+    assert here.store.get("a") == blob
+    assert server.api.buckets.get("trees", f"{here.case.folder}/a".lstrip("/"), {}).content == content
+    assert server.requests["objects.insert.start"] == 1
+    # What a cut does not lose is not sent again; where nothing is kept, as after a refusal, there is no other way.
+    twice = {"cut": 2 * UNIT, "503": 2 * len(content), "reset": 2 * len(content)}.get(kind, 0)
+    assert len(content) <= server.received["objects.insert.chunk"] <= len(content) + twice
+
+
+def test_an_upload_that_the_service_has_forgotten_begins_anew(here: Place) -> None:
+    server = _server(here)
+    content = hashlib.shake_128(b"large").digest(3_000_000)
+    server.fail("cut", on="objects.insert.chunk")
+    server.fail("410", on="objects.insert.chunk")
+    here.put("a", content)
+    assert here.read("a") == content
+    assert server.requests["objects.insert.start"] == 2
+
+
+def test_what_is_sent_in_a_stream_is_as_long_as_it_was(here: Place) -> None:
+    def shrink(_: float) -> None:
+        path.write_bytes(b"less")
+
+    path = here.file(b"x" * 3_000_000)
+    _server(here).fail("cut", on="objects.insert.chunk")
+    blob = here.case.open(here.ref, Attempts(count=4, sleep=shrink)).upload(path, "a")
+    assert blob.size == 4
+    assert here.read("a") == b"less"
+
+
+@pytest.mark.parametrize("kind", ["truncate", "cut"])
+def test_a_large_download_goes_on_where_it_broke(here: Place, kind: Kind) -> None:
+    server = _server(here)
+    content = hashlib.shake_128(b"large").digest(5_000_000)
+    here.put("a", content)
+    server.fail(kind, on="objects.download", times=3)
+    assert here.read("a") == content
+    assert len(here.waits_s) == 3
+    if kind == "truncate":  # a reset throws away what is in the air
+        assert server.sent["objects.download"] <= len(content) + 3 * 64 * 1024
+
+
+def test_a_blob_that_changes_during_its_download_comes_as_one_of_both(here: Place) -> None:
+    server = _server(here)
+    old, new = (hashlib.shake_128(name).digest(2_000_000) for name in (b"old", b"new"))
+    here.put("a", old)
+
+    def replace(_: float) -> None:
+        here.put("a", new)
+
+    server.fail("truncate", on="objects.download")
+    here.case.open(here.ref, Attempts(count=4, sleep=replace)).download("a", here.tmp_path / "read")
+    assert (here.tmp_path / "read").read_bytes() == new
+
+
+def test_silence_in_the_middle_is_given_up_in_time_and_the_rest_follows(impatient: Place) -> None:
+    server = _server(impatient)
+    content = hashlib.shake_128(b"large").digest(16_000_000)  # more than the buffers of a connection
+    server.fail("stall halfway", on="objects.insert.chunk")
+    began = time.monotonic()
+    impatient.put("a", content)
+    server.fail("stall halfway", on="objects.download")
+    assert impatient.read("a") == content
+    assert impatient.waits_s == [1.0, 1.0]
+    assert time.monotonic() - began < 30  # the server is silent for 60 s each time
+    assert server.received["objects.insert.chunk"] <= len(content) + UNIT
+    assert server.sent["objects.download"] <= len(content) + 64 * 1024
+
+
+def test_each_wait_is_told(here: Place) -> None:
+    told: list[str] = []
+    attempts = Attempts(
+        sleep=lambda _: None,
+        random=lambda: 0.0,
+        tell=lambda error, wait_s: told.append(f"{error} ({wait_s:g})"),
+    )
+    store = here.case.open(here.ref, attempts)
+    here.put("a")
+    _server(here).fail("503", on="objects.get")
+    _server(here).fail("429", on="objects.list")
+    store.get("a")
+    list(store.blobs(""))
+    assert [line[-4:] for line in told] == [" (1)"] * 2
+    assert "503" in told[0]
+    assert "429" in told[1]
 
 
 def test_waits_double_and_end(here: Place) -> None:

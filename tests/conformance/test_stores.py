@@ -71,7 +71,7 @@ def test_a_large_blob(here: Place) -> None:
     assert here.read("large") == content
     assert here.read("large", start=19_999_000) == content[19_999_000:]
     if here.server:
-        assert here.server.requests["objects.insert.chunk"] == 3
+        assert here.server.requests["objects.insert.chunk"] == 1
 
 
 def test_awkward_keys(here: Place) -> None:

@@ -202,12 +202,19 @@ class Api:
 
     def _chunk(self, call: Call, request: Request) -> Answer:
         session = self._sessions.get(call.query["upload_id"])
+        if isinstance(session.made, Answer):  # asked again, since the answer was lost
+            return session.made
         if not session.take(request.headers.get("content-range"), request.body):
             received = len(session.received)
             return Answer(308, {"Range": f"bytes=0-{received - 1}"} if received else {})
         answer = self._stored(session.bucket, bytes(session.received), session.fields, session.query, request)
-        self._sessions.close(call.query["upload_id"])
+        session.made = answer
         return answer
+
+    def keep(self, call: Call, body: bytes) -> None:
+        """What came of a request that broke off."""
+        if call.name == "objects.insert.chunk":
+            self._sessions.get(call.query["upload_id"]).keep(body)
 
     def _stored(
         self,

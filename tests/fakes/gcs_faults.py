@@ -10,10 +10,11 @@ from typing import Literal
 from tests.fakes.gcs_buckets import Refused
 
 Kind = Literal[
-    "401", "403", "408", "429", "500", "503",  # answered instead of doing it
+    "401", "403", "408", "410", "429", "500", "503",  # answered instead of doing it
     "503 after",  # done, and then answered with 503
     "reset", "reset after",  # the connection is reset before, or after it was done
     "stall",  # no answer until the client or the server gives up
+    "cut", "stall halfway",  # in the middle of the body, of the request or else of the answer: reset, or silence
     "corrupt",  # one bit of the body of a download is wrong
     "truncate",  # the body ends in the middle, and so does the connection
 ]  # fmt: skip
@@ -25,6 +26,7 @@ _ANSWERS = {
         "tester@example.org does not have {permission} access. Permission denied on resource.",
     ),
     "408": ("requestTimeout", "Request timeout"),
+    "410": ("uploadGone", "The upload session is not known any more."),
     "429": ("rateLimitExceeded", "The object exceeded the rate limit for object mutation operations."),
     "500": ("internalError", "Internal error encountered."),
     "503": ("backendError", "We encountered an internal error. Please try again."),

@@ -6,6 +6,7 @@ everything in memory. Faults are scripted, requests are counted, nothing is ever
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import struct
@@ -45,6 +46,7 @@ class GcsServer:
 
     requests        how often each call was made: "objects.get", "objects.list", "objects.download", "objects.delete",
                     "objects.insert" (in one request), "objects.insert.start" and "objects.insert.chunk" (in several)
+    received, sent  bytes of bodies, by call
     errors          tracebacks of the fake's own mistakes, and requests that the real service would not understand
     """
 
@@ -60,6 +62,8 @@ class GcsServer:
         self.latency_s = latency_s
         self.is_open = is_open
         self.requests: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.errors: list[str] = []
         self.faults = Faults()
         self.stopping = threading.Event()
@@ -130,6 +134,11 @@ class GcsServer:
         with self._lock:
             self.requests[call] += 1
 
+    def weigh(self, call: str, *, received: int = 0, sent: int = 0) -> None:
+        with self._lock:
+            self.received[call] += received
+            self.sent[call] += sent
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
@@ -188,35 +197,42 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         fake = cast(_Server, self.server).fake
-        body = self._body()
-        if fake.latency_s:
-            time.sleep(fake.latency_s)
         url = urlsplit(self.path)
+        if url.path == "/token":
+            return self._send(_token(self._body()))
         fault: Kind | None = None
         call_name = ""
+        read = False
         try:
-            if url.path == "/token":
-                return self._send(_token(body))
-            request = self._request(url.path, url.query, body)
+            request = self._request(url.path, url.query)
             call = fake.api.recognise(request)
             call_name = call.name
-            fake.count(call_name)
             fault = fake.faults.take(call_name, unquote(request.path))
-            if fault == "reset":
+            breaks = fault in ("cut", "stall halfway") and request.verb in ("POST", "PUT")
+            body, read = self._body(share=0.5 if breaks else 1.0), True
+            fake.weigh(call_name, received=len(body))
+            if fake.latency_s:
+                time.sleep(fake.latency_s)
+            fake.count(call_name)
+            if breaks:
+                fake.api.keep(call, body)
+            if fault == "reset" or (fault == "cut" and breaks):
                 return self._reset()
-            if fault == "stall":
+            if fault == "stall" or (fault == "stall halfway" and breaks):
                 return self._stall(fake.stopping)
             if fault and fault.isdecimal():
                 raise answer(fault, call_name)
             if not fake.is_open and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise answer("401", call_name)
-            result = fake.api.perform(call, request)
+            result = fake.api.perform(call, dataclasses.replace(request, body=body))
         except Refused as refused:
             result = _refusal(refused.code, refused.reason, refused.message, call_name)
         except Unexpected as unexpected:
             if unexpected.code != 404:
                 fake.errors.append(str(unexpected))
             result = _refusal(unexpected.code, "invalid", str(unexpected), call_name)
+        if not read:
+            self._body()
         if fault == "reset after":
             return self._reset()
         if fault == "503 after":
@@ -224,10 +240,16 @@ class _Handler(BaseHTTPRequestHandler):
             result = _refusal(late.code, late.reason, late.message, call_name)
         if fault == "corrupt" and result.body:
             result = Answer(result.code, result.headers, bytes([result.body[0] ^ 1]) + result.body[1:])
-        self._send(result, truncated=fault == "truncate")
+        halves = fault in ("truncate", "cut", "stall halfway")
+        fake.weigh(call_name, sent=len(result.body) // (2 if halves else 1))
+        self._send(result, truncated=halves)
+        if fault == "cut":
+            self._reset()
+        if fault == "stall halfway":
+            self._stall(fake.stopping)
         return None
 
-    def _request(self, path: str, query: str, body: bytes) -> Request:
+    def _request(self, path: str, query: str) -> Request:
         for start, area in _AREAS.items():
             if path.startswith(start):
                 return Request(
@@ -236,14 +258,14 @@ class _Handler(BaseHTTPRequestHandler):
                     path[len(start) :],
                     parse_qs(query, keep_blank_values=True),
                     {name.lower(): value for name, value in self.headers.items()},
-                    body,
+                    b"",
                     f"http://{self.headers['Host']}",
                 )
         raise Unexpected(404, f"no such address: {path}")
 
-    def _body(self) -> bytes:
+    def _body(self, share: float = 1.0) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            return self.rfile.read(int(int(self.headers.get("Content-Length", 0)) * share))
         body = b""
         while size := int(self.rfile.readline().split(b";")[0], 16):
             body += self.rfile.read(size)
@@ -259,6 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if truncated:
             self.wfile.write(result.body[: len(result.body) // 2])
+            self.wfile.flush()
             self.close_connection = True
         else:
             self.wfile.write(result.body)

@@ -53,6 +53,7 @@ class Session:
     fields: Mapping[str, Any]
     query: Mapping[str, str]
     received: bytearray = field(default_factory=bytearray)
+    made: Any = None  # the answer that ended it
 
     def take(self, content_range: str | None, body: bytes) -> bool:
         """Keep what a request brought; True when that was the last of it."""
@@ -74,9 +75,13 @@ class Session:
             self.received += body
         return total != "*" and len(self.received) == int(total)
 
+    def keep(self, body: bytes) -> None:
+        """Of a request that broke off: as much as the service keeps."""
+        self.received += body[: len(body) // CHUNK_UNIT_BYTES * CHUNK_UNIT_BYTES]
+
 
 class Sessions:
-    """The resumable uploads that are under way."""
+    """The resumable uploads that are under way, and what became of those that ended."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
@@ -93,7 +98,3 @@ class Sessions:
             if identifier not in self._sessions:
                 raise Refused(404, "notFound", "No such upload.")
             return self._sessions[identifier]
-
-    def close(self, identifier: str) -> None:
-        with self._lock:
-            self._sessions.pop(identifier, None)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from remote.contract.layout import MachineHome, RunFolder
+from remote.contract.store import Begun, Blob
 from remote.job.publish import Publisher
-from remote.store import Blob, StoreError, StoreUnready
+from remote.store import StoreError, StoreUnready
 from remote.store.directory import DirectoryStore
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
@@ -23,7 +24,9 @@ class Refusing(DirectoryStore):
         self.error = error
         self.asked = 0
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+    ) -> Blob:
         self.asked += 1
         raise self.error
 

@@ -1,0 +1,162 @@
+"""The contract of a store: the bucket, or the folder that stands in for it. The same on both halves, errors aside.
+
+Keys are "/"-separated, relative, UTF-8, without empty, "." or ".." parts. A blob is visible whole or not at all. The
+errors of a half say `retryable` where another try is worth it. A store never tries again by itself: `Retrying` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from .attempts import Attempts, retryable
+
+
+@dataclass(frozen=True)
+class Blob:
+    key: str
+    size: int  # bytes
+    crc32c: str  # base64 of the big-endian checksum, as Google Cloud Storage writes it
+    generation: int  # changes whenever the content is replaced; never 0
+
+
+class Store(Protocol):
+    url: str  # "gs://bucket" or the absolute path of a folder
+
+    def get(self, key: str) -> Blob | None:
+        """What is known of a blob, None when there is none."""
+
+    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
+        """Every blob whose key starts with `prefix`, in key order, every page.
+
+        With `delimiter`, only blobs that have none after the prefix.
+        """
+
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+        """Copy a file into the store: all of it, checksum verified, or nothing.
+
+        if_generation   0: only if there is no such blob; N: only if it still is generation N. Else the half's error
+                        for a conflict.
+        """
+
+    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+        """Copy a blob into a file: `path` appears (or is replaced) whole and with its checksum verified, or not at all.
+
+        start           fetch only the bytes from there on (their checksum is not known, so it is not verified);
+                        past the end gives an empty file.
+
+        The half's error for what is missing when there is no such blob.
+        """
+
+    def delete(self, key: str, *, if_generation: int | None = None) -> None:
+        """Remove a blob; missing is success. A conflict when `if_generation` is not its generation."""
+
+
+@dataclass
+class Begun:
+    """What a transfer that broke off leaves for the next try, so that no byte travels twice."""
+
+    session: str = ""  # of an upload: the address where it goes on
+    part: Path | None = None  # of a download: the bytes that came, beside their place
+
+
+class Resumable(Protocol):
+    """A store that takes transfers up where a try before broke off. One that can't ignores `begun`."""
+
+    url: str
+
+    def get(self, key: str) -> Blob | None: ...
+
+    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]: ...
+
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+    ) -> Blob: ...
+
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None: ...
+
+    def delete(self, key: str, *, if_generation: int | None = None) -> None: ...
+
+
+class Retrying:
+    """A store that tries again what may succeed a moment later: the one place where this is done.
+
+    changed         the half's error for a conflict
+    checksum_of     size in bytes and crc32c (base64) of a file
+    """
+
+    def __init__(
+        self,
+        store: Resumable,
+        attempts: Attempts,
+        *,
+        changed: type[Exception],
+        checksum_of: Callable[[Path], tuple[int, str]],
+    ) -> None:
+        self.url = store.url
+        self._store = store
+        self._attempts = attempts
+        self._changed = changed
+        self._checksum_of = checksum_of
+
+    def get(self, key: str) -> Blob | None:
+        return self._attempts.call(lambda: self._store.get(key))
+
+    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
+        """Goes on behind the last blob that was seen; each blob that comes through makes the count start anew."""
+        last = ""
+        waits = self._attempts.waits()
+        while True:
+            try:
+                for blob in self._store.blobs(prefix, delimiter=delimiter):
+                    if blob.key > last:
+                        last, waits = blob.key, self._attempts.waits()
+                        yield blob
+            except Exception as error:
+                wait_s = next(waits, None)
+                if wait_s is None or not retryable(error):
+                    raise
+                self._attempts.wait(error, wait_s)
+            else:
+                return
+
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+        """A try that failed may have been accepted all the same: then the next one meets our own blob, a success.
+
+        "Our own" means the same size and checksum: what two writers must not both win has to differ in content.
+        """
+        begun = Begun()
+        failed = False
+
+        def attempt() -> Blob:
+            nonlocal failed
+            try:
+                return self._store.upload(path, key, if_generation=if_generation, begun=begun)
+            except self._changed:
+                ours = self._same(path, key) if failed else None
+                if ours is None or ours.generation == if_generation:
+                    raise
+                return ours
+            except Exception:
+                failed = True
+                raise
+
+        return self._attempts.call(attempt)
+
+    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+        begun = Begun()
+        try:
+            self._attempts.call(lambda: self._store.download(key, path, start=start, begun=begun))
+        finally:
+            if begun.part is not None:
+                begun.part.unlink(missing_ok=True)
+
+    def delete(self, key: str, *, if_generation: int | None = None) -> None:
+        self._attempts.call(lambda: self._store.delete(key, if_generation=if_generation))
+
+    def _same(self, path: Path, key: str) -> Blob | None:
+        """The blob, if it holds what the file holds."""
+        blob = self._store.get(key)
+        return blob if blob is not None and (blob.size, blob.crc32c) == self._checksum_of(path) else None
