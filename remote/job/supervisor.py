@@ -208,8 +208,14 @@ class _Job:
             if total:
                 self._record.events.progress("fetch", done, total, "files")
 
+        def again(error: Exception, wait_s: float) -> None:
+            self._record.events.log(f"{error}; tried again in {wait_s:.0f} s", level="warning")
+
+        attempts = Attempts(tell=again)
         pool = ThreadPoolExecutor(1, thread_name_prefix="fetch")
-        fetching = pool.submit(lambda: fetch(self._spec, self._home, open_store(self._spec.store), tell))
+        fetching = pool.submit(
+            lambda: fetch(self._spec, self._home, open_store(self._spec.store, attempts=attempts), tell)
+        )
         try:
             while not wait([fetching], self._limits.poll_s).done:
                 self._check()
