@@ -43,6 +43,7 @@ RESULT = {
 }
 UNUSABLE_EXIT = 3  # of the training: data or settings can't be used; the last error event says why
 INTERRUPTED_EXIT = 12  # of the training: checkpointed, goes on when it is started again
+_BEGUN_AGAIN = 2  # times at most, after it was killed
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class _Job:
             self._record.save(started=self._record.status.started or now())
             self._fetch()
             self._record.state("RUNNING")
-            return self._judge(self._train(places))
+            return self._judge(self._train_to_the_end(places))
         except Stopped as stopped:
             return _stopped(stopped.why)
         except ContractError as error:
@@ -224,6 +225,18 @@ class _Job:
             raise ContractError(f"What the run needs can't be fetched: {error}") from error
         finally:
             pool.shutdown(wait=False)
+
+    def _train_to_the_end(self, places: line.Places) -> End:
+        """A training that somebody kills goes on from what it has kept. One killed for memory would be killed again."""
+        end = self._train(places)
+        for _ in range(_BEGUN_AGAIN):
+            if end.exit_code != -signal.SIGKILL or end.why or end.out_of_memory:
+                break
+            self._record.events.log(
+                "The training was killed; it goes on from what it has kept", level="warning"
+            )
+            end = self._train(places)
+        return end
 
     def _train(self, places: line.Places) -> End:
         began, used = time.monotonic(), self._record.supervisor.used_s
