@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -42,8 +42,10 @@ class _Method:
     name: str
     verb: str
     path: re.Pattern[str]
-    parameters: Mapping[str, Mapping[str, Any]]
+    places: Mapping[str, Mapping[str, Any]]  # parameters of the path
+    parameters: Mapping[str, Mapping[str, Any]]  # of the query
     request: str | None
+    response: str | None
 
 
 @cache
@@ -56,11 +58,8 @@ class Discovery:
     def __init__(self, document: str) -> None:
         folder = files("googleapiclient") / "discovery_cache" / "documents"
         self._document: dict[str, Any] = json.loads((folder / f"{document}.json").read_text())
-        self._methods = [
-            _method(resource, name, method)
-            for resource, entry in self._document["resources"].items()
-            for name, method in entry.get("methods", {}).items()
-        ]
+        self._methods = list(_methods(self._document["resources"]))
+        self._by_name = {method.name: method for method in self._methods}
         schemas = {name: _schema(schema) for name, schema in self._document["schemas"].items()}
         self._validators = {
             name: jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": schemas})
@@ -77,24 +76,54 @@ class Discovery:
                     if name not in more:
                         _check(method.name, name, values, known)
                 parameters = {name: unquote(value) for name, value in match.groupdict().items()}
+                for name, value in parameters.items():
+                    if not re.fullmatch(method.places.get(name, {}).get("pattern", ".*"), value):
+                        raise Unexpected(400, f"Invalid value for field '{name}': '{value}'.")
                 return Call(method.name, parameters, {name: values[-1] for name, values in query.items()})
         raise Unexpected(404, f"no method {verb} {path}")
 
     def check_body(self, call: Call, body: Any) -> None:
-        schema = next(method.request for method in self._methods if method.name == call.name)
+        schema = self._by_name[call.name].request
         if schema is None:
             raise Unexpected(400, f"{call.name} takes no body")
         for error in self._validators[schema].iter_errors(body):
             raise Unexpected(400, f"{call.name}: {error.json_path}: {error.message[:300]}")
 
+    def fields(self, schema: str) -> list[str]:
+        """The names that an object of this kind may hold."""
+        return list(self._document["schemas"][schema]["properties"])
 
-def _method(resource: str, name: str, method: Mapping[str, Any]) -> _Method:
-    path = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(method["path"]))
-    parameters = {
-        key: value for key, value in method.get("parameters", {}).items() if value["location"] == "query"
-    }
-    request = method.get("request", {}).get("$ref")
-    return _Method(f"{resource}.{name}", method["httpMethod"], re.compile(path), parameters, request)
+    def mistake(self, call: Call, answer: Any) -> str:
+        """What in the answer of a fake is not as the service would write it; "" when all is."""
+        schema = self._by_name[call.name].response
+        for error in self._validators[schema].iter_errors(answer) if schema else ():
+            return f"answer of {call.name}: {error.json_path}: {error.message[:300]}"
+        return ""
+
+
+def _methods(resources: Mapping[str, Any], parent: str = "") -> Iterator[_Method]:
+    for resource, entry in resources.items():
+        for name, method in entry.get("methods", {}).items():
+            yield _method(f"{parent}{resource}.{name}", method)
+        yield from _methods(entry.get("resources", {}), f"{parent}{resource}.")
+
+
+def _method(name: str, method: Mapping[str, Any]) -> _Method:
+    path = method["path"]
+    value = "[^/]+"
+    if "{+" in path:  # one parameter that holds slashes; flatPath spells them, and verbs stand behind a colon
+        path, value = method["flatPath"], "[^/:]+"
+    pattern = re.sub(r"\\\{(\w+)\\\}", rf"(?P<\1>{value})", re.escape(path))
+    known = method.get("parameters", {})
+    return _Method(
+        name,
+        method["httpMethod"],
+        re.compile(pattern),
+        {key: value for key, value in known.items() if value["location"] == "path"},
+        {key: value for key, value in known.items() if value["location"] == "query"},
+        method.get("request", {}).get("$ref"),
+        method.get("response", {}).get("$ref"),
+    )
 
 
 def _check(method: str, name: str, values: list[str], known: Mapping[str, Mapping[str, Any]]) -> None:
@@ -118,6 +147,8 @@ def _schema(node: Any) -> Any:
     if node.get("format") in {"int64", "uint64"}:
         return {"type": ["string", "integer"], "pattern": r"^-?\d+$"}
     result = {name: value for name, value in node.items() if name in _KEPT}
+    if "pattern" in node:  # JSON Schema looks for it anywhere
+        result["pattern"] = f"^(?:{node['pattern']})$"
     if "$ref" in node:
         return {"$ref": f"#/$defs/{node['$ref']}"}
     if "properties" in node:
