@@ -19,7 +19,6 @@ from orchestrator.errors import TlvmError
 PROGRAM = "tlvm"
 BUG = 1
 USAGE = 2
-INTERRUPTED = 130
 COMMANDS = (
     setup.init,
     machines.up,
@@ -114,8 +113,6 @@ def _write_anywhere() -> None:
 
 def _after_typer(exit: SystemExit, argv: list[str]) -> int:
     code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else BUG
-    if code == INTERRUPTED:
-        _error_document(argv, "Interrupt", "Ctrl-C", "", "See stderr; tlvm status shows what goes on", code)
     if code == USAGE:
         _error_document(
             argv, "UsageError", "The command line can't be used", "", "See stderr, or --help", code
@@ -140,7 +137,8 @@ def _error_document(argv: list[str], kind: str, what: str, detail: str, next: st
 
     command = _command(words)
     error = {"class": kind, "exit_code": code, "what": what, "detail": detail, "next": next}
-    print(json.dumps({"schema": 1, "command": command, "error": error}, indent=1), flush=True)
+    indent = None if command == "logs" else 1  # whose output is an object a line
+    print(json.dumps({"schema": 1, "command": command, "error": error}, indent=indent), flush=True)
 
 
 def _command(words: list[str]) -> str:

@@ -1,6 +1,8 @@
-"""The one line that Ctrl-C leaves on stderr: what may exist or go on now, and the command that shows it."""
+"""What Ctrl-C leaves: what may exist or go on now, and the command that shows it; a line on stderr, with --json an object."""
 
 from __future__ import annotations
+
+import dataclasses
 
 from orchestrator.errors import Interruption
 
@@ -20,4 +22,20 @@ def line(command: str, error: KeyboardInterrupt) -> str:
     """What a command that was interrupted leaves; a workflow that knows more says it in an `Interruption`."""
     if isinstance(error, Interruption):
         return f"Interrupted. {error.what}: {error.next}"
-    return f"Interrupted. {_LEAVES.get(command, 'The same command does it again; tlvm status shows what exists.')}"
+    return f"Interrupted. {_leaves(command)}"
+
+
+def document(command: str, error: KeyboardInterrupt) -> dict[str, object]:
+    """The fields of the object on stdout: those of the run that goes on, else of an error."""
+    from orchestrator.workflows.launch import Detached  # loaded already where one was raised
+
+    if isinstance(error, Detached):
+        return dataclasses.asdict(error.run)
+    what, next = (
+        (error.what, error.next) if isinstance(error, Interruption) else ("Interrupted", _leaves(command))
+    )
+    return {"error": {"class": "Interrupt", "exit_code": EXIT_CODE, "what": what, "detail": "", "next": next}}
+
+
+def _leaves(command: str) -> str:
+    return _LEAVES.get(command, "The same command does it again; tlvm status shows what exists.")

@@ -103,10 +103,14 @@ class Command:
     epilog: str
 
 
-def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Command]:
-    """A command of the name of the function, with the options of `Common` after its own."""
+def command(*may_raise: type[TlvmError], below: str = "") -> Callable[[Callable[..., None]], Command]:
+    """A command of the name of the function, with the options of `Common` after its own.
+
+    below   the command that it stands behind: datasets, of `tlvm datasets gc`
+    """
 
     def decorate(function: Callable[..., None]) -> Command:
+        name = f"{below} {function.__name__}".strip()
         shared = _shared()
         own = inspect.signature(function, eval_str=True).parameters
 
@@ -123,6 +127,11 @@ def command(*may_raise: type[TlvmError]) -> Callable[[Callable[..., None]], Comm
                 raise typer.Exit(nobody_reads()) from None
             except KeyboardInterrupt as error:
                 print(interrupted.line(function.__name__, error), file=sys.stderr)
+                if common.json and name == "logs":  # whose output is an object a line
+                    found = interrupted.document(name, error)
+                    common.screen.event({"schema": 1, "command": name} | found)
+                elif common.json:
+                    common.screen.document(name, interrupted.document(function.__name__, error))
                 raise typer.Exit(interrupted.EXIT_CODE) from None
 
         parameters = [own[name] for name in own if name != "common"] + list(shared.values())

@@ -15,7 +15,7 @@ Version = Annotated[
 ]
 
 
-@command(NotFoundError, AuthError, CloudError, DataError)
+@command(NotFoundError, AuthError, CloudError, DataError, below="datasets")
 def show(
     common: Common,
     name: Annotated[
@@ -32,7 +32,7 @@ def show(
     common.show("datasets show", show(common.workspace(), named, version or at), dataset_care.shown)
 
 
-@command(NotFoundError, AuthError, CloudError, DataError)
+@command(NotFoundError, AuthError, CloudError, DataError, below="datasets")
 def diff(
     common: Common,
     first: Annotated[str, typer.Argument(metavar="A", help="NAME, NAME@VERSION, or a version.")],
@@ -45,7 +45,7 @@ def diff(
     common.show("datasets diff", diff(common.workspace(), first, second), dataset_care.compared)
 
 
-@command(NotFoundError, AuthError, CloudError, ConflictError, DataError)
+@command(NotFoundError, AuthError, CloudError, ConflictError, DataError, below="datasets")
 def rm(
     common: Common,
     name: Annotated[
@@ -67,7 +67,7 @@ def rm(
     common.show("datasets rm", remove(common.workspace(), named, version), dataset_care.removed)
 
 
-@command(AuthError, CloudError, ConflictError, DataError)
+@command(AuthError, CloudError, ConflictError, DataError, below="datasets")
 def gc(
     common: Common,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; change nothing.")] = False,

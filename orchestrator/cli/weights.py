@@ -19,7 +19,7 @@ def weights(common: Common) -> None:
     common.show("weights", stored_weights(common.workspace()), listed)
 
 
-@command(AuthError, CloudError)
+@command(AuthError, CloudError, below="weights")
 def push(
     common: Common,
     what: Annotated[
@@ -39,7 +39,7 @@ def push(
     common.show("weights push", push_weights(common.workspace(), what), listed)
 
 
-@command(AuthError, CloudError)
+@command(AuthError, CloudError, below="weights")
 def list(common: Common) -> None:
     """The same as tlvm weights."""
     from orchestrator.render.weights import listed

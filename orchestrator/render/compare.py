@@ -6,6 +6,7 @@ from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, duration
 from orchestrator.workflows.compare import ComparedRun, CompareResult
 from orchestrator.workflows.looks import ordinal
+from orchestrator.workflows.runs import short
 from remote.contract.wording import count
 
 _POINT = 0.0005  # less than a tenth of a percentage point is not worth a word
@@ -19,7 +20,7 @@ def compared(screen: Screen, result: CompareResult) -> None:
     ):
         screen.line(line, style="green" if run.run_id == result.take else "")
     screen.line(_verdict(result, names))
-    screen.next(f"tlvm predict {result.take} IMAGES")
+    screen.next(f"tlvm predict {short(result.take, names)} IMAGES")
 
 
 def _head(result: CompareResult) -> str:
@@ -81,12 +82,12 @@ def _verdict(result: CompareResult, names: dict[str, str]) -> str:
         return f"{take} is no worse than the best, {names[result.best]}, as far as these images tell; and quicker."
     other = best if best is not first else max(result.runs[1:], key=lambda run: run.accuracy)
     needed = (
-        f" telling {first.accuracy:.3f} from {other.accuracy:.3f} takes about {_rounded(result.images_needed):,} "
-        f"{result.split} images."
+        f"; telling {first.accuracy:.3f} from {other.accuracy:.3f} takes about {_rounded(result.images_needed):,} "
+        f"{result.split} images"
         if result.images_needed
         else ""
     )
-    return f"No difference is larger than chance;{needed} Take the quickest: {take}."
+    return f"No difference is larger than chance{needed}. Take the quickest: {take}."
 
 
 def _points(share: float) -> str:

@@ -34,7 +34,7 @@ def uploaded(screen: Screen, results: Sequence[UploadResult]) -> None:
     if any(result.missed for result in results):
         screen.next("the same again, when nothing writes into the folder")
     elif any(result.checked_only for result in results):
-        screen.next("the same without --check sends it")
+        screen.next("the same without --check-only sends it")
     else:
         name = f" --dataset {results[0].name}" if len(results) > 1 else ""
         screen.next(f"tlvm run fixed-extractor{name}")

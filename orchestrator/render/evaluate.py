@@ -7,6 +7,7 @@ from orchestrator.render.runs import figure_lines
 from orchestrator.render.text import columns
 from orchestrator.workflows.evaluate import EvaluateResult
 from orchestrator.workflows.prevalence import Adjusted
+from orchestrator.workflows.runs import short
 from remote.contract.wording import count
 
 
@@ -23,7 +24,7 @@ def evaluated(screen: Screen, result: EvaluateResult) -> None:
     if result.adjusted:
         for line in _adjusted(result.adjusted):
             screen.line(f"   {line}")
-    screen.next(f"tlvm compare {result.measured_by} RUN     its files: {result.folder}")
+    screen.next(f"tlvm compare {short(result.measured_by)} RUN     its files: {result.folder}")
 
 
 def _adjusted(found: Adjusted) -> list[str]:

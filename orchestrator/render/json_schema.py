@@ -22,6 +22,7 @@ from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.evaluate import EvaluateResult
 from orchestrator.workflows.init import InitResult
+from orchestrator.workflows.launch import DetachedRun
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.run import RunResult
@@ -68,6 +69,9 @@ An error is `{{"schema": {SCHEMA}, "command": ..., "error": {{"class", "exit_cod
 process ends with that exit code (`tlvm COMMAND --help` lists them). `tlvm logs --json` prints an object a line,
 `{{"schema": {SCHEMA}, "command": "logs", "line": ...}}`.
 
+Ctrl-C ends the process with 130. Once a run has started, `run` and `evaluate` leave it going on its machine and print
+what stands under "after Ctrl-C" below; else the object is an error of the class "Interrupt".
+
 This page is written by `python -m orchestrator.render.json_schema`; a test compares them.
 """
 
@@ -80,6 +84,7 @@ def page() -> str:
         items = typing.get_args(result)
         kind = items[0] if items else result
         parts.append(f"## {command}\n\n" + ("`items`: a list of\n\n" if items else "") + _fields(kind, kinds))
+    parts.append("## after Ctrl-C\n\n" + _fields(DetachedRun, kinds))
     done: set[str] = set()
     while pending := sorted(set(kinds) - done):
         done.add(pending[0])

@@ -6,6 +6,7 @@ from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import clock, columns, duration, moment, price
 from orchestrator.workflows.down import DownResult
+from orchestrator.workflows.runs import short
 from orchestrator.workflows.ssh import SshResult
 from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
 from orchestrator.workflows.up import UpResult
@@ -62,7 +63,8 @@ def overview(screen: Screen, result: StatusResult) -> None:
     mine = [machine for machine in result.machines if machine.mine]
     busy = [run for machine in mine for run in machine.runs if run.state in ("QUEUED", "STARTING", "RUNNING")]
     if busy:
-        screen.next(f"tlvm logs -f {busy[0].run_id}")
+        known = [run.run_id for machine in result.machines for run in machine.runs]
+        screen.next(f"tlvm logs -f {short(busy[0].run_id, known)}")
     elif mine:
         screen.next("tlvm run SCENARIO     to end the machine: tlvm down")
     else:
@@ -103,7 +105,7 @@ def gone(screen: Screen, result: DownResult) -> None:
     )
     screen.line(labelled("cost", f"{price(result.cost)} for {duration(result.hours * 3600)} (estimate)"))
     if result.not_pulled:
-        screen.next("; ".join(f"tlvm pull {run_id}" for run_id in result.not_pulled))
+        screen.next("; ".join(f"tlvm pull {short(run_id, result.runs)}" for run_id in result.not_pulled))
     else:
         screen.next("tlvm runs shows the results; tlvm up makes a machine again")
 

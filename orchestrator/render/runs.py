@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.datasets.names import printable
@@ -18,7 +18,7 @@ from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.run import RunResult
-from orchestrator.workflows.runs import RunRow, RunsResult
+from orchestrator.workflows.runs import RunRow, RunsResult, short
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics
@@ -116,12 +116,6 @@ def pulled(screen: Screen, result: PullResult) -> None:
         screen.next(f"tlvm logs {short(result.run_id)} (the run ended as {result.state.lower()})")
 
 
-def short(run_id: str, known: Sequence[str] = ()) -> str:
-    """The end of an id by which commands find it: four letters, or all of it where another one that is known ends so."""
-    end = run_id[-4:]
-    return run_id if any(other.endswith(end) for other in known if other != run_id) else end
-
-
 def _row(run: RunRow) -> tuple[str, ...]:
     created = moment(run.created)
     started, finished = moment(run.started or ""), moment(run.finished or "")
@@ -147,9 +141,10 @@ def beside_line(run: RunResult) -> str:
     if run.beside is None:
         return f"not compared yet with tuning old weights on the same images: tlvm run {COMPARED}"
     low, high = run.beside.accuracy_interval
+    other = short(run.beside.run_id)
     return (
         f"{COMPARED} reached {run.beside.accuracy:.3f} there (95 %: {low:.3f} – {high:.3f}; "
-        f"{run.beside.run_id[-4:]}): tlvm compare {run.run_id[-4:]} {run.beside.run_id[-4:]}"
+        f"{other}): tlvm compare {short(run.run_id)} {other}"
     )
 
 

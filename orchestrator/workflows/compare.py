@@ -11,6 +11,7 @@ from orchestrator.workflows.datasets import load_manifest
 from orchestrator.workflows.looks import looks
 from orchestrator.workflows.measured import Measured, measured
 from orchestrator.workflows.pairs import Pair, holm, images_needed, luck, pair
+from orchestrator.workflows.runs import short
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import grouped, wilson
@@ -191,6 +192,6 @@ def _not_the_same(found: Sequence[Measured]) -> TlvmError:
     return DataError(
         "These runs were not measured on the same images",
         detail="\n".join(parts),
-        next=f"tlvm evaluate {last.run_id} --on {first.metrics.dataset}@{first.metrics.dataset_version[:8]} "
+        next=f"tlvm evaluate {short(last.run_id)} --on {first.metrics.dataset}@{first.metrics.dataset_version[:8]} "
         "measures one on the images of the other; compare that.",
     )

@@ -12,6 +12,7 @@ from orchestrator.errors import ConflictError, Interruption, TlvmError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.on_machine import never_started, runs_on, take_back
 from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
+from orchestrator.workflows.runs import short
 from orchestrator.workflows.status import runs_of
 from orchestrator.workflows.up import Clock, wait_until_gone
 from orchestrator.workflows.workspace import Workspace
@@ -132,10 +133,11 @@ def _told(machine: Machine) -> Iterator[None]:
 def _refuse_active(machine: Machine, runs: list[StoredRun]) -> None:
     active = [run for run in runs if run.active]
     if active:
+        name = short(active[0].spec.run_id, [run.spec.run_id for run in runs])
         raise ConflictError(
             f"The machine {machine.name} is at work",
             detail="\n".join(f"{run.spec.run_id}: {run.state.lower()}" for run in active),
-            next=f"Wait (tlvm logs -f {active[0].spec.run_id}), or tlvm down --force ends it and loses what is not "
+            next=f"Wait (tlvm logs -f {name}), or tlvm down --force ends it and loses what is not "
             "in the store.",
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator import bundle
 from orchestrator.errors import CloudError, ConnectionLost, TlvmError, TransientError
 from orchestrator.providers.base import MachineState
+from orchestrator.workflows.runs import called
 from orchestrator.workflows.up import Clock
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import events, frames
@@ -57,7 +58,7 @@ def follow(
         except (ConnectionLost, TransientError) as error:
             _still_there(workspace, spec)
             if clock.now() - heard > patience_s:
-                raise _gave_up(spec, error.what) from None
+                raise _gave_up(workspace, spec, error.what) from None
             if pause_s == PAUSE_S:
                 workspace.progress.warn(
                     f"Connection to {spec.machine} lost, the run goes on; connecting again"
@@ -104,7 +105,7 @@ def _still_there(workspace: Workspace, spec: RunSpec) -> None:
     except TlvmError:
         return
     if machine is None:
-        raise _gone(spec)
+        raise _gone(workspace, spec)
     if machine.state in (MachineState.STOPPED, MachineState.STOPPING):
         raise ConnectionLost(
             f"The machine {spec.machine} is {machine.state.value}",
@@ -112,17 +113,18 @@ def _still_there(workspace: Workspace, spec: RunSpec) -> None:
         )
 
 
-def _gone(spec: RunSpec) -> ConnectionLost:
+def _gone(workspace: Workspace, spec: RunSpec) -> ConnectionLost:
     return ConnectionLost(
         f"The machine {spec.machine} is gone",
         detail=f"The run {spec.run_id} had not ended when it was last heard of.",
-        next=f"tlvm logs {spec.run_id} shows what reached the store.",
+        next=f"tlvm logs {called(workspace, spec.run_id)} shows what reached the store.",
     )
 
 
-def _gave_up(spec: RunSpec, why: str) -> ConnectionLost:
+def _gave_up(workspace: Workspace, spec: RunSpec, why: str) -> ConnectionLost:
+    name = called(workspace, spec.run_id)
     return ConnectionLost(
         f"The machine {spec.machine} can't be reached any more",
         detail=f"{why}\nThe run {spec.run_id} may go on there.",
-        next=f"tlvm logs -f {spec.run_id} comes back to it; tlvm pull {spec.run_id} fetches its result.",
+        next=f"tlvm logs -f {name} comes back to it; tlvm pull {name} fetches its result.",
     )

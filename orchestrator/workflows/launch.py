@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from orchestrator import bundle
 from orchestrator.errors import (
@@ -23,10 +24,11 @@ from orchestrator.workflows.following import follow, follow_events
 from orchestrator.workflows.on_machine import take_back
 from orchestrator.workflows.pull import PullResult, pull
 from orchestrator.workflows.run_documents import stored_run
+from orchestrator.workflows.runs import called
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import RunSpec
-from remote.contract.run_status import RunStatus
+from remote.contract.run_status import RunStatus, State
 
 if TYPE_CHECKING:
     from orchestrator.ssh import Connection
@@ -34,15 +36,27 @@ if TYPE_CHECKING:
 _ACCEPTS_WITHIN_S = 5  # from our last word until the machine has the run's folder, or never will
 
 
-class Detached(Interruption):
-    """Ctrl-C once a run has started: it goes on, on its machine."""
+@dataclass(frozen=True)
+class DetachedRun:
+    """What Ctrl-C leaves of `run` and `evaluate`: the run, going on by itself."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        super().__init__(
-            f"The run {run_id} goes on",
-            next=f"tlvm logs -f {run_id} comes back to it; tlvm pull {run_id} fetches its result.",
-        )
+    run_id: str
+    state: str  # the last that was heard of it: STARTED, QUEUED, STARTING or RUNNING
+    detached: bool  # true
+    next: str  # how to come back
+
+
+class Detached(Interruption):
+    """Ctrl-C once a run has started: it goes on, on its machine.
+
+    name    by which commands find it
+    state   the last that was heard of it
+    """
+
+    def __init__(self, run_id: str, *, name: str, state: str = "STARTED") -> None:
+        next = f"tlvm logs -f {name} comes back to it; tlvm pull {name} fetches its result."
+        super().__init__(f"The run {run_id} goes on", next=next)
+        self.run = DetachedRun(run_id, state, detached=True, next=next)
 
 
 def ship(workspace: Workspace, machine: Machine, connection: Connection) -> bundle.Bundle:
@@ -79,7 +93,7 @@ def start(workspace: Workspace, spec: RunSpec, connection: Connection) -> None:
         if asked and _is_known(workspace, spec):
             if isinstance(error, TlvmError):  # what was lost is only the answer
                 return
-            raise Detached(spec.run_id) from None
+            raise Detached(spec.run_id, name=called(workspace, spec.run_id)) from None
         take_back(workspace, spec.run_id)
         raise
 
@@ -131,15 +145,18 @@ def follow_to_the_end(
 ) -> RunStatus:
     """The final status, from the store."""
     happenings = follow_events(follow(workspace, spec, "events", connection=connection))
+    state = "STARTED"
     try:
         while True:
             event = next(happenings)
+            if event.get("type") == "state":
+                state = _state(event)
             if on_event:
                 on_event(event)
     except StopIteration as end:
         return _final_status(workspace, spec, str(end.value))
     except KeyboardInterrupt:
-        raise Detached(spec.run_id) from None
+        raise Detached(spec.run_id, name=called(workspace, spec.run_id), state=state) from None
 
 
 def collect(workspace: Workspace, spec: RunSpec, status: RunStatus) -> PullResult:
@@ -148,7 +165,7 @@ def collect(workspace: Workspace, spec: RunSpec, status: RunStatus) -> PullResul
         raise RunFailed(
             f"The run {spec.run_id} {'was cancelled' if status.state == 'CANCELLED' else 'failed'}",
             detail="\n".join([status.message, *status.log_tail]),
-            next=f"tlvm logs {spec.run_id} shows the whole log.",
+            next=f"tlvm logs {called(workspace, spec.run_id)} shows the whole log.",
         )
     if not status.published:
         raise CloudError(
@@ -159,17 +176,23 @@ def collect(workspace: Workspace, spec: RunSpec, status: RunStatus) -> PullResul
     return pull(workspace, spec.run_id)
 
 
+def _state(event: Mapping[str, Any]) -> str:
+    """A state that there is; a machine may write anything."""
+    said = event.get("state")
+    return said if isinstance(said, str) and said in get_args(State) else "STARTED"
+
+
 def _final_status(workspace: Workspace, spec: RunSpec, state: str) -> RunStatus:
     if state == "INTERRUPTED":
         raise Interrupted(
             f"The run {spec.run_id} was interrupted on {spec.machine}",
             detail="Its machine is being taken away, or its supervisor was killed.",
-            next=f"tlvm logs {spec.run_id} shows how far it came.",
+            next=f"tlvm logs {called(workspace, spec.run_id)} shows how far it came.",
         )
     stored = stored_run(workspace.store, spec.run_id)
     if stored is None or stored.status is None or stored.status.state != state:
         raise CloudError(
             f"The run {spec.run_id} ended as {state}, but its status did not reach the store",
-            next=f"tlvm logs -f {spec.run_id} shows what the machine says.",
+            next=f"tlvm logs -f {called(workspace, spec.run_id)} shows what the machine says.",
         )
     return stored.status

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.errors import CloudError, NotFoundError
 from orchestrator.workflows.pull import pull
+from orchestrator.workflows.runs import called
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document
 from remote.contract.document import ContractError
@@ -53,7 +54,7 @@ def measured(workspace: Workspace, run: str) -> Measured:
         raise NotFoundError(
             f"The run {pulled.run_id} measured nothing",
             detail=f"It ended as {pulled.state}.",
-            next=f"tlvm logs {pulled.run_id} shows why.",
+            next=f"tlvm logs {called(workspace, pulled.run_id)} shows why.",
         )
     metrics = read_metrics(pulled.folder / "metrics.json")
     path = pulled.folder / "predictions.csv"

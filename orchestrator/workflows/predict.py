@@ -20,6 +20,7 @@ from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundErro
 from orchestrator.workflows.measured import read_metrics
 from orchestrator.workflows.prevalence import moved, prevalence, supposed
 from orchestrator.workflows.pull import pull
+from orchestrator.workflows.runs import called
 from orchestrator.workflows.workspace import Workspace
 
 NEEDED = ("torch", "torchvision", "safetensors")
@@ -72,7 +73,7 @@ def predict(
         raise NotFoundError(
             f"The run {pulled.run_id} has no model",
             detail=f"It ended as {pulled.state}.",
-            next=f"tlvm logs {pulled.run_id} shows why.",
+            next=f"tlvm logs {called(workspace, pulled.run_id)} shows why.",
         )
     factors = _factors(pulled.folder, prior) if prior else {}
     predictions, failed = [], {}

@@ -20,7 +20,7 @@ from orchestrator.errors import CloudError, ConflictError, NotFoundError, TlvmEr
 from orchestrator.progress import Bar
 from orchestrator.workflows.looks import keep_looks
 from orchestrator.workflows.run_documents import result_manifest
-from orchestrator.workflows.runs import find
+from orchestrator.workflows.runs import called, find
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError
@@ -75,7 +75,7 @@ def pull(workspace: Workspace, run: str) -> PullResult:
     if manifest is None:
         raise NotFoundError(
             f"The run {run_id} has no result in the store yet",
-            next=f"tlvm logs -f {run_id} follows it; tlvm status shows its state.",
+            next=f"tlvm logs -f {called(workspace, run_id)} follows it; tlvm status shows its state.",
         )
     folder = workspace.project_folder / "runs" / run_id
     try:
@@ -84,7 +84,7 @@ def pull(workspace: Workspace, run: str) -> PullResult:
         raise CloudError(
             f"The result of {run_id} can't be written to {folder}",
             detail=str(error),
-            next=f"Make room there, then tlvm pull {run_id} goes on.",
+            next=f"Make room there, then tlvm pull {called(workspace, run_id)} goes on.",
         ) from None
     _count_looks(workspace, run_id, folder)
     workspace.records.pulled(run_id, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.config import nearest
@@ -83,6 +84,17 @@ def find(workspace: Workspace, run: str) -> str:
         hint = nearest(run, known[-5:]) if known else "tlvm run SCENARIO starts one."
         raise NotFoundError(f"There is no run {run[:80]!r} in {workspace.store.url}", next=hint)
     return meant[0]
+
+
+def short(run_id: str, known: Iterable[str] = ()) -> str:
+    """What a command line calls a run: its last four letters, or all of its id where another one that is known ends so."""
+    end = run_id[-4:]
+    return run_id if any(other.endswith(end) for other in known if other != run_id) else end
+
+
+def called(workspace: Workspace, run_id: str) -> str:
+    """The same against the runs that this computer started: nothing is asked for it."""
+    return short(run_id, (record.run_id for record in workspace.records.runs()))
 
 
 def lost(workspace: Workspace, run: StoredRun, machines: list[Machine]) -> bool:

@@ -18,7 +18,8 @@ from orchestrator import __version__, errors
 from orchestrator.cli import options
 from orchestrator.cli.app import BELOW, COMMANDS, main
 from orchestrator.cli.logs import redact
-from orchestrator.errors import TlvmError
+from orchestrator.errors import Interruption, TlvmError
+from orchestrator.workflows.launch import Detached
 
 NAMES = [command.name for command in COMMANDS]
 HEAVY = {
@@ -303,7 +304,7 @@ def test_init_writes_once(tlvm: Tlvm) -> None:
     assert Path("tlvm.toml").read_text() == text
     assert tlvm("init", "--yes").code == 0
     assert 'provider = "local"' in Path("tlvm.toml").read_text()
-    assert tlvm("init", "--yes", "--provider", "gce").code == 2
+    assert tlvm("init", "--yes", "--provider", "aws").code == 2
 
 
 def test_doctor_looks_at_this_computer(tlvm: Tlvm) -> None:
@@ -328,6 +329,51 @@ def test_a_bug_is_exit_1_with_a_traceback_and_where_to_report(
     assert exit.value.code == 1
     assert "ZeroDivisionError: ours" in shown.err and "report it" in shown.err
     assert json.loads(shown.out)["error"]["exit_code"] == 1
+
+
+def test_ctrl_c_with_json_is_one_object_that_says_what_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = "fixed-extractor-20260807-142530-k3qz"
+
+    def run(common: options.Common) -> None:
+        raise Detached(run_id, name="k3qz", state="RUNNING")
+
+    def up(common: options.Common) -> None:
+        raise Interruption("The machine m may exist", next="tlvm status shows it.")
+
+    def gc(common: options.Common) -> None:
+        raise KeyboardInterrupt
+
+    def logs(common: options.Common) -> None:
+        print('{"schema": 1, "command": "logs", "line": "one"}')
+        raise KeyboardInterrupt
+
+    commands = (*map(options.command(), (run, up, logs)), options.command(below="datasets")(gc))
+    monkeypatch.setattr("orchestrator.cli.app.COMMANDS", commands)
+    found = {}
+    for command in commands:
+        with pytest.raises(SystemExit) as exit:
+            main([command.name, "--json"])
+        shown = capsys.readouterr()
+        assert exit.value.code == 130 and shown.err.count("Interrupted.") == 1
+        found[command.name] = shown.out
+    assert json.loads(found["run"]) == {
+        "schema": 1,
+        "command": "run",
+        "run_id": run_id,
+        "state": "RUNNING",
+        "detached": True,
+        "next": "tlvm logs -f k3qz comes back to it; tlvm pull k3qz fetches its result.",
+    }
+    error = json.loads(found["up"])["error"]
+    assert (error["class"], error["exit_code"], error["what"]) == (
+        "Interrupt",
+        130,
+        "The machine m may exist",
+    )
+    assert json.loads(found["gc"])["command"] == "datasets gc"
+    assert [json.loads(line)["command"] for line in found["logs"].splitlines()] == ["logs", "logs"]
 
 
 @pytest.mark.parametrize("words", ["status --json", "pull nothing --json"])

@@ -119,7 +119,19 @@ def test_no_difference_take_the_quickest(workspace: Workspace) -> None:
     assert "the same 180 test images, second look: about 0.6 points of the best figure may be luck" in text
     assert "+1.1" in text and "(−1.7 … +3.9)" in text and "p 0.69" in text
     assert (
-        "telling 0.950 from 0.961 takes about 2,100 test images. Take the quickest: fixed-extractor." in text
+        "No difference is larger than chance; telling 0.950 from 0.961 takes about 2,100 test images. "
+        "Take the quickest: fixed-extractor.\n"
+    ) in text
+    assert text.endswith("next: tlvm predict k3qz IMAGES\n")
+
+
+def test_equal_runs_are_told_in_whole_sentences(workspace: Workspace) -> None:
+    images = birches(20)
+    dataset = put_dataset(workspace, images)
+    put_run(workspace, "k3qz", dataset, images, shares(18, 20))
+    put_run(workspace, "9w2d", dataset, images, shares(18, 20), scenario="fine-tune-all", seconds=480)
+    assert "No difference is larger than chance. Take the quickest: fixed-extractor.\n" in shown(
+        compare(workspace, ["k3qz", "9w2d"])
     )
 
 

@@ -147,11 +147,15 @@ def test_ctrl_c_detaches_and_the_run_goes_on(project: Path) -> None:
 
     with pytest.raises(Detached) as raised:
         run(opened(project, seed=60), "fixed-extractor", on_event=interrupt)
-    assert f"tlvm logs -f {raised.value.run_id}" in raised.value.next
+    left = raised.value.run
+    assert (left.state, left.detached) == ("RUNNING", True)
+    name = left.run_id[-4:]
+    assert left.next == raised.value.next
+    assert left.next == f"tlvm logs -f {name} comes back to it; tlvm pull {name} fetches its result."
     workspace = opened(project)
     go(project).touch()
-    assert list(logs(workspace, raised.value.run_id, follow=True)) == LINES
-    stored = stored_run(workspace.store, raised.value.run_id)
+    assert list(logs(workspace, raised.value.run.run_id, follow=True)) == LINES
+    stored = stored_run(workspace.store, raised.value.run.run_id)
     assert stored
     assert stored.state == "SUCCEEDED"
     go(project).unlink()
@@ -195,8 +199,8 @@ def test_ctrl_c_once_the_machine_has_the_run_detaches(project: Path) -> None:
     workspace.after = True
     with pytest.raises(Detached) as raised:
         run(workspace, "fixed-extractor")
-    assert list(logs(workspace, raised.value.run_id, follow=True)) == LINES
-    stored = stored_run(workspace.store, raised.value.run_id)
+    assert list(logs(workspace, raised.value.run.run_id, follow=True)) == LINES
+    stored = stored_run(workspace.store, raised.value.run.run_id)
     assert stored and stored.state == "SUCCEEDED"
 
 
@@ -238,7 +242,7 @@ def test_a_machine_that_stays_away_ends_in_connection_lost(project: Path, long_r
     with pytest.raises(ConnectionLost, match="can't be reached") as raised:
         list(follow(workspace, stored.spec, "events", clock=Clock(lambda: time_s, sleep)))
     assert 120 < time_s < 140
-    assert long_run.run_id in raised.value.next
+    assert f"tlvm logs -f {long_run.run_id[-4:]} " in raised.value.next
 
 
 def test_what_cannot_be_run_is_said_before_anything_is_done(project: Path) -> None:
