@@ -33,12 +33,14 @@ class Api:
     refused_permissions      what the caller may not do: "compute.instances.create"
     """
 
-    def __init__(self, cloud: Cloud, instances: Instances, page_size: int, wait_s: float) -> None:
+    def __init__(
+        self, cloud: Cloud, instances: Instances, refused_permissions: set[str], page_size: int, wait_s: float
+    ) -> None:
         self.cloud = cloud
         self.instances = instances
         self.page_size = page_size
         self.wait_s = wait_s
-        self.refused_permissions: set[str] = set()
+        self.refused_permissions = refused_permissions
         self._discovery = discovery("compute.v1")
 
     def recognise(self, verb: str, path: str, query: Mapping[str, list[str]], body: Any) -> Call:

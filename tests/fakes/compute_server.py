@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from tests.fakes.cloud_services import Project, Services
 from tests.fakes.compute_api import Api
-from tests.fakes.compute_cloud import Clock, Cloud
+from tests.fakes.compute_cloud import USER, Clock, Cloud
 from tests.fakes.compute_faults import OPERATION_KINDS, Faults, Refused, disabled, refusal
 from tests.fakes.compute_hardware import Hardware, NoHardware
 from tests.fakes.compute_instances import Instances
@@ -26,7 +27,12 @@ from tests.fakes.discovery import Call, Unexpected
 from tests.fakes.http_service import Answer, Drop, HttpService, Incoming
 
 PROJECT = "trees-4711"
+TOKEN = "ya29.fake"
 _COMPUTE = "/compute/v1/"
+_STATUS = {
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS",
+    412: "FAILED_PRECONDITION", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class ComputeServer:
     errors          the fake's own mistakes, and requests that the real service would not understand: [] at the end
     faults          `add("stock-out", "instances.insert", path="*/us-central1-a/*", times=1, skip=0)`
     cloud           the state: quotas, metadata of the project, service accounts, how long operations take
+    project         what other services know: APIs enabled, billing, permissions that the caller lacks, policies
     instances       `preempt(name)`, `host_keys`
     machines        what stands behind the instances
     is_open         False: requests need a bearer token
@@ -69,10 +76,11 @@ class ComputeServer:
         self.machines: Hardware = machines or NoHardware()
         self.cloud = Cloud(project, self.clock)
         self.instances = Instances(self.cloud, self.machines, self._metadata)
-        self.api = Api(self.cloud, self.instances, page_size, wait_s)
         self.faults = Faults()
         self.requests: list[Logged] = []
-        self.disabled_services: set[str] = set()
+        self.project = Project()
+        self.services = Services(self.cloud, self.project, page_size)
+        self.api = Api(self.cloud, self.instances, self.project.refused_permissions, page_size, wait_s)
         self.is_open = is_open
         self.frozen = threading.Event()  # set when `stop_at` has struck
         self._stop_at: tuple[int, bool] | None = None
@@ -121,6 +129,8 @@ class ComputeServer:
     # One request
 
     def _serve(self, request: Incoming) -> Answer:
+        if request.path in {"/token", "/tokeninfo"}:  # of google-auth; not counted
+            return _token(request)
         body = json.loads(request.body) if request.body else None
         query = parse_qs(request.query, keep_blank_values=True)
         call, problem = self._recognise(request, query, body)
@@ -134,7 +144,7 @@ class ComputeServer:
         try:
             if problem or call is None:
                 raise problem or Unexpected(404, request.path)
-            answer = self._answer(request, call, body)
+            answer = self._answer(request, call, query, body)
         except Refused as refused:
             answer = _refusal(refused)
         except Unexpected as unexpected:
@@ -148,16 +158,17 @@ class ComputeServer:
     def _recognise(
         self, request: Incoming, query: dict[str, list[str]], body: Any
     ) -> tuple[Call | None, Unexpected | None]:
-        if not request.path.startswith(_COMPUTE):
-            return None, Unexpected(404, f"no such address: {request.path}")
         try:
-            path = request.path.removeprefix(_COMPUTE)
-            return self.api.recognise(request.method, path, query, body), None
+            if request.path.startswith(_COMPUTE):
+                path = request.path.removeprefix(_COMPUTE)
+                return self.api.recognise(request.method, path, query, body), None
+            return self.services.recognise(request.method, request.path[1:], query, body), None
         except Unexpected as unexpected:
             return None, unexpected
 
-    def _answer(self, request: Incoming, call: Call, body: Any) -> Answer:
-        target = unquote(request.path.removeprefix(_COMPUTE))
+    def _answer(self, request: Incoming, call: Call, query: dict[str, list[str]], body: Any) -> Answer:
+        is_compute = request.path.startswith(_COMPUTE)
+        target = unquote(request.path.removeprefix(_COMPUTE).removeprefix("/"))
         fault = self.faults.take(call.name, target)
         if fault in {"reset", "stall"}:
             raise Drop(fault)
@@ -165,7 +176,7 @@ class ComputeServer:
             raise refusal(fault, call.name, target, self.cloud.project)
         if not self.is_open and not request.headers.get("authorization", "").startswith("Bearer "):
             raise refusal("401", call.name, target, self.cloud.project)
-        if "compute.googleapis.com" in self.disabled_services:
+        if is_compute and "compute.googleapis.com" not in self.project.enabled:
             raise disabled("compute.googleapis.com", "Compute Engine API", self.cloud.project)
         with self.cloud.lock:
             self.cloud.settle()
@@ -173,11 +184,16 @@ class ComputeServer:
             if fault == "collected":
                 self._collect(call)
             self.cloud.fault = fault if fault in OPERATION_KINDS else ""
-            document = self.api.perform(call, body)
+            if is_compute:
+                document = self.api.perform(call, body)
+            else:
+                document = self.services.perform(call, query, body or {})
             if fault == "unfinished":
                 document = _unfinished(document)
             text = json.dumps(document)
-        if mistake := self.api.mistake(call, json.loads(text)):
+        sent = json.loads(text)
+        mistake = self.api.mistake(call, sent) if is_compute else self.services.mistake(call, target, sent)
+        if mistake:
             self.errors.append(mistake)
         if fault == "503 after":
             raise refusal(fault, call.name, target, self.cloud.project)
@@ -199,6 +215,18 @@ class ComputeServer:
         raise NotImplementedError(id)
 
 
+def _token(request: Incoming) -> Answer:
+    """What google-auth asks for an access token (with a signed assertion or a refresh token), and what it belongs to."""
+    document: dict[str, Any] = {"access_token": TOKEN, "expires_in": 3599, "token_type": "Bearer"}
+    if request.path == "/tokeninfo":
+        document = {
+            "email": USER,
+            "expires_in": "3599",
+            "scope": "https://www.googleapis.com/auth/cloud-platform",
+        }
+    return Answer(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
+
+
 def _unfinished(operation: dict[str, Any]) -> dict[str, Any]:
     hidden = {"endTime", "error", "httpErrorStatusCode", "httpErrorMessage"}
     kept = {name: value for name, value in operation.items() if name not in hidden}
@@ -211,7 +239,9 @@ def _refusal(refused: Refused) -> Answer:
         "message": refused.message,
         "errors": [{"message": refused.message, "domain": "global", "reason": refused.reason}],
     }
+    if refused.code in _STATUS:
+        error["status"] = _STATUS[refused.code]
     if refused.details:
-        error |= {"status": "PERMISSION_DENIED", "details": refused.details}
+        error["details"] = refused.details
     body = json.dumps({"error": error}).encode()
     return Answer(refused.code, {"Content-Type": "application/json; charset=UTF-8"}, body)

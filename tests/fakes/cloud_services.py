@@ -1,0 +1,230 @@
+"""The few calls of other Google Cloud services that a project is looked at and prepared with.
+
+Service Usage, Resource Manager, IAM, Cloud Billing, OS Login and Organization Policy, each validated by its own
+discovery document. Their paths differ, so one address serves them all. Call names here start with the service:
+"serviceusage.services.list".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakes.cloud_prices import skus
+from tests.fakes.compute_cloud import NUMBER, USER, Cloud
+from tests.fakes.compute_faults import Refused, disabled
+from tests.fakes.compute_listing import page
+from tests.fakes.discovery import Call, Unexpected, discovery
+
+Resource = dict[str, Any]
+Query = Mapping[str, list[str]]
+
+_DOCUMENTS = (
+    "serviceusage.v1", "cloudresourcemanager.v3", "cloudresourcemanager.v1", "iam.v1", "cloudbilling.v1",
+    "oslogin.v1", "orgpolicy.v2",
+)  # fmt: skip
+_DONE = {"name": "operations/noop.DONE_OPERATION", "done": True}
+
+
+@dataclass
+class Project:
+    """What a test may change."""
+
+    enabled: set[str] = field(
+        default_factory=lambda: {
+            f"{name}.googleapis.com"
+            for name in (
+                "compute", "storage", "iam", "serviceusage", "cloudresourcemanager", "cloudbilling", "oslogin",
+                "orgpolicy", "iap",
+            )
+        }
+    )  # fmt: skip
+    billing_enabled: bool = True
+    refused_permissions: set[str] = field(default_factory=set)  # "compute.instances.create"
+    org_policies: dict[str, bool] = field(default_factory=dict)  # "compute.requireOsLogin": enforced
+    policies: dict[str, Resource] = field(
+        default_factory=dict
+    )  # of service accounts, by email; "" the project's
+    public_keys: dict[str, str] = field(default_factory=dict)  # of OS Login, by fingerprint
+
+
+class Services:
+    def __init__(self, cloud: Cloud, project: Project, page_size: int) -> None:
+        self.cloud = cloud
+        self.project = project
+        self.page_size = page_size
+
+    def recognise(self, verb: str, path: str, query: Query, body: Any) -> Call:
+        """`path` is the whole one, without the leading slash: "v1/projects/trees-4711/services"."""
+        for document in _DOCUMENTS:
+            api = discovery(document)
+            try:
+                call = api.call(verb, path, query, more=set())
+            except Unexpected as unexpected:
+                if unexpected.code == 404:
+                    continue
+                raise
+            if body is not None:
+                api.check_body(call, body)
+            return Call(f"{document.split('.')[0]}.{call.name}", call.path, call.query)
+        raise Unexpected(404, f"no method {verb} {path}")
+
+    def perform(self, call: Call, query: Query, body: Resource) -> Resource:
+        service, _, name = call.name.partition(".")
+        if f"{service}.googleapis.com" not in self.project.enabled and service != "serviceusage":
+            raise disabled(f"{service}.googleapis.com", service, self.cloud.project)
+        handler = self._handlers().get(f"{service}.{name}")
+        if handler is None:
+            raise Unexpected(501, f"{call.name} is not part of this fake")
+        return handler(call, query, body)
+
+    def mistake(self, call: Call, path: str, answer: Resource) -> str:
+        """What in an answer is not as the service would write it."""
+        service, _, name = call.name.partition(".")
+        version = path.split("/", maxsplit=1)[0]
+        api = discovery(f"{service}.{version}")
+        return api.mistake(Call(name, call.path, call.query), answer)
+
+    def _handlers(self) -> dict[str, Callable[[Call, Query, Resource], Resource]]:
+        return {
+            "serviceusage.services.list": self._services,
+            "serviceusage.services.batchGet": lambda call, query, _: {
+                "services": [self._service(name.rpartition("/")[2]) for name in query.get("names", [])]
+            },
+            "serviceusage.services.get": lambda call, *_: self._service(call.path["servicesId"]),
+            "serviceusage.services.enable": lambda call, *_: self._enable([call.path["servicesId"]]),
+            "serviceusage.services.batchEnable": lambda call, _, body: self._enable(body["serviceIds"]),
+            "cloudresourcemanager.projects.get": self._project,
+            "cloudresourcemanager.projects.testIamPermissions": lambda call, _, body: self._tested(body),
+            "cloudresourcemanager.projects.getIamPolicy": lambda *_: self._policy(""),
+            "iam.projects.serviceAccounts.get": lambda call, *_: self._account(
+                call.path["serviceAccountsId"]
+            ),
+            "iam.projects.serviceAccounts.create": lambda call, _, body: self._make_account(body),
+            "iam.projects.serviceAccounts.getIamPolicy": lambda call, *_: self._policy(self._email(call)),
+            "iam.projects.serviceAccounts.setIamPolicy": self._set_policy,
+            "iam.projects.serviceAccounts.testIamPermissions": lambda call, _, body: (
+                (self._email(call) and self._tested(body)) or {}
+            ),
+            "cloudbilling.projects.getBillingInfo": lambda *_: self._billing(),
+            "cloudbilling.services.skus.list": self._skus,
+            "oslogin.users.getLoginProfile": lambda call, *_: self._profile(call.path["usersId"]),
+            "oslogin.users.importSshPublicKey": self._import_key,
+            "orgpolicy.projects.policies.getEffectivePolicy": self._org_policy,
+        }
+
+    def _services(self, call: Call, query: Query, _: Resource) -> Resource:
+        if call.query.get("filter", "state:ENABLED") != "state:ENABLED":
+            raise Refused(400, "invalid", "this fake lists enabled services")
+        items, token = page(
+            [self._service(name) for name in sorted(self.project.enabled)], _paging(call), self.page_size
+        )
+        return {"services": items} | ({"nextPageToken": token} if token else {})
+
+    def _service(self, name: str) -> Resource:
+        return {
+            "name": f"projects/{NUMBER}/services/{name}",
+            "parent": f"projects/{NUMBER}",
+            "config": {"name": name},
+            "state": "ENABLED" if name in self.project.enabled else "DISABLED",
+        }
+
+    def _enable(self, names: list[str]) -> Resource:
+        self.project.enabled.update(names)
+        return _DONE
+
+    def _project(self, call: Call, _: Query, __: Resource) -> Resource:
+        wanted = next(iter(call.path.values()))
+        if wanted not in {self.cloud.project, NUMBER}:
+            raise Refused(
+                403, "forbidden", f"Permission denied on resource '{wanted}' (or it may not exist)."
+            )
+        if "projectId" in call.path:  # version 1
+            return {"projectId": self.cloud.project, "projectNumber": NUMBER, "lifecycleState": "ACTIVE"}
+        return {"name": f"projects/{NUMBER}", "projectId": self.cloud.project, "state": "ACTIVE"}
+
+    def _tested(self, body: Resource) -> Resource:
+        refused = self.project.refused_permissions
+        granted = [name for name in body.get("permissions", []) if name not in refused]
+        return {"permissions": granted} if granted else {}
+
+    def _policy(self, of: str) -> Resource:
+        return self.project.policies.get(of, {"version": 1, "etag": "BwYAAA=="})
+
+    def _set_policy(self, call: Call, _: Query, body: Resource) -> Resource:
+        email = self._email(call)
+        current = self._policy(email)["etag"]
+        if body["policy"].get("etag", current) != current:
+            raise Refused(409, "aborted", "There were concurrent policy changes. Please retry.")
+        changed = len(self.project.policies) + 1
+        self.project.policies[email] = {**body["policy"], "version": 1, "etag": f"BwYA{changed:03d}="}
+        return self.project.policies[email]
+
+    def _email(self, call: Call) -> str:
+        return str(self._account(call.path["serviceAccountsId"])["email"])
+
+    def _account(self, email: str) -> Resource:
+        if email not in self.cloud.service_accounts:
+            raise Refused(404, "notFound", f"Unknown service account: {email}")
+        return {
+            "name": f"projects/{self.cloud.project}/serviceAccounts/{email}",
+            "projectId": self.cloud.project,
+            "uniqueId": str(10**20 + sum(email.encode())),
+            "email": email,
+        }
+
+    def _make_account(self, body: Resource) -> Resource:
+        email = f"{body['accountId']}@{self.cloud.project}.iam.gserviceaccount.com"
+        if email in self.cloud.service_accounts:
+            raise Refused(409, "alreadyExists", f"Service account {body['accountId']} already exists.")
+        self.cloud.service_accounts.add(email)
+        return self._account(email)
+
+    def _billing(self) -> Resource:
+        found: Resource = {
+            "name": f"projects/{self.cloud.project}/billingInfo",
+            "projectId": self.cloud.project,
+            "billingEnabled": self.project.billing_enabled,
+        }
+        account = "billingAccounts/014711-081500-471108"
+        return found | ({"billingAccountName": account} if self.project.billing_enabled else {})
+
+    def _skus(self, call: Call, _: Query, __: Resource) -> Resource:
+        items, token = page(skus(), _paging(call), self.page_size)
+        return {"skus": items, "nextPageToken": token}
+
+    def _profile(self, user: str) -> Resource:
+        if user != USER:
+            raise Refused(403, "forbidden", f"The caller may not see the profile of {user}.")
+        account = {
+            "username": "tester_example_org",
+            "uid": "4711",
+            "gid": "4711",
+            "homeDirectory": "/home/tester_example_org",
+            "shell": "/bin/bash",
+            "primary": True,
+            "operatingSystemType": "LINUX",
+            "accountId": self.cloud.project,
+        }
+        keys = {
+            fingerprint: {"key": key, "fingerprint": fingerprint}
+            for fingerprint, key in self.project.public_keys.items()
+        }
+        return {"name": NUMBER, "posixAccounts": [account]} | ({"sshPublicKeys": keys} if keys else {})
+
+    def _import_key(self, call: Call, _: Query, body: Resource) -> Resource:
+        self.project.public_keys[f"{sum(body['key'].encode()):064x}"] = body["key"]
+        return {"loginProfile": self._profile(call.path["usersId"])}
+
+    def _org_policy(self, call: Call, _: Query, __: Resource) -> Resource:
+        name = call.path["policiesId"]
+        return {
+            "name": f"projects/{NUMBER}/policies/{name}",
+            "spec": {"rules": [{"enforce": self.project.org_policies.get(name, False)}]},
+        }
+
+
+def _paging(call: Call) -> dict[str, str]:
+    names = {"pageSize": "maxResults", "pageToken": "pageToken"}
+    return {names[name]: value for name, value in call.query.items() if name in names}
