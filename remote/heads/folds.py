@@ -20,12 +20,12 @@ NEVER = -1
 def folds(images: Sequence[Image], *, most: int, seed: int) -> NDArray[np.int64]:
     """The fold in which each image is held out, from 0; NEVER for a class that has nothing to spare.
 
-    As many folds as the smallest class has images (or groups), but at least 2 and at most `most`. A class with one
-    image is in every training part: nothing could be learned of it otherwise.
+    As many folds as `most`, or as there are images (or groups). A class with fewer is missing in some of them, and in
+    every training part: two of its images never share a fold. One with a single image is held out nowhere.
     """
     units = _units(images)
     sizes = Counter(label for label, _ in units.values())
-    count = min([most, *(size for size in sizes.values() if size > 1)])
+    count = min(most, sum(size for size in sizes.values() if size > 1))
     result = np.full(len(images), NEVER, dtype=np.int64)
     dealt = 0
     for label, size in sorted(sizes.items()):

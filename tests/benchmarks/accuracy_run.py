@@ -43,7 +43,8 @@ WEIGHTS = {
     "mobilenet_v2": "mobilenet_v2-onnxzoo-fp32-distilledhead.pth",
 }
 _FLIPS: dict[str, Flips] = {"wbc": "all", "dtd10": "all", "mnist10k": "none"}
-_CIFAR_EACH = {"train": 500, "val": 100}
+_LITTLE_EACH = 100  # train images of each class in mnist1k and cifar1k; all of val
+_CIFAR_EACH = {"train": 500, "val": 200}
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ def _dataset(machine: MachineHome, work: Path, name: str) -> fixtures.Dataset:
         version = kept.name.split(".")[1]
         data = kept.read_bytes()
         return fixtures.Dataset(decode_manifest(data, version=version), data, version)
+    if name.endswith("1k"):
+        manifest = _little(
+            _dataset(machine, work, name.replace("1k", "10k" if name == "mnist1k" else "10")).manifest
+        )
+        return fixtures.Dataset(manifest, *encode(manifest))
     folder = _cifar(work) if name == "cifar10" else SHARED / "data" / name
     packed = fixtures.pack_folder(machine, folder, flips=_FLIPS.get(name, "horizontal")).manifest
     val = {image.sha256 for image in packed.images if image.split == "val"}
@@ -130,6 +136,18 @@ def _dataset(machine: MachineHome, work: Path, name: str) -> fixtures.Dataset:
     beside.write_bytes(data)
     beside.replace(work / f"{name}.{version}.jsonl.gz")
     return fixtures.Dataset(manifest, data, version)
+
+
+def _little(manifest: DatasetManifest) -> DatasetManifest:
+    """A few train images of each class, by content, and all of val."""
+    left: dict[str, int] = defaultdict(lambda: _LITTLE_EACH)
+    kept = set()
+    for image in sorted(manifest.images, key=lambda one: one.sha256):
+        if image.split == "train" and image.excluded is None and left[image.class_name]:
+            left[image.class_name] -= 1
+            kept.add(image.path)
+    images = [image for image in manifest.images if image.split == "val" or image.path in kept]
+    return dataclasses.replace(manifest, dataset=f"{manifest.dataset}-little", images=images)
 
 
 def _cifar(work: Path) -> Path:

@@ -128,10 +128,13 @@ def test_two_classes_of_three_images_and_a_class_of_one() -> None:
     head = logistic.fit(
         features, labels, folds(_images(list("ababab")), most=5, seed=0), PENALTIES, classes=2
     )
-    assert head.folds == 3
+    assert head.folds == 5
     names = list("aaabbbc")
     fold_of = folds(_images(names), most=5, seed=0)
     assert fold_of[-1] == NEVER
+    assert (
+        len(set(fold_of[:3])) == len(set(fold_of[3:6])) == 3
+    )  # two of each class are in every training part
     features, _ = _data(7, 50, 2)
     head = logistic.fit(features, np.array([0, 0, 0, 1, 1, 1, 2]), fold_of, PENALTIES, classes=3)
     assert torch.isfinite(head.weight).all()
@@ -149,6 +152,13 @@ def test_folds_are_stratified_and_do_not_move_when_images_are_added() -> None:
     assert (out[:50].sum(), out[50:].sum()) == (10, 5)
     more = holdout(_images([*names, "b"]), share=0.2, seed=1)
     assert (more[:73] != out).sum() <= 2
+
+
+def test_a_small_class_does_not_take_folds_from_the_others() -> None:
+    found = folds(_images(["a"] * 3 + ["b"] * 60 + ["c"]), most=5, seed=0)
+    assert len(set(found[:3])) == 3
+    assert np.bincount(found[3:63]).tolist() == [12] * 5
+    assert found[63] == NEVER
 
 
 def test_a_group_is_on_one_side() -> None:
