@@ -25,13 +25,14 @@ from remote.images.preprocessing import Preprocessing
 from remote.measures.evaluation import Floats, Labels
 from remote.measures.grouping import suspicions
 from remote.networks import backbones, depths
-from remote.result import measure
+from remote.result import measure, train_images
 from remote.results.artefacts import Predicted
 from remote.task import Task, device_name
 
 CURVE = "by_depth.svg"  # beside metrics.json
 _HOLDOUT = 0.2  # of train, where there are too many images for folds
 _CHOSE = "the penalty and the temperature"
+_FITTED_LATER = "nothing; the classifier that is kept was fitted on them too, once they were measured"
 _CURVE_IMAGES = 2_000  # of train, at most, where the curve only informs: a fraction of a second a stage
 
 
@@ -56,13 +57,18 @@ class Seen:
 
 @dataclass(frozen=True)
 class Train:
-    """The train rows, further views of an image behind all images seen the usual way."""
+    """The rows that a classifier is fitted on, further views of an image behind all images seen the usual way."""
 
     rows: list[int]
     labels: Labels
     fold_of: NDArray[np.int64]
     judges: NDArray[np.bool_]  # the rows seen the usual way
     penalties: list[float]
+
+    @property
+    def usual(self) -> int:
+        """Images, each counted once."""
+        return int(self.judges.sum())
 
 
 def look(
@@ -164,6 +170,21 @@ def training_rows(task: Task, seen: Seen, images: Sequence[Image]) -> Train:
     )
 
 
+def with_val(task: Task, seen: Seen, train: Train, penalty: float) -> Train | None:
+    """Train and val for a last fit with the penalty that train chose; None where val is the reported figure."""
+    val = seen.of("val")
+    if task.parameters["refit"] == "off" or task.reported == "val" or not val:
+        return None
+    rows = [*train.rows, *val]
+    return Train(
+        rows=rows,
+        labels=task.labels(seen.images(rows)),
+        fold_of=np.concatenate([train.fold_of, np.full(len(val), NEVER)]),
+        judges=np.concatenate([train.judges, np.ones(len(val), dtype=np.bool_)]),
+        penalties=[penalty],
+    )
+
+
 def balanced(
     task: Task, head: logistic.LinearHead, train: Train, *, has_bias: bool = True
 ) -> tuple[logistic.LinearHead, list[float] | None]:
@@ -174,10 +195,9 @@ def balanced(
 
     Returns     the head and the class shares that its probabilities suppose now; None: those of train, as they were
     """
-    images = train.labels[train.judges]
-    counts = np.bincount(images, minlength=len(task.classes))
-    wanted = str(task.parameters["balance"])
-    if wanted == "off" or (wanted == "auto" and counts.max() <= IMBALANCED * counts.min()):
+    counts = np.bincount(train.labels[train.judges], minlength=len(task.classes))
+    wanted, of_train = str(task.parameters["balance"]), train_images(task)
+    if wanted == "off" or (wanted == "auto" and of_train.max() <= IMBALANCED * of_train.min()):
         return head, None
     if not has_bias:
         task.events.log(
@@ -236,27 +256,35 @@ def curve_in_words(judged: Sequence[Judged]) -> str:
 def measured(
     task: Task,
     head: logistic.LinearHead,
+    kept: logistic.LinearHead,
     seen: Seen,
     values: Callable[[Sequence[int]], Floats32],
     prior: list[float] | None,
 ) -> tuple[list[Evaluation], list[Predicted]]:
     """Held-out images of train, then val, then test: the last one that is there is the result.
 
+    head        fitted on train alone, by which held-out images and val are judged
+    kept        the model's, which is another one where val has served to fit it
     values      what the head is given for rows
     prior       class shares that its probabilities suppose
     """
     train = task.images("train")
     held_out = [image for image, out in zip(train, head.held_out[: len(train)], strict=True) if out]
 
-    def figures(name: str, images: Sequence[Image], logits: Floats, chose: str) -> Evaluation:
-        return measure(task, name, images, logits, temperature=head.temperature, chose=chose, prior=prior)
+    def figures(
+        name: str, images: Sequence[Image], logits: Floats, by: logistic.LinearHead, chose: str
+    ) -> Evaluation:
+        return measure(task, name, images, logits, temperature=by.temperature, chose=chose, prior=prior)
 
-    evaluations = [figures("train, held out", held_out, head.held_out_logits, _CHOSE)]
+    evaluations = [figures("train, held out", held_out, head.held_out_logits, head, _CHOSE)]
     predicted = []
-    for split in ("val", "test"):
+    for split, by, chose in (
+        ("val", head, "nothing" if kept is head else _FITTED_LATER),
+        ("test", kept, "nothing"),
+    ):
         if rows := seen.of(split):
-            part = Predicted(seen.images(rows), head.logits(values(rows)))
-            evaluations.append(figures(split, part.images, part.logits, "nothing"))
+            part = Predicted(seen.images(rows), by.logits(values(rows)))
+            evaluations.append(figures(split, part.images, part.logits, by, chose))
             predicted.append(part)
     return evaluations, predicted
 
@@ -273,9 +301,10 @@ def judges_of(head: logistic.LinearHead) -> str:
     return f"{head.folds} folds" if head.folds > 1 else "a holdout"
 
 
-def told(head: logistic.LinearHead) -> dict[str, Any]:
-    """For metrics.json."""
+def told(head: logistic.LinearHead, fitted_on: Train | None) -> dict[str, Any]:
+    """For metrics.json. `fitted_on`: train and val, where both served."""
     return {
+        "fitted_on": ["train", "val"] if fitted_on else ["train"],
         "penalty": head.penalty,
         "penalties": [asdict(candidate) for candidate in head.candidates],
         "judged_by": judges_of(head),

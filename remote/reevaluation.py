@@ -82,7 +82,8 @@ def _images(task: Task, evaluated: EvaluatedRun) -> tuple[list[Image], int, bool
     asked = [image for image in task.manifest.images if image.split in splits]
     data = (task.folder.root / layout.TRAINED_ON_FILE).read_bytes()
     trained_on = decode_manifest(data, version=evaluated.trained_on.version)
-    seen = {image.sha256 for image in trained_on.images if image.split == "train" and image.excluded is None}
+    fitted = ("train", "val") if evaluated.val_trained else ("train",)
+    seen = {image.sha256 for image in trained_on.images if image.split in fitted and image.excluded is None}
     steering = {image.sha256 for image in trained_on.images if image.split == "val"}
     kept = [image for image in asked if image.sha256 not in seen]
     if not kept:

@@ -181,6 +181,7 @@ def _spec(
             frozen_parameters=metrics.frozen.parameters,
             trained_s=sum(metrics.seconds.values()),
             prior=metrics.prior,
+            val_trained=metrics.training.get("fitted_on") == ["train", "val"],
         ),
         accelerators=min(1, machine.accelerator_count),
     )

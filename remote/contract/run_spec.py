@@ -62,6 +62,7 @@ class EvaluatedRun:
     prior: list[float] | None = (
         None  # class shares that its probabilities suppose; None: those of its train images
     )
+    val_trained: bool = False  # the model was fitted on these val images too
 
     def __post_init__(self) -> None:
         layout.checked_run_id(self.run_id)

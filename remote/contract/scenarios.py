@@ -212,6 +212,12 @@ _FROZEN = (
         low=100,
         high=10_000_000,
     ),
+    Parameter(
+        "refit",
+        "auto",
+        "auto: where test is the reported figure, the classifier that is kept is fitted on train and val; off: on train",
+        choices=("auto", "off"),
+    ),
 )
 
 # Of these, what also a classifier needs that training begins with.

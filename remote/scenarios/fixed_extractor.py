@@ -50,18 +50,22 @@ def run(task: Task) -> None:
 
     with task.step("train") as says:
         train = frozen.training_rows(task, seen, task.images("train"))
-        head = logistic.fit(
-            seen.extraction.features[train.rows],
-            train.labels,
-            train.fold_of,
-            train.penalties,
-            classes=classes,
-            bias=network.has_bias,
-            judges=train.judges,
-            on_fit=task.progress("train", len(train.penalties), "penalties"),
-            should_stop=task.should_stop,
-        )
-        head, prior = frozen.balanced(task, head, train, has_bias=network.has_bias)
+
+        def fitted(train: frozen.Train) -> tuple[logistic.LinearHead, list[float] | None]:
+            found = logistic.fit(
+                seen.extraction.features[train.rows],
+                train.labels,
+                train.fold_of,
+                train.penalties,
+                classes=classes,
+                bias=network.has_bias,
+                judges=train.judges,
+                on_fit=task.progress("train", len(train.penalties), "penalties"),
+                should_stop=task.should_stop,
+            )
+            return frozen.balanced(task, found, train, has_bias=network.has_bias)
+
+        head, prior = fitted(train)
         says(
             f"{len(head.candidates)} penalties × {frozen.judges_of(head)} inside train: {head.penalty:.2g} chosen, "
             f"{head.accuracy:.3f} ± {head.accuracy_error:.3f}"
@@ -71,13 +75,17 @@ def run(task: Task) -> None:
         by_depth = frozen.by_depth(task, seen, train, choices, all_images=False)
         frozen.draw(task, by_depth, depths.LAST)
         says(frozen.curve_in_words(by_depth))
+        kept, more = head, frozen.with_val(task, seen, train, head.penalty)
+        if more:
+            kept, _ = fitted(more)
+            says(f"fitted again on train and val, {more.usual} images: test is the figure that is reported")
 
     with task.step("evaluate") as says:
         equal = frozen.check_unmoved(network, seen)
         network.module.to("cpu")
-        network.set_head(backbones.new_head(network, head.weight, head.bias))
+        network.set_head(backbones.new_head(network, kept.weight, kept.bias))
         evaluations, predicted = frozen.measured(
-            task, head, seen, lambda rows: seen.extraction.features[list(rows)], prior
+            task, head, kept, seen, lambda rows: seen.extraction.features[list(rows)], prior
         )
         for line in in_words(evaluations[-1]):
             says(line)
@@ -86,7 +94,7 @@ def run(task: Task) -> None:
     findings = Findings(
         evaluations=evaluations,
         predicted=predicted,
-        temperature=head.temperature,
+        temperature=kept.temperature,
         trained_parameters=trained,
         frozen=Frozen(parameters=parameters, tensors=len(seen.before), equal=equal),
         counters=Counters(
@@ -95,7 +103,7 @@ def run(task: Task) -> None:
             forwarded=seen.extraction.forwarded,
         ),
         images_per_s=seen.extraction.images_per_s,
-        training={**frozen.told(head), "suspected_groups": suspected},
+        training={**frozen.told(head, more), "suspected_groups": suspected},
         prior=prior,
         by_depth=[one.depth for one in by_depth],
     )

@@ -64,30 +64,38 @@ def run(task: Task) -> None:
         chosen = curve.simplest([one for one in (*alone, *together) if one.choice.stages]).choice
         frozen.draw(task, alone, chosen.name)
         says(f"{frozen.curve_in_words(alone)} · all up to each {frozen.curve_in_words(together)}")
-        head = logistic.fit(
-            chosen.of(seen.extraction.blocks, train.rows),
-            train.labels,
-            train.fold_of,
-            train.penalties,
-            classes=len(task.classes),
-            judges=train.judges,
-            on_fit=task.progress("train", len(train.penalties), "penalties"),
-            should_stop=task.should_stop,
-        )
-        head, prior = frozen.balanced(task, head, train)
+
+        def fitted(train: frozen.Train) -> tuple[logistic.LinearHead, list[float] | None]:
+            found = logistic.fit(
+                chosen.of(seen.extraction.blocks, train.rows),
+                train.labels,
+                train.fold_of,
+                train.penalties,
+                classes=len(task.classes),
+                judges=train.judges,
+                on_fit=task.progress("train", len(train.penalties), "penalties"),
+                should_stop=task.should_stop,
+            )
+            return frozen.balanced(task, found, train)
+
+        head, prior = fitted(train)
         trained = head.weight.numel() + head.bias.numel()
         says(
             f"chosen: {chosen.name}, {head.weight.shape[1]} features, {trained:,} parameters train; penalty "
             f"{head.penalty:.2g}, {head.accuracy:.3f} ± {head.accuracy_error:.3f}"
             + ("; rare classes weigh as much as frequent ones" if prior else "")
         )
+        kept, more = head, frozen.with_val(task, seen, train, head.penalty)
+        if more:
+            kept, _ = fitted(more)
+            says(f"fitted again on train and val, {more.usual} images: test is the figure that is reported")
 
     with task.step("evaluate") as says:
         equal = frozen.check_unmoved(network, seen)
         network.module.to("cpu")
-        stage_head.attach(network, head.weight, head.bias)
+        stage_head.attach(network, kept.weight, kept.bias)
         evaluations, predicted = frozen.measured(
-            task, head, seen, lambda rows: chosen.of(seen.extraction.blocks, rows), prior
+            task, head, kept, seen, lambda rows: chosen.of(seen.extraction.blocks, rows), prior
         )
         for line in in_words(evaluations[-1]):
             says(line)
@@ -96,7 +104,7 @@ def run(task: Task) -> None:
     findings = Findings(
         evaluations=evaluations,
         predicted=predicted,
-        temperature=head.temperature,
+        temperature=kept.temperature,
         trained_parameters=trained,
         frozen=Frozen(parameters=parameters, tensors=len(seen.before), equal=equal),
         counters=Counters(
@@ -106,7 +114,7 @@ def run(task: Task) -> None:
         ),
         images_per_s=seen.extraction.images_per_s,
         training={
-            **frozen.told(head),
+            **frozen.told(head, more),
             "suspected_groups": suspected,
             "chosen": chosen.name,
             "stages": list(chosen.stages),

@@ -54,7 +54,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(machine, folder, dataset, images)
 
 
-def evaluated(trained: Trained, dataset: Dataset, split: str = "all") -> tuple[int, RunFolder]:
+def evaluated(
+    trained: Trained, dataset: Dataset, split: str = "all", *, val_trained: bool = False
+) -> tuple[int, RunFolder]:
     """Carry out the job on this dataset, everything fetched."""
     machine, model = trained.machine, trained.folder.result / "model"
     spec = document.decode(RunSpec, trained.folder.spec.read_bytes(), what="spec")
@@ -87,6 +89,7 @@ def evaluated(trained: Trained, dataset: Dataset, split: str = "all") -> tuple[i
             trained_parameters=metrics.trained_parameters,
             frozen_parameters=metrics.frozen.parameters,
             trained_s=12.5,
+            val_trained=val_trained,
         ),
     )
     document.write(folder.spec, changed)
@@ -136,6 +139,11 @@ def test_classes_that_the_dataset_lacks_do_no_harm(trained: Trained, tmp_path: P
     found = metrics_of(folder)
     assert code == 0
     assert found.classes == ["blue", "red"] and [one.n for one in found.result.classes] == [3, 0]
+
+
+def test_val_images_that_the_model_was_fitted_on_are_left_out_too(trained: Trained) -> None:
+    code, folder = evaluated(trained, trained.dataset, "val", val_trained=True)
+    assert code == 3 and "the model was trained on all of them" in folder.events.read_text()
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
