@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import getpass
 import hashlib
+import ipaddress
 import os
 import re
 import tomllib
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from orchestrator.errors import ConfigError
 from remote.contract import scenarios
@@ -26,10 +27,13 @@ from remote.contract.document import ContractError
 from remote.contract.run_spec import StoreRef
 
 FILE = "tlvm.toml"
-ProviderName = Literal["local", "docker"]
+ProviderName = Literal["local", "docker", "gce"]
 PROVIDERS: tuple[str, ...] = get_args(ProviderName)
 OTHER_VARIABLES = ("TLVM_DATA_DIR", "TLVM_MACHINE", "TLVM_MACHINE_ID")  # the last two are set on machines
-_HOURS = {"local": 168.0, "docker": 24.0}  # nothing is rented there: long enough for any training
+_HOURS = {"local": 168.0, "docker": 24.0, "gce": 4.0}  # long enough for any training where nothing is rented
+_IDLE_MINUTES = 30.0
+_RENTED_ONLY = ("machine_type", "spot", "budget", "idle_minutes", "idle_action")
+_NAMES_IN_ORDER = "names in order of preference, separated by commas"
 
 
 class _Section(BaseModel):
@@ -52,7 +56,10 @@ class MachineSettings(_Section):
         pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$",
         description="default: tlvm-<owner>-<project folder>",
     )
-    accelerator: str = Field(default="none", description='"none", or a kind of GPU: "nvidia"')
+    accelerator: str | None = Field(
+        default=None,
+        description='"none", or a kind of GPU: "nvidia" on docker; t4, l4, a100, a100-80gb, h100 on gce, several in order',
+    )
     accelerator_count: int = Field(default=0, ge=0, le=16)
     disk_gb: int = Field(default=0, ge=0, le=65536, description="0: what the provider gives")
     cpus: float = Field(default=0.0, ge=0, description="0: all of them")
@@ -60,7 +67,66 @@ class MachineSettings(_Section):
     max_hours: float | None = Field(
         default=None, gt=0, le=168, description="after this the machine ends by itself"
     )
-    image: str = Field(default="", description="a Docker image instead of the one built from infra/docker")
+    image: str = Field(
+        default="", description="an image of your own: of Docker, or on gce projects/P/global/images/NAME"
+    )
+    machine_type: str = Field(default="", description="gce: instead of the one that fits the accelerator")
+    spot: bool = Field(default=False, description="gce: cheaper, and may be taken away at any time")
+    budget: float | None = Field(
+        default=None, gt=0, description="gce: US dollars; a machine lives no longer than they last"
+    )
+    idle_minutes: float | None = Field(
+        default=None, ge=0, le=10080, description="gce: so long without a run, the machine ends; 0: never"
+    )
+    idle_action: Literal["stop", "delete"] = Field(
+        default="stop", description="gce: what its end is then; a stopped machine still costs its disk"
+    )
+
+    @field_validator("accelerator", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        names = _split(value)
+        return ",".join(names) if names is not None else value
+
+
+class GceSettings(_Section):
+    project: str = Field(default="", description="default: that of your login")
+    zones: tuple[str, ...] = Field(
+        default=("us-central1",), min_length=1, description=f"zones or regions: {_NAMES_IN_ORDER}"
+    )
+    network: str = "default"
+    subnetwork: str = Field(default="", description="needed where the network does not make its own")
+    ssh_source_ranges: tuple[str, ...] = Field(
+        default=(), description="who may reach the machine's SSH server; default: your address"
+    )
+    address_lookup: str = Field(
+        default="https://checkip.amazonaws.com", description="says your address; empty: nobody is asked"
+    )
+    iap: bool = Field(
+        default=False, description="no address for the machine; SSH through Google's proxy (needs gcloud)"
+    )
+    service_account: str = Field(default="", description="default: tlvm-machine of the project")
+    image_project: str = "deeplearning-platform-release"
+    image_family: str = Field(default="", description="default: the newest PyTorch family that is alive")
+    disk_type: str = Field(default="", description="default: what the machine type takes")
+    credentials_file: Path | None = Field(
+        default=None, description="a service account's key file; default: gcloud's login"
+    )
+    endpoint: str | None = Field(default=None, description="another address of the Compute Engine API")
+
+    @field_validator("zones", "ssh_source_ranges", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        names = _split(value)
+        return tuple(names) if names is not None else value
+
+    @field_validator("ssh_source_ranges")
+    @classmethod
+    def _networks(cls, ranges: tuple[str, ...]) -> tuple[str, ...]:
+        for text in ranges:
+            if ipaddress.ip_network(text, strict=False).prefixlen == 0:
+                raise ValueError(f"{text} is everybody; name the networks that you come from")
+        return ranges
 
 
 class DatasetSettings(_Section):
@@ -81,6 +147,7 @@ class Settings(_Section):
     machine: MachineSettings = MachineSettings()
     dataset: DatasetSettings = DatasetSettings()
     run: RunSettings = RunSettings()
+    gce: GceSettings = GceSettings()
     scenarios: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     file: Path | None = Field(default=None, exclude=True)
@@ -104,6 +171,24 @@ class Settings(_Section):
     @property
     def max_hours(self) -> float:
         return self.machine.max_hours or _HOURS[self.provider]
+
+    @property
+    def accelerator(self) -> str:
+        """Kinds of GPU in order of preference, separated by commas, or "none"."""
+        return self.machine.accelerator or ("l4" if self.provider == "gce" else "none")
+
+    @property
+    def accelerator_count(self) -> int:
+        """How many; where only a kind is named, one."""
+        named = self.provider == "gce" and self.accelerator != "none"
+        return self.machine.accelerator_count or int(named)
+
+    @property
+    def idle_minutes(self) -> float:
+        """The soft clock; 0 where there is none."""
+        if self.machine.idle_minutes is None:
+            return _IDLE_MINUTES if self.provider == "gce" else 0.0
+        return self.machine.idle_minutes
 
     @property
     def records_dir(self) -> Path:
@@ -144,6 +229,9 @@ def load(
     values = _read(file) if file else {}
     sources = {".".join(path): str(file) for path in _paths(values)}
     _no_unknown_variable(environ)
+    chosen = flags.get("provider") or environ.get("TLVM_PROVIDER") or values.get("provider")
+    if chosen != values.get("provider", "local"):
+        _forget_machine(values)
     for path, variable in variables().items():
         if environ.get(variable):  # an empty one is what CI calls not set
             _put(values, path, environ[variable])
@@ -158,6 +246,7 @@ def load(
         )
     except ValidationError as error:
         raise _explain(error, sources, str(file or "the settings")) from None
+    _check_rented(settings, sources)
     for name, parameters in settings.scenarios.items():
         _check_scenario(name, parameters, str(file))
     return settings
@@ -209,6 +298,33 @@ def _no_unknown_variable(environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
         if name.startswith("TLVM_") and environ[name] and name not in known:
             raise ConfigError(f"environment variable {name[:80]} is no setting", next=nearest(name, known))
+
+
+def _forget_machine(values: dict[str, Any]) -> None:
+    """A file's [machine] describes a machine of the file's provider; of another one only the name is meant."""
+    if values.get("provider") == "gce" and isinstance(machine := values.get("machine"), dict):
+        values["machine"] = {key: value for key, value in machine.items() if key == "name"}
+
+
+def _check_rented(settings: Settings, sources: Mapping[str, str]) -> None:
+    """What only a rented machine has is refused elsewhere: a clock that nobody keeps would be a false promise."""
+    if settings.provider == "gce":
+        return
+    for key in _RENTED_ONLY:
+        if getattr(settings.machine, key) != MachineSettings.model_fields[key].default:
+            raise ConfigError(
+                f"{sources.get(f'machine.{key}', 'the settings')}: machine.{key} means nothing on {settings.provider}",
+                next=f"Leave it out; on {settings.provider} nothing is rented, and max_hours ends the machine.",
+            )
+
+
+def _split(value: object) -> list[str] | None:
+    """ "a, b" or ["a", "b"] as names; None for anything else."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        return [name.strip() for name in value if name.strip()]
+    return None
 
 
 def _check_scenario(name: str, parameters: Mapping[str, Any], file: str) -> None:

@@ -75,7 +75,13 @@ class CapacityError(TlvmError):
 
 
 class QuotaError(TlvmError):
+    """`region` is the one whose quota it is; "" when it holds everywhere, so that no other place can help."""
+
     exit_code = 6
+
+    def __init__(self, what: str, *, detail: str = "", next: str = "", region: str = "") -> None:
+        super().__init__(what, detail=detail, next=next)
+        self.region = region
 
 
 class CloudError(TlvmError):

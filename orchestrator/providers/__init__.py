@@ -7,22 +7,35 @@ import importlib
 from pathlib import Path
 from typing import cast
 
+from orchestrator.config import GceSettings
 from orchestrator.errors import ConfigError
 from orchestrator.progress import Progress
+from remote.contract.attempts import Attempts
 
 from .base import Provider
+from .retrying import retrying
 
 NAMES = {
     "docker": "orchestrator.providers.docker:DockerProvider",
+    "gce": "orchestrator.providers.gce:GceProvider",
     "local": "orchestrator.providers.local:LocalProvider",
 }
 
 
-def provider(name: str, *, data_dir: Path, progress: Progress | None = None) -> Provider:
+def provider(
+    name: str,
+    *,
+    data_dir: Path,
+    progress: Progress | None = None,
+    gce: GceSettings | None = None,
+    attempts: Attempts | None = None,
+) -> Provider:
     """The provider of that name.
 
     data_dir      the user's data directory: where this computer keeps what no cloud keeps for it
     progress      where `docker` shows that it builds its image, which takes minutes the first time
+    gce           where and how `gce` makes its machines
+    attempts      how often `gce` asks again what may succeed a moment later
     ConfigError   when there is no such provider
     """
     if name not in NAMES:
@@ -34,4 +47,6 @@ def provider(name: str, *, data_dir: Path, progress: Progress | None = None) -> 
         )
     module, _, attribute = NAMES[name].partition(":")
     make = getattr(importlib.import_module(module), attribute)
+    if name == "gce":
+        return cast(Provider, retrying(make(gce or GceSettings(), progress), attempts or Attempts()))
     return cast(Provider, make(data_dir, progress) if name == "docker" else make(data_dir))

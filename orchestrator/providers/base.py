@@ -40,12 +40,24 @@ class MachineSpec:
     memory_gb: float = 0  # 0 = all
     spot: bool = False
     image: str = ""
+    budget: float = 0  # US dollars, 0 = no bound: a clock too, see `hours`
+    idle_minutes: float = 0  # the soft clock; 0 = none
+    idle_action: str = "stop"  # or "delete"
+    request_id: str = (
+        ""  # a UUID of this attempt, recorded before the call: the same one again makes no second machine
+    )
+
+    def hours(self, price_per_hour: float) -> float:
+        """The hard clock of a machine of that price: until its time, or the money, is over."""
+        if self.budget and price_per_hour > 0:
+            return min(self.max_hours, self.budget / price_per_hour)
+        return self.max_hours
 
     def settings(self) -> dict[str, str]:
         """The settings in which two machines of one name must agree, as text."""
         names = (
             "accelerator", "accelerator_count", "machine_type", "disk_gb", "cpus", "memory_gb", "spot", "image",
-            "max_hours",
+            "max_hours", "budget", "idle_minutes", "idle_action",
         )  # fmt: skip
         return {name: str(getattr(self, name)) for name in names} | {"store": self.store.url}
 
@@ -57,6 +69,8 @@ class Offer:
     place: str  # "us-central1-b", "this computer"
     accelerator: str
     price_per_hour: float  # US dollars, an estimate
+    machine_type: str = ""
+    region: str = ""  # what shares a quota
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class SshAddress:
     host: str
     port: int
     user: str
+    proxy_command: str = ""  # what carries the connection where there is no way of its own
 
 
 @dataclass(frozen=True)

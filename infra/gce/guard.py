@@ -1,0 +1,277 @@
+"""The guard of a rented machine: ends it when nobody needs it any more. Runs on the machine, and needs no laptop.
+
+    python3 guard.py           watch until the end; startup.sh starts it at every boot, as root
+    python3 guard.py resume    start every run again that was active when the machine went down; as the machine's user
+
+Two clocks. The hard one is kept by the cloud, which deletes the machine at its end; a little before, the guard asks the
+runs to make their checkpoints. The soft one is kept here: idle for so long, and the machine ends. A machine is not idle
+while a run is active or waiting, while a result is not in the bucket yet, or while somebody types in a terminal.
+Following a run's log is not typing. `tlvm extend` moves the soft clock through the instance's metadata.
+
+Standard library only: it runs before anything else of tlvm is on the machine, on Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TICK_S = 10.0
+STEP_MAX_S = 60.0  # a clock that jumps makes nobody idle for hours
+WARN_S = 240.0  # before the hard end: time for a checkpoint and for publishing
+TELL_S = 30.0  # the soft end is published when it has moved by more; the cloud takes ten writes a minute
+FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
+API = "https://compute.googleapis.com"
+_TIMEOUT_S = 5.0
+
+
+class Metadata:
+    """The metadata server of the machine: what the cloud and the laptop tell it, and where it answers."""
+
+    def __init__(self, host: str | None = None) -> None:
+        host = host or os.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
+        self._root = f"http://{host}/computeMetadata/v1/instance/"
+
+    def get(self, path: str) -> str:
+        """ "" when there is no such entry, or no answer."""
+        try:
+            return self._send("GET", path)
+        except (urllib.error.URLError, OSError, ValueError):
+            return ""
+
+    def attribute(self, name: str) -> str:
+        return self.get(f"attributes/{name}").strip()
+
+    def number(self, name: str) -> float:
+        try:
+            return float(self.attribute(name))
+        except ValueError:
+            return 0.0
+
+    def publish(self, path: str, value: str) -> bool:
+        """As a guest attribute, which the laptop reads through the cloud."""
+        try:
+            self._send("PUT", f"guest-attributes/{path}", value.encode())
+        except (urllib.error.URLError, OSError):
+            return False
+        return True
+
+    def _send(self, verb: str, path: str, body: bytes | None = None) -> str:
+        request = urllib.request.Request(self._root + path, body, {"Metadata-Flavor": "Google"}, method=verb)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            return str(answer.read().decode(errors="replace"))
+
+
+@dataclass(frozen=True)
+class Home:
+    """~/.tlvm of the machine's user, as far as the guard reads it (remote/contract/layout.py spells it)."""
+
+    root: Path
+
+    def busy(self) -> str:
+        """Why the machine is needed; "" when no run needs it."""
+        for lock in sorted((self.root / "locks").glob("run-*")):
+            if _is_held(lock):
+                return f"{lock.name.removeprefix('run-')} is active"
+        for folder, status in self._runs():
+            if not _is_over(status):
+                return f"{folder.name} has results that are not in the bucket"
+        return ""
+
+    def interrupt(self) -> list[str]:
+        """Ask the runs that are active to make their checkpoints and publish them."""
+        asked = []
+        for folder, _ in self._runs():
+            pid = _read(folder / "supervisor.json").get("pid")
+            if isinstance(pid, int) and pid > 1 and _is_held(self.root / "locks" / f"run-{folder.name}"):
+                try:
+                    os.kill(pid, signal.SIGTERM)
+                except ProcessLookupError:
+                    continue
+                asked.append(folder.name)
+        return asked
+
+    def to_resume(self) -> list[Path]:
+        """The specs of the runs that nobody supervises and that are not over, oldest first."""
+        found = [
+            folder / "spec.json"
+            for folder, status in self._runs()
+            if not _is_over(status) and not _is_held(self.root / "locks" / f"run-{folder.name}")
+        ]
+        return sorted(found, key=lambda spec: spec.parent.name.split("-")[-3:])
+
+    def _runs(self) -> Iterator[tuple[Path, dict[str, object]]]:
+        for folder in sorted((self.root / "runs").glob("*")):
+            if (folder / "status.json").is_file():
+                yield folder, _read(folder / "status.json")
+
+
+@dataclass
+class Guard:
+    """The two clocks of one machine. `tick` looks once; a test gives it its own time, home and terminals."""
+
+    home: Home
+    metadata: Metadata
+    end: Callable[[str], None]  # ends the machine: "stop" or "delete"
+    now: Callable[[], float] = time.time
+    terminals: Path = Path("/dev/pts")
+    say: Callable[[str], None] = print
+    quiet_s: float = 0.0
+    _last: float | None = None
+    _told: float | None = field(default=-1.0)
+    _warned: bool = False
+    _over: bool = False
+
+    def tick(self) -> None:
+        now = self.now()
+        step_s = min(max(0.0, now - self._last), STEP_MAX_S) if self._last is not None else 0.0
+        self._last = now
+        reason = self.home.busy()
+        self.quiet_s = 0.0 if reason else self.quiet_s + step_s
+        if typed := self._typed(now):
+            self.quiet_s = min(self.quiet_s, max(0.0, now - typed))
+        self._warn(now)
+        idle_s = self.metadata.number("tlvm-idle-seconds")
+        if reason or not idle_s:
+            self._tell(None)
+            return
+        soft_end = max(now + idle_s - self.quiet_s, self.metadata.number("tlvm-keep-until"))
+        ends = self.metadata.number("tlvm-ends")
+        soft_end = min(soft_end, ends) if ends else soft_end
+        self._tell(soft_end)
+        if now >= soft_end and not self._over:
+            self._over = True
+            self.say(f"idle for {self.quiet_s / 60:.0f} minutes: the machine ends")
+            self.end(self.metadata.attribute("tlvm-idle-action"))
+
+    def _typed(self, now: float) -> float:
+        """When somebody last typed in a terminal: the kernel notes when its input is read, not what it shows."""
+        times = []
+        for terminal in self.terminals.glob("[0-9]*"):
+            try:
+                times.append(terminal.stat().st_atime)
+            except OSError:
+                continue
+        return max((at for at in times if at <= now + STEP_MAX_S), default=0.0)
+
+    def _warn(self, now: float) -> None:
+        """Before the hard end, or when the cloud takes the machine away, the runs get time for their checkpoints."""
+        ends = self.metadata.number("tlvm-ends")
+        soon = bool(ends) and now >= ends - WARN_S
+        taken = self.metadata.get("preempted").strip() == "TRUE"
+        if (soon or taken) and not self._warned:
+            asked = self.home.interrupt()
+            self._warned = True
+            why = "the machine is taken away" if taken else "the machine's time is over soon"
+            self.say(f"{why}; asked to checkpoint: {', '.join(asked) or 'no run is active'}")
+
+    def _tell(self, soft_end: float | None) -> None:
+        """For `tlvm status`: when the machine would end, or that it is needed."""
+        same = (soft_end is None) == (self._told is None)
+        if same and (soft_end is None or abs(soft_end - (self._told or 0.0)) <= TELL_S):
+            return
+        if self.metadata.publish("tlvm/soft-end", "active" if soft_end is None else str(int(soft_end))):
+            self._told = soft_end
+
+
+def main(arguments: list[str]) -> int:
+    metadata = Metadata()
+    if arguments == ["resume"]:
+        return resume(Home(Path.home() / ".tlvm"))
+    user = metadata.attribute("tlvm-user") or "tlvm"
+    alone = os.open("/run/tlvm-guard.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0  # one is enough
+    guard = Guard(Home(_home_of(user) / ".tlvm"), metadata, lambda action: end(metadata, action))
+    while True:
+        guard.tick()
+        sys.stdout.flush()
+        time.sleep(TICK_S)
+
+
+def resume(home: Home) -> int:
+    """Start again what the end of the machine has cut; each with the bundle that its spec names."""
+    failures = 0
+    for spec in home.to_resume():
+        bundle = home.root / "bundles" / str(_read(spec).get("bundle", ""))
+        path = os.pathsep.join([str(bundle), str(bundle / "site"), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-m", "remote", "start", str(spec)]
+        try:
+            done = subprocess.run(
+                command, cwd=bundle, env={**os.environ, "PYTHONPATH": path.strip(os.pathsep)}, check=False
+            )
+            code = done.returncode
+        except OSError as error:
+            print(f"{spec.parent.name} can't go on: {error}")
+            code = 1
+        print(f"{spec.parent.name} {'goes on' if code == 0 else f'was not started again (exit {code})'}")
+        failures += code not in (0, 10)  # 10: it is active, or over, already
+    return 1 if failures else 0
+
+
+def end(metadata: Metadata, action: str) -> None:
+    """Delete the machine, where its account may; else power it off. A stopped machine still costs its disk."""
+    if action == "delete":
+        try:
+            delete(metadata)
+            return
+        except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
+            print(f"the machine could not delete itself ({error}); it powers off")
+    subprocess.run(["poweroff"], check=True)
+
+
+def delete(metadata: Metadata) -> None:
+    token = json.loads(metadata.get("service-accounts/default/token"))["access_token"]
+    zone = metadata.get("zone").strip()  # "projects/123/zones/us-central1-a"
+    root = metadata.attribute("tlvm-endpoint") or API
+    url = f"{root}/compute/v1/{zone}/instances/{metadata.get('name').strip()}"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}, method="DELETE")
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+def _home_of(user: str) -> Path:
+    return Path(pwd.getpwnam(user).pw_dir)
+
+
+def _is_over(status: dict[str, object]) -> bool:
+    return status.get("state") in FINAL and bool(status.get("published"))
+
+
+def _read(path: Path) -> dict[str, object]:
+    """A JSON object; {} of what is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,7 @@
+"""Machines of Google Compute Engine."""
+
+from __future__ import annotations
+
+from .provider import GceProvider
+
+__all__ = ["GceProvider"]

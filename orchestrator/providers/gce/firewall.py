@@ -1,0 +1,148 @@
+"""Who may reach the SSH server of our machines: nobody, but the addresses that their owner comes from.
+
+    priority 800   allow tcp:22 to the tag tlvm-<owner>, from the owner's addresses (or Google's proxy, with --iap)
+    priority 900   deny  tcp:22 to the tag tlvm, from everywhere
+
+The default network has a rule of priority 65534 that lets everybody in: the second rule is why it does not count here.
+Nothing of a project's own is changed. Existing rules of ours are refreshed when the owner's address has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+
+from orchestrator.config import GceSettings
+from orchestrator.errors import ConfigError, ConflictError
+from orchestrator.progress import Progress
+
+from .operations import Waiting, finish
+from .request import TAG
+from .rest import Rest
+
+IAP_RANGE = "35.235.240.0/20"  # Google's own proxy comes from here
+_EVERYBODY = "0.0.0.0/0"  # only ever denied
+_LOOK_UP_S = 5.0
+_COMPARED = ("priority", "direction", "sourceRanges", "targetTags", "allowed", "denied", "disabled")
+
+
+def ensure(
+    rest: Rest, settings: GceSettings, owner: str, progress: Progress, *, waiting: Waiting | None = None
+) -> None:
+    """Both rules as they should be. The first one is made first: at no moment is a machine open to everybody."""
+    ranges = source_ranges(settings, progress)
+    for rule in (deny(rest.project, settings), allow(rest.project, settings, owner, ranges)):
+        _put(rest, rule, waiting)
+
+
+def source_ranges(settings: GceSettings, progress: Progress) -> list[str]:
+    """Where the owner comes from. ConfigError when that is not told and may not be looked up, or can't be."""
+    if settings.iap:
+        return [IAP_RANGE]
+    if settings.ssh_source_ranges:
+        return [str(ipaddress.ip_network(text, strict=False)) for text in settings.ssh_source_ranges]
+    name = "Name the networks that you come from: gce.ssh_source_ranges, or --iap."
+    if not settings.address_lookup:
+        raise ConfigError(
+            "Nothing says from which address you reach the machine",
+            detail="gce.address_lookup is empty.",
+            next=name,
+        )
+    try:
+        answer = requests.get(settings.address_lookup, timeout=_LOOK_UP_S)
+        answer.raise_for_status()
+        address = ipaddress.ip_address(answer.text.strip()[:64])
+    except (requests.RequestException, ValueError) as error:
+        raise ConfigError(
+            f"{settings.address_lookup} did not say which address you come from",
+            detail=(str(error).splitlines() or [""])[0][:200],
+            next=name,
+        ) from None
+    if address.version != 4:
+        raise ConfigError(f"You come from {address}, and the machine has an IPv4 address only", next=name)
+    progress.say("firewall", f"SSH only from {address} (as {settings.address_lookup} says)")
+    return [f"{address}/32"]
+
+
+def deny(project: str, settings: GceSettings) -> dict[str, Any]:
+    return {
+        "name": _name(settings, "deny-ssh"),
+        "description": "Made by tlvm: its machines are reached only from where another rule says.",
+        "network": f"projects/{project}/global/networks/{settings.network}",
+        "direction": "INGRESS",
+        "priority": 900,
+        "denied": [{"IPProtocol": "tcp", "ports": ["22"]}],
+        "sourceRanges": [_EVERYBODY],
+        "targetTags": [TAG],
+    }
+
+
+def allow(project: str, settings: GceSettings, owner: str, ranges: list[str]) -> dict[str, Any]:
+    return {
+        "name": _name(settings, f"ssh-{owner}"),
+        "description": f"Made by tlvm: where {owner} comes from.",
+        "network": f"projects/{project}/global/networks/{settings.network}",
+        "direction": "INGRESS",
+        "priority": 800,
+        "allowed": [{"IPProtocol": "tcp", "ports": ["22"]}],
+        "sourceRanges": ranges,
+        "targetTags": [f"{TAG}-{owner}"],
+    }
+
+
+def check_private_access(rest: Rest, settings: GceSettings, region: str) -> None:
+    """A machine without an address reaches the bucket through the subnetwork, if that is allowed to; else ConfigError."""
+    if not settings.iap:
+        return
+    name = settings.subnetwork or settings.network
+    found = rest.find(f"regions/{region}/subnetworks/{name}")
+    if found is None:
+        raise ConfigError(
+            f"There is no subnetwork {name} in {region}",
+            next="Name it in gce.subnetwork; gcloud compute networks subnets list shows them.",
+        )
+    if not found.get("privateIpGoogleAccess"):
+        raise ConfigError(
+            f"A machine without an address could not reach the bucket from the subnetwork {name} in {region}",
+            detail="Private Google Access is off there.",
+            next=f"Switch it on: gcloud compute networks subnets update {name} --region={region} "
+            "--enable-private-ip-google-access",
+        )
+
+
+def _put(rest: Rest, rule: Mapping[str, Any], waiting: Waiting | None) -> None:
+    path, doing = f"global/firewalls/{rule['name']}", f"set the firewall rule {rule['name']}"
+    found = rest.find(path)
+    if found is None:
+        try:
+            operation = rest.send("POST", "global/firewalls", body=rule, doing=doing)
+        except ConflictError:  # another terminal was faster, with the same rule
+            return
+    elif _same(found, rule):
+        return
+    else:
+        operation = rest.send("PATCH", path, body={**rule, "disabled": False}, doing=doing)
+    finish(rest, operation, doing, waiting=waiting)
+
+
+def _same(found: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    return all(_comparable(found.get(key)) == _comparable(rule.get(key)) for key in _COMPARED)
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, list):
+        return sorted(map(repr, map(_comparable, value)))
+    if isinstance(value, dict):
+        return sorted((key, repr(_comparable(inner))) for key, inner in value.items())
+    return value or None
+
+
+def _name(settings: GceSettings, what: str) -> str:
+    """One set of rules for each network; the default network needs no mark."""
+    if settings.network == "default":
+        return f"tlvm-{what}"
+    return f"tlvm-{what}-{hashlib.sha256(settings.network.encode()).hexdigest()[:8]}"

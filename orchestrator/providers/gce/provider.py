@@ -1,0 +1,376 @@
+"""The verbs of a provider, on Compute Engine.
+
+Everything that is known of a machine stands in its own labels and metadata: delete `.tlvm/`, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.config import GceSettings
+from orchestrator.errors import (
+    CapacityError,
+    CloudError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    TlvmError,
+    TransientError,
+)
+from orchestrator.progress import Progress, Silent
+from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
+
+from . import firewall, images, insertion, places
+from .errors import SETUP, of_operation, translated
+from .machine import is_ours, machine, metadata, region, zone
+from .operations import Waiting, finish, wait
+from .request import (
+    ATTEMPT,
+    KEEP_UNTIL,
+    LABEL,
+    OWNER,
+    Image,
+    Insert,
+    insert,
+    scheduling,
+    service_account,
+    ssh_key,
+)
+from .rest import Rest
+
+HOST_KEY_KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa")
+_DEFAULT_ACCOUNT = re.compile(r"\d+-compute@developer\.gserviceaccount\.com|default")
+_SAID_LINES = 40
+_DEAD_WITHIN_S = 180.0
+_ENDED = {
+    "compute.instances.preempted": "Google took it away: it was a spot machine",
+    "compute.instances.hostError": "its host failed",
+    "compute.instances.guestTerminate": "it powered itself off",
+    "compute.instances.terminateOnHostMaintenance": "its host went into maintenance",
+    "delete": "it was deleted",
+    "stop": "it was stopped",
+}
+
+
+class GceProvider:
+    name = "gce"
+
+    def __init__(
+        self,
+        settings: GceSettings,
+        progress: Progress | None = None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        waiting: Waiting | None = None,
+    ) -> None:
+        self.settings = settings
+        self.rest = Rest(settings)
+        self._progress = progress or Silent()
+        self._now = now
+        self._waiting = waiting or Waiting()
+        self._images: dict[str, Image] = {}
+        self._seen: dict[
+            str, tuple[str, str]
+        ] = {}  # name -> (zone, id): where to look first, and what to ask of
+
+    def offers(self, spec: MachineSpec) -> list[Offer]:
+        self._check(spec)
+        with ThreadPoolExecutor(1) as pool:
+            finding = pool.submit(self._image, spec.image)
+            found = places.offers(
+                spec, self.settings, places.look(self.rest, places.zones(self.rest, self.settings))
+            )
+            image = finding.result()
+        for accelerator in dict.fromkeys(offer.accelerator for offer in found):
+            images.check_generation(image, accelerator)
+        return found
+
+    def request(self, spec: MachineSpec, offer: Offer) -> Insert:
+        """The very request that `create` sends."""
+        image = self._image(spec.image)
+        if spec.disk_gb and spec.disk_gb < image.disk_gb:
+            raise ConfigError(
+                f"machine.disk_gb is {spec.disk_gb}, and the image {image.link.rpartition('/')[2]} alone "
+                f"has {image.disk_gb} GB",
+                next="Ask for more.",
+            )
+        return insert(spec, offer, image, self.settings, self.rest.project, self._now())
+
+    def create(self, spec: MachineSpec, offer: Offer) -> Machine:
+        """Returns when the cloud has really given the machine, which is when it would say that it has none."""
+        self._check(spec)
+        loading = insertion.load()
+        found = self._named(spec.name)
+        if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
+            return self._machine(found)
+        firewall.check_private_access(self.rest, self.settings, offer.region or region(offer.place))
+        firewall.ensure(self.rest, self.settings, spec.owner, self._progress, waiting=self._waiting)
+        request = self.request(spec, offer)
+        doing = f"create the machine {spec.name} in {offer.place}"
+        try:
+            operation = insertion.send(self.rest, request, loading, doing, region=offer.region)
+        except ConflictError as error:
+            return self._taken(spec.name, error)
+        except NotFoundError as error:
+            raise self._lacking(error) from error
+        # What breaks on the way is asked again with the same request id, and goes on where this stopped.
+        done = wait(self.rest, operation, doing, waiting=self._waiting)
+        if done is not None and (refusal := of_operation(done)):
+            return self._refused(spec, offer, translated(refusal, doing, region=offer.region))
+        made = self.rest.find(f"zones/{offer.place}/instances/{spec.name}")
+        if made is None:
+            why = "made, and taken away at once" if done else "accepted, and dropped without a word"
+            raise CapacityError(f"no capacity ({why})")
+        return self._only_one(spec, made)
+
+    def get(self, name: str) -> Machine | None:
+        found = self._ours(name)
+        return self._machine(found) if found else None
+
+    def machines(self) -> list[Machine]:
+        found = self.rest.aggregated("instances", filter=f"labels.{LABEL}:*")
+        return [self._machine(instance) for instance in found if is_ours(instance)]
+
+    def host_keys(self, name: str) -> list[str]:
+        found = self._existing(name)
+        path = f"{_path(found)}/getGuestAttributes"
+        answer = self.rest.find(path, queryPath="hostkeys/")
+        values = ((answer or {}).get("queryValue") or {}).get("items") or []
+        keys = {
+            item.get("key"): item.get("value", "") for item in values if item.get("namespace") == "hostkeys"
+        }
+        return [
+            f"{kind} {key}"
+            for kind in HOST_KEY_KINDS
+            if (key := _host_key(str(keys.get(kind, "")))) is not None
+        ]
+
+    def said(self, name: str) -> str:
+        """Why it ended, as far as the cloud says, and the end of its serial console."""
+        found = self._ours(name)
+        where = (zone(found), str(found["id"])) if found else self._seen.get(name)
+        if where is None:
+            return ""
+        lines = [] if found and found.get("status") == "RUNNING" else self._why_it_ended(*where)
+        if found:
+            console = self.rest.find(f"{_path(found)}/serialPort") or {}
+            lines += str(console.get("contents", "")).splitlines()[-_SAID_LINES:]
+        return "\n".join(lines).strip()
+
+    def authorize(self, name: str, public_key: str, expires: datetime) -> None:
+        line = ssh_key(public_key, expires)
+        found = self._existing(name)
+        key = public_key.split()[1]
+        others = [
+            other for other in metadata(found).get("ssh-keys", "").splitlines() if key not in other.split()
+        ]
+        self._set_metadata(found, {"ssh-keys": "\n".join([*others, line])})
+        self.admit(found["labels"].get(OWNER, ""))
+
+    def stop(self, name: str) -> None:
+        found = self._existing(name)
+        if self._machine(found).state is MachineState.STOPPED:
+            return
+        scratch = any(disk.get("type") == "SCRATCH" for disk in found.get("disks", []))
+        self._act(found, "stop", query={"discardLocalSsd": "true"} if scratch else {})
+
+    def start(self, name: str) -> None:
+        found = self._existing(name)
+        there = self._machine(found)
+        if there.state in (MachineState.RUNNING, MachineState.STARTING):
+            return
+        left_s = (there.ends - self._now()).total_seconds()
+        if left_s <= 0:
+            raise ConflictError(
+                f"The time of the machine {name} is over", next="tlvm down deletes it; tlvm up makes another."
+            )
+        spot = found.get("scheduling", {}).get("provisioningModel") == "SPOT"
+        # The cloud counts anew from each start: without this the machine would live its whole time again.
+        self._act(found, "setScheduling", body=scheduling(left_s, spot=spot))
+        self._act(found, "start")
+
+    def delete(self, name: str) -> None:
+        for found in self._all(name):
+            if is_ours(found):
+                self._delete(found)
+
+    def admit(self, owner: str) -> None:
+        """Let this computer's address through the firewall, as it is now."""
+        firewall.ensure(self.rest, self.settings, owner, self._progress, waiting=self._waiting)
+
+    def keep_until(self, name: str, when: datetime) -> None:
+        """Move the soft clock: the guard ends nothing before that."""
+        self._set_metadata(self._existing(name), {KEEP_UNTIL: str(int(when.timestamp()))})
+
+    def soft_end(self, name: str) -> datetime | None:
+        """When the guard would end the machine; None while a run is active, somebody types, or it has not said."""
+        path = f"{_path(self._existing(name))}/getGuestAttributes"
+        answer = self.rest.find(path, queryPath="tlvm/soft-end") or {}
+        values = (answer.get("queryValue") or {}).get("items") or []
+        text = str(values[0].get("value", "")) if values else ""
+        return datetime.fromtimestamp(int(text), UTC) if re.fullmatch(r"\d{1,11}", text) else None
+
+    def _check(self, spec: MachineSpec) -> None:
+        """ConfigError for what can never be."""
+        if not spec.store.url.startswith("gs://"):
+            raise ConfigError(
+                f"A machine of Google Cloud can't reach the store {spec.store.url}",
+                next='Name a bucket: [store] url = "gs://BUCKET".',
+            )
+        account = service_account(self.settings, "")
+        if _DEFAULT_ACCOUNT.fullmatch(account):
+            raise ConfigError(
+                f"gce.service_account = {account!r} is the default account, which may do nearly everything",
+                next=f"Leave it out, and make ours: {SETUP}",
+            )
+
+    def _image(self, name: str) -> Image:
+        if name not in self._images:
+            self._images[name] = images.find(self.rest, self.settings, name)
+        return self._images[name]
+
+    def _taken(self, name: str, error: ConflictError) -> Machine:
+        """Another terminal was faster, or the name is somebody else's."""
+        found = self._ours(name)
+        if found is not None:
+            return self._machine(found)
+        raise ConflictError(
+            f"The name {name} is taken by an instance that tlvm did not make; it was not touched",
+            detail=error.detail,
+            next="Choose another name with --machine.",
+        ) from error
+
+    def _refused(self, spec: MachineSpec, offer: Offer, error: TlvmError) -> Machine:
+        """The operation is done, with an error. The same request again would be answered with the same error."""
+        if isinstance(error, ConflictError):
+            return self._taken(spec.name, error)
+        self._prove_dead(spec, offer.place)
+        if isinstance(error, NotFoundError):
+            raise self._lacking(error)
+        if isinstance(error, TransientError):
+            raise CapacityError(f"not made: {error.detail}"[:200], detail=error.what)
+        raise error
+
+    def _lacking(self, error: TlvmError) -> ConfigError:
+        ours = "tlvm-machine@" in error.detail or "erviceAccount" in error.detail
+        return ConfigError(
+            error.what,
+            detail=error.detail,
+            next=f"Make the machine's service account: {SETUP}" if ours else "Change what the message names.",
+        )
+
+    def _prove_dead(self, spec: MachineSpec, place: str) -> None:
+        """After an error nothing is left: no machine of this attempt, not even one that is just going."""
+        path = f"zones/{place}/instances/{spec.name}"
+        deadline = self._waiting.now() + _DEAD_WITHIN_S
+        while (found := self.rest.find(path)) is not None and _attempt(found) == spec.request_id:
+            if self._waiting.now() > deadline:
+                raise CloudError(
+                    f"The machine {spec.name} in {place} was refused, and is still there",
+                    next="tlvm down deletes it; nothing else was tried.",
+                )
+            if self._machine(found).state is not MachineState.STOPPING:
+                self._delete(found)
+            self._waiting.sleep(1)
+
+    def _only_one(self, spec: MachineSpec, made: Mapping[str, Any]) -> Machine:
+        """Two terminals may have got one each, in two zones: the older one stays, and both of them use it."""
+        all_of_it = [found for found in self._all(spec.name) if is_ours(found)]
+        living = [found for found in all_of_it if self._machine(found).state is not MachineState.STOPPING]
+        oldest = min(
+            [*living, made], key=lambda found: (found.get("creationTimestamp", ""), int(found["id"]))
+        )
+        if oldest["id"] != made["id"]:
+            self._delete(made)
+        return self._machine(oldest)
+
+    def _delete(self, found: Mapping[str, Any]) -> None:
+        try:
+            self.rest.send("DELETE", _path(found), doing=f"delete the machine {found['name']}")
+        except NotFoundError:
+            return
+
+    def _named(self, name: str) -> dict[str, Any] | None:
+        """The instance of that name; ConflictError when it is one that is not ours."""
+        there = self._all(name)
+        ours = [found for found in there if is_ours(found)]
+        if there and not ours:
+            self._taken(name, ConflictError(""))
+        return ours[0] if ours else None
+
+    def _ours(self, name: str) -> dict[str, Any] | None:
+        """First where it was last; only when it is not there, everywhere."""
+        if name in self._seen:
+            found = self.rest.find(f"zones/{self._seen[name][0]}/instances/{name}")
+            if found is not None and is_ours(found):
+                return found
+        return next((found for found in self._all(name) if is_ours(found)), None)
+
+    def _all(self, name: str) -> list[dict[str, Any]]:
+        if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+            return []
+        return list(self.rest.aggregated("instances", filter=f"name={name}"))
+
+    def _existing(self, name: str) -> dict[str, Any]:
+        found = self._ours(name)
+        if found is None:
+            raise NotFoundError(f"There is no machine {name} on Google Cloud", next="tlvm up makes one.")
+        return found
+
+    def _machine(self, found: Mapping[str, Any]) -> Machine:
+        self._seen[found["name"]] = (zone(found), str(found["id"]))
+        return machine(found, self.settings)
+
+    def _act(
+        self,
+        found: Mapping[str, Any],
+        verb: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> None:
+        doing = f"{verb} the machine {found['name']}"
+        operation = self.rest.send("POST", f"{_path(found)}/{verb}", body=body, query=query, doing=doing)
+        finish(self.rest, operation, doing, region=region(zone(found)), waiting=self._waiting)
+
+    def _set_metadata(self, found: Mapping[str, Any], changes: Mapping[str, str]) -> None:
+        """All of it is sent, with the fingerprint of what was read: somebody else's change meanwhile is not lost."""
+        items = {**metadata(found), **changes}
+        body = {
+            "fingerprint": found.get("metadata", {}).get("fingerprint", ""),
+            "items": [{"key": key, "value": value} for key, value in items.items()],
+        }
+        self._act(found, "setMetadata", body=body)
+
+    def _why_it_ended(self, place: str, id: str) -> list[str]:
+        """From the cloud's operations on this very instance; the name may be another one's by now."""
+        operations = self.rest.items(f"zones/{place}/operations", filter=f"targetId={id}")
+        ended = [found for found in operations if found.get("operationType") in _ENDED]
+        if not ended:
+            return []
+        last = max(ended, key=lambda found: str(found.get("insertTime", "")))
+        return [f"{_ENDED[last['operationType']]} ({last['operationType']}, {last.get('insertTime', '')})"]
+
+
+def _path(found: Mapping[str, Any]) -> str:
+    return f"zones/{zone(found)}/instances/{found['name']}"
+
+
+def _attempt(found: Mapping[str, Any]) -> str:
+    return str(found.get("labels", {}).get(ATTEMPT, ""))
+
+
+def _host_key(text: str) -> str | None:
+    """The key alone: what follows it, a comment or another line, is the machine's word and goes nowhere."""
+    key = next(iter(text.split(maxsplit=1)), "")
+    try:
+        canonical = base64.b64encode(base64.b64decode(key, validate=True)).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return key if key and key == canonical else None

@@ -1,0 +1,206 @@
+"""Compute Engine over plain HTTP: what a person waits for must not wait for Google's client to be imported.
+
+`google.cloud.compute_v1` costs 2 to 4 seconds and 150 MB; google-auth with requests 0.3 seconds. Reading, listing,
+deleting and operations are a URL each, so they go this way; the tests check each of them with Google's discovery
+document. Paths are relative to the project: "zones/us-central1-a/instances/NAME".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import google.auth
+import requests
+from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
+from requests.adapters import HTTPAdapter
+
+from orchestrator.config import GceSettings
+from orchestrator.errors import ConfigError, TransientError
+
+from .errors import no_answer, of_answer, translated
+
+SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+CONNECTIONS = 16  # as many threads may ask at once
+TIMEOUT_S = 30.0
+LONG_S = 150.0  # `wait` of an operation answers within two minutes
+_PUBLIC = "https://compute.googleapis.com"
+_PAGE = 500
+
+
+class Rest:
+    """One project. May be used by up to CONNECTIONS threads at once. One try each: retrying is not decided here."""
+
+    def __init__(self, settings: GceSettings, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+
+    @cached_property
+    def project(self) -> str:
+        """AuthError when nobody is logged in, ConfigError when no project is named anywhere."""
+        named = self._settings.project or os.environ.get("GOOGLE_CLOUD_PROJECT") or self._login[1]
+        if not named:
+            raise ConfigError(
+                "No project of Google Cloud is named",
+                next='Name it in tlvm.toml, [gce] project = "...", or: gcloud config set project PROJECT',
+            )
+        return named
+
+    @property
+    def endpoint(self) -> str:
+        return (self._settings.endpoint or _PUBLIC).rstrip("/")
+
+    @property
+    def credentials(self) -> Credentials:
+        return self._login[0]
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """NotFoundError when there is none."""
+        return self.send("GET", path, query=query)
+
+    def find(self, path: str, **query: str) -> dict[str, Any] | None:
+        """The same, None when there is none."""
+        doing = f"show {path}"
+        with self._border(doing):
+            answer = self._ask("GET", path, query, None)
+        if answer.status_code == 404:
+            return None
+        return self._said(answer, doing)
+
+    def items(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
+        """Everything of a list, page by page."""
+        token = ""
+        while True:
+            page = self.send("GET", path, query=_paged(query, token), doing=f"list {path}")
+            yield from page.get("items", [])
+            token = page.get("nextPageToken", "")
+            if not token:
+                return
+
+    def aggregated(self, kind: str, **query: str) -> Iterator[dict[str, Any]]:
+        """Everything of a kind ("instances") in every zone or region, page by page.
+
+        A zone that can't be asked fails the whole request: a machine that is not seen must not pass as gone.
+        """
+        token = ""
+        while True:
+            page = self.send(
+                "GET", f"aggregated/{kind}", query=_paged(query, token), doing=f"list all {kind}"
+            )
+            for scope in (page.get("items") or {}).values():
+                yield from scope.get(kind, [])
+            if unreachable := _unreachable(page):
+                raise TransientError(f"Google Cloud can't say which {kind} are in {', '.join(unreachable)}")
+            token = page.get("nextPageToken", "")
+            if not token:
+                return
+
+    def send(
+        self,
+        verb: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        doing: str = "",
+        region: str = "",
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """The answer as JSON; one of our errors when it is not success.
+
+        doing     what is asked for, in the infinitive, as the error says it
+        region    whose quota is meant when one is used up
+        """
+        doing = doing or f"{verb.lower()} {path}"
+        with self._border(doing):
+            answer = self._ask(verb, path, query or {}, body, timeout_s)
+        return self._said(answer, doing, region)
+
+    def outside(
+        self, verb: str, url: str, *, body: Mapping[str, Any] | None = None, doing: str
+    ) -> dict[str, Any]:
+        """A request to another API of Google, with the same login."""
+        with self._border(doing):
+            answer = self._session.request(verb, url, json=body, timeout=self._timeout_s)
+        return self._said(answer, doing)
+
+    @cached_property
+    def _login(self) -> tuple[Credentials, str]:
+        """Credentials, and the project that comes with them."""
+        file, endpoint = self._settings.credentials_file, self._settings.endpoint or ""
+        with self._border("log in"):
+            try:
+                if file is not None:
+                    found, project = google.auth.load_credentials_from_file(
+                        str(file.expanduser()), scopes=SCOPES
+                    )
+                elif endpoint.startswith("http://"):
+                    return AnonymousCredentials(), ""
+                else:
+                    found, project = google.auth.default(scopes=SCOPES)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"The credentials file {file} can't be used",
+                    detail=str(error),
+                    next="Change gce.credentials_file.",
+                ) from None
+        return found, project or ""
+
+    @cached_property
+    def _session(self) -> AuthorizedSession:
+        session = AuthorizedSession(self.credentials)
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS))
+        return session
+
+    def _ask(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        timeout_s: float | None = None,
+    ) -> requests.Response:
+        url = f"{self.endpoint}/compute/v1/projects/{self.project}" + (f"/{path}" if path else "")
+        answer: requests.Response = self._session.request(
+            verb, url, params=dict(query), json=body, timeout=timeout_s or self._timeout_s
+        )
+        return answer
+
+    @staticmethod
+    def _said(answer: requests.Response, doing: str, region: str = "") -> dict[str, Any]:
+        if answer.status_code >= 300:
+            raise translated(of_answer(answer), doing, region=region)
+        try:
+            said: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise no_answer(requests.exceptions.ContentDecodingError(str(error)), doing) from None
+        return said
+
+    @staticmethod
+    @contextmanager
+    def _border(doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (requests.RequestException, GoogleAuthError, ConnectionError, TimeoutError) as error:
+            raise no_answer(error, doing) from error
+
+
+def _unreachable(page: Mapping[str, Any]) -> list[str]:
+    """Zones or regions that gave no answer, in either of the two ways in which the API says so."""
+    listed = [str(name).rpartition("/")[2] for name in page.get("unreachables") or []]
+    warned = [
+        scope.rpartition("/")[2]
+        for scope, found in (page.get("items") or {}).items()
+        if (found.get("warning") or {}).get("code") == "UNREACHABLE"
+    ]
+    return sorted({*listed, *warned})
+
+
+def _paged(query: Mapping[str, str], token: str) -> dict[str, str]:
+    return {"maxResults": str(_PAGE), **query, **({"pageToken": token} if token else {})}
