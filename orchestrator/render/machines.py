@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, duration, moment, price
+from orchestrator.render.text import clock, columns, duration, last_word, moment, price
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.runs import short
 from orchestrator.workflows.ssh import SshResult
@@ -13,7 +13,13 @@ from orchestrator.workflows.up import UpResult
 from remote.contract.wording import count
 
 _RUNS_MAX = 12  # below one machine
-_RUN_STYLES = {"FAILED": "red", "LOST": "red", "SUCCEEDED": "green", "RUNNING": "cyan"}
+_RUN_STYLES = {
+    "FAILED": "red",
+    "LOST": "red",
+    "INTERRUPTED": "yellow",
+    "SUCCEEDED": "green",
+    "RUNNING": "cyan",
+}
 
 
 def ready(screen: Screen, result: UpResult) -> None:
@@ -134,7 +140,9 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 run.state.lower(),
                 run.run_id,
                 f"{run.model} on {run.dataset}",
-                run.message or (f"step {run.step} of 8" if run.step and run.state == "RUNNING" else ""),
+                last_word(run.doubt, run.updated)
+                or run.message
+                or (f"step {run.step} of 8" if run.step and run.state == "RUNNING" else ""),
                 "result in the store" if run.published else "",
                 clock(updated) if updated else "",
             )

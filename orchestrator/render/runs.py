@@ -12,7 +12,7 @@ from orchestrator.datasets.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, duration, moment, price, size
+from orchestrator.render.text import clock, columns, duration, last_word, moment, price, size
 from orchestrator.workflows.beside import COMPARED
 from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
@@ -24,7 +24,7 @@ from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics
 from remote.contract.wording import count
 
-_STYLES = {"FAILED": "red", "LOST": "red", "SUCCEEDED": "green", "RUNNING": "cyan"}
+_STYLES = {"FAILED": "red", "LOST": "red", "INTERRUPTED": "yellow", "SUCCEEDED": "green", "RUNNING": "cyan"}
 _SHOWN_MAX = 30
 
 
@@ -130,7 +130,7 @@ def _row(run: RunRow) -> tuple[str, ...]:
         clock(created) if created else "",
         took,
         where,
-        run.message,
+        last_word(run.doubt, run.updated) or run.message,
     )
 
 

@@ -98,6 +98,12 @@ def moment(text: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def last_word(doubt: str, updated: str) -> str:
+    """What is known of a run that can't be relied upon: "its machine is gone, no word since 14:25"."""
+    when = moment(updated)
+    return f"{doubt}, no word since {clock(when)}" if doubt and when else doubt
+
+
 def price(dollars: float) -> str:
     if dollars == 0:
         return "free"

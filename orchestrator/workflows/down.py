@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 
 from orchestrator.errors import ConflictError, Interruption, TlvmError
 from orchestrator.providers.base import Machine
-from orchestrator.workflows.on_machine import never_started, runs_on, take_back
+from orchestrator.workflows.heard import heard
+from orchestrator.workflows.on_machine import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
 from orchestrator.workflows.runs import short
-from orchestrator.workflows.status import runs_of
 from orchestrator.workflows.up import Clock, wait_until_gone
 from orchestrator.workflows.workspace import Workspace
 
@@ -65,7 +65,7 @@ def down(
     ghosts = never_started(runs, known)
     runs = [run for run in runs if run.spec.run_id not in ghosts]
     if not force:
-        _refuse_active(machine, runs)
+        _refuse_active(workspace, machine, runs)
     run_ids = sorted({run.spec.run_id for run in runs} | (known or set()))
     if run_ids:
         workspace.progress.say("verify", f"runs of {machine.name}, file by file: {len(run_ids)}")
@@ -130,16 +130,27 @@ def _told(machine: Machine) -> Iterator[None]:
         ) from None
 
 
-def _refuse_active(machine: Machine, runs: list[StoredRun]) -> None:
+def _refuse_active(workspace: Workspace, machine: Machine, runs: list[StoredRun]) -> None:
     active = [run for run in runs if run.active]
-    if active:
-        name = short(active[0].spec.run_id, [run.spec.run_id for run in runs])
+    if not active:
+        return
+    words = heard(workspace, active, [machine])
+    working = [run.spec.run_id for run in active if not words[run.spec.run_id].doubt]
+    lines = []
+    for run_id, word in words.items():
+        lines.append(f"{run_id}: {word.state.lower()}" + (f", {word.doubt}" if word.doubt else ""))
+    if not working:
         raise ConflictError(
-            f"The machine {machine.name} is at work",
-            detail="\n".join(f"{run.spec.run_id}: {run.state.lower()}" for run in active),
-            next=f"Wait (tlvm logs -f {name}), or tlvm down --force ends it and loses what is not "
-            "in the store.",
+            f"The machine {machine.name} is kept: a run on it has not ended",
+            detail="\n".join(lines),
+            next="tlvm down --force deletes the machine, and what is not in the store is lost.",
         )
+    name = short(working[0], [run.spec.run_id for run in runs])
+    raise ConflictError(
+        f"The machine {machine.name} is at work",
+        detail="\n".join(lines),
+        next=f"Wait (tlvm logs -f {name}), or tlvm down --force ends it and loses what is not in the store.",
+    )
 
 
 def _to_pull(workspace: Workspace, run_ids: list[str]) -> list[str]:

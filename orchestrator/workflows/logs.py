@@ -9,8 +9,9 @@ from pathlib import Path
 from orchestrator.errors import AuthError, CloudError, ConnectionLost, NotFoundError, TransientError
 from orchestrator.providers.base import MachineState
 from orchestrator.workflows.following import follow as follow_stream
+from orchestrator.workflows.heard import lost
 from orchestrator.workflows.run_documents import StoredRun, stored_run
-from orchestrator.workflows.runs import find, lost
+from orchestrator.workflows.runs import find
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError

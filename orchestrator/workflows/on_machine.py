@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import AuthError, ConnectionLost, TlvmError, TransientError
 from orchestrator.providers.base import Machine, MachineState
@@ -12,7 +13,10 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError
 
-STARTS_WITHIN = timedelta(seconds=60)  # from its announcement; another terminal may be about to start it
+if TYPE_CHECKING:
+    from orchestrator.ssh import Connection
+
+STARTS_WITHIN = timedelta(seconds=60)  # from its last word; another terminal may be about to start it
 
 
 def runs_on(workspace: Workspace, machine: Machine) -> set[str] | None:
@@ -21,23 +25,37 @@ def runs_on(workspace: Workspace, machine: Machine) -> set[str] | None:
         return None
     try:
         with workspace.connect(machine) as connection:
-            names = connection.check("ls ~/.tlvm/runs 2>/dev/null || true").decode(errors="replace").split()
+            return names_of_runs(connection)
     except (AuthError, ConnectionLost, TransientError) as error:
         workspace.progress.warn(f"{machine.name} can't be asked for its runs, the store is: {error.what}")
         return None
+
+
+def names_of_runs(connection: Connection) -> set[str]:
+    names = connection.check("ls ~/.tlvm/runs 2>/dev/null || true").decode(errors="replace").split()
     return {name for name in names if _is_run_id(name)}
+
+
+def runs_of(machine: Machine, runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """The runs of this very machine, not of an earlier one of its name."""
+    return [
+        run
+        for run in runs
+        if run.spec.machine == machine.name
+        and _time(run.spec.created) >= machine.created.replace(microsecond=0)
+    ]
 
 
 def never_started(runs: Sequence[StoredRun], known: set[str] | None) -> set[str]:
     """The announced ones of which nobody has heard since: not the machine, which answers, nor the store."""
     if known is None:
         return set()
-    return {run.spec.run_id for run in silent(runs)} - known
+    return {run.spec.run_id for run in runs if run.status is None and is_silent(run)} - known
 
 
-def silent(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Those that should have said something by now, and have not."""
-    return [run for run in runs if run.status is None and _age(run.spec.created) > STARTS_WITHIN]
+def is_silent(run: StoredRun) -> bool:
+    """The store has not heard of it for a while, and the machine may know more. A long epoch is no reason to worry."""
+    return _age(run.status.updated if run.status else run.spec.created) > STARTS_WITHIN
 
 
 def take_back(workspace: Workspace, run_id: str) -> None:
@@ -58,10 +76,15 @@ def _is_run_id(name: str) -> bool:
     return True
 
 
+def _time(text: str) -> datetime:
+    """When a run was made; a time that can't be read counts as the newest, so that its result is looked for."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def _age(created: str) -> timedelta:
     """Nothing for a time that can't be read, or lies ahead."""
-    try:
-        found = datetime.fromisoformat(created)
-    except ValueError:
-        return timedelta(0)
-    return datetime.now(UTC) - (found if found.tzinfo else found.replace(tzinfo=UTC))
+    return max(timedelta(0), datetime.now(UTC) - _time(created))

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError, NotFoundError
-from orchestrator.providers.base import Machine
+from orchestrator.workflows.heard import Heard, heard
 from orchestrator.workflows.run_documents import StoredRun, run_ids, stored_runs
-from orchestrator.workflows.status import no_machine, runs_of
+from orchestrator.workflows.status import no_machine
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError
-from remote.contract.run_status import LOST
 
 
 @dataclass(frozen=True)
 class RunRow:
     run_id: str
-    state: str  # LOST when its machine is gone without a final status
+    state: (
+        str  # LOST when its machine is gone without a final one, INTERRUPTED when nothing of it runs any more
+    )
     message: str
     scenario: str
     dataset: str
@@ -34,6 +35,8 @@ class RunRow:
     finished: str | None
     published: bool  # its result is in the store
     pulled_to: str | None  # where it lies on this computer
+    updated: str = ""  # ISO 8601: the last word of the run itself
+    doubt: str = ""  # what speaks against the store's last word: "its machine is gone"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class RunsResult:
 
 
 def runs(workspace: Workspace, *, machine: str | None = None) -> RunsResult:
-    """The store is asked, and the provider where a run has no final status.
+    """The store is asked, the provider where a run has no final status, and its machine where that run is silent.
 
     machine         only the runs of machines of this name
     NotFoundError   there is neither a run nor a machine of that name
@@ -57,7 +60,8 @@ def runs(workspace: Workspace, *, machine: str | None = None) -> RunsResult:
         if not found and workspace.provider.get(machine) is None:
             raise no_machine(machine, workspace.settings.provider, known)
     machines = workspace.provider.machines() if any(run.active for run in found) else []
-    rows = [_row(workspace, run, machines) for run in found]
+    words = heard(workspace, found, machines)
+    rows = [_row(workspace, run, words[run.spec.run_id]) for run in found]
     return RunsResult(workspace.store.url, rows, problems)
 
 
@@ -97,23 +101,13 @@ def called(workspace: Workspace, run_id: str) -> str:
     return short(run_id, (record.run_id for record in workspace.records.runs()))
 
 
-def lost(workspace: Workspace, run: StoredRun, machines: list[Machine]) -> bool:
-    """The machine is gone although the run has no final status. Only this computer's record tells its provider."""
-    if not run.active:
-        return False
-    record = workspace.records.run(run.spec.run_id)
-    if record and record.provider != workspace.settings.provider:
-        return False
-    return not any(runs_of(machine, [run]) for machine in machines)
-
-
-def _row(workspace: Workspace, run: StoredRun, machines: list[Machine]) -> RunRow:
+def _row(workspace: Workspace, run: StoredRun, known: Heard) -> RunRow:
     spec, status = run.spec, run.status
     record = workspace.records.run(spec.run_id)
     return RunRow(
         run_id=spec.run_id,
-        state=LOST if lost(workspace, run, machines) else run.state,
-        message=status.message if status else "",
+        state=known.state,
+        message=known.message,
         scenario=spec.scenario,
         dataset=spec.dataset.name,
         dataset_version=spec.dataset.version,
@@ -127,4 +121,6 @@ def _row(workspace: Workspace, run: StoredRun, machines: list[Machine]) -> RunRo
         finished=status.finished if status else None,
         published=status.published if status else False,
         pulled_to=record.pulled_to if record else None,
+        updated=known.updated,
+        doubt=known.doubt,
     )

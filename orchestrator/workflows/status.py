@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,10 +9,10 @@ from datetime import UTC, datetime
 from orchestrator.config import nearest
 from orchestrator.errors import NotFoundError
 from orchestrator.providers.base import Machine
-from orchestrator.workflows.on_machine import never_started, runs_on, silent
+from orchestrator.workflows.heard import Heard, heard
+from orchestrator.workflows.on_machine import runs_of
 from orchestrator.workflows.run_documents import StoredRun, stored_runs
 from orchestrator.workflows.workspace import Workspace
-from remote.contract.run_status import FINAL, LOST
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,13 @@ class RunLine:
     dataset: str
     model: str
     state: (
-        str  # of the store's status.json; LOST when its machine is gone without a final one, or never knew it
+        str  # LOST when its machine is gone without a final one, INTERRUPTED when nothing of it runs any more
     )
     step: int
     message: str
-    updated: str
+    updated: str  # ISO 8601: the last word of the run itself
     published: bool  # its result is in the store
+    doubt: str = ""  # what speaks against the store's last word: "its machine is gone"
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,17 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
         if not machines:
             raise no_machine(machine, settings.provider, there)
         runs = [run for run in runs if run.spec.machine == machine]
+    known = heard(workspace, runs, machines)
+    shown = {run.spec.run_id: _run(run, known[run.spec.run_id]) for run in runs}
     lines = [
-        _machine(found, settings.owner_label, _runs_of(workspace, found, runs), now)
+        _machine(found, settings.owner_label, [shown[run.spec.run_id] for run in runs_of(found, runs)], now)
         for found in sorted(machines, key=lambda found: (found.owner != settings.owner_label, found.name))
     ]
-    shown = {run.run_id for line in lines for run in line.runs}
+    placed = {run.run_id for line in lines for run in line.runs}
     others = [
-        _run(run, lost=True)
+        shown[run.spec.run_id]
         for run in runs
-        if run.spec.run_id not in shown and run.active and _ours(run, workspace)
+        if run.spec.run_id not in placed and run.active and _ours(run, workspace)
     ]
     _forget_what_ended(workspace, there)
     elsewhere = [
@@ -102,28 +104,6 @@ def _forget_what_ended(workspace: Workspace, there: set[str]) -> None:
             workspace.records.forget_machine(provider, record.name)
 
 
-def runs_of(machine: Machine, runs: list[StoredRun]) -> list[StoredRun]:
-    """The runs of this very machine, not of an earlier one of its name."""
-    return [
-        run
-        for run in runs
-        if run.spec.machine == machine.name
-        and _time(run.spec.created) >= machine.created.replace(microsecond=0)
-    ]
-
-
-def _runs_of(workspace: Workspace, machine: Machine, runs: list[StoredRun]) -> list[RunLine]:
-    own = runs_of(machine, runs)
-    mine = machine.owner == workspace.settings.owner_label
-    known = runs_on(workspace, machine) if mine and silent(own) else None  # asking takes a moment: only then
-    ghosts = never_started(own, known)
-    return [_never_started(run) if run.spec.run_id in ghosts else _run(run, lost=False) for run in own]
-
-
-def _never_started(run: StoredRun) -> RunLine:
-    return dataclasses.replace(_run(run, lost=True), message="never started: its machine does not know it")
-
-
 def _ours(run: StoredRun, workspace: Workspace) -> bool:
     mine = (workspace.settings.owner_label, workspace.settings.project)
     return (run.spec.owner, run.spec.project) == mine
@@ -134,25 +114,17 @@ def _machine(machine: Machine, owner: str, runs: list[RunLine], now: datetime) -
     return MachineLine(machine, machine.owner == owner, hours * machine.price_per_hour, runs)
 
 
-def _run(run: StoredRun, *, lost: bool) -> RunLine:
+def _run(run: StoredRun, known: Heard) -> RunLine:
     status = run.status
     return RunLine(
         run_id=run.spec.run_id,
         scenario=run.spec.scenario,
         dataset=run.spec.dataset.name,
         model=run.spec.model,
-        state=LOST if lost and run.state not in FINAL else run.state,
+        state=known.state,
         step=status.step if status else 0,
-        message=status.message if status else "",
-        updated=status.updated if status else run.spec.created,
+        message=known.message,
+        updated=known.updated,
+        doubt=known.doubt,
         published=status.published if status else False,
     )
-
-
-def _time(text: str) -> datetime:
-    """When a run was made; a time that can't be read counts as the newest, so that its result is looked for."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.max.replace(tzinfo=UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -380,7 +380,7 @@ def test_a_run_that_never_started_keeps_no_machine(
         down(local)
     monkeypatch.setattr("orchestrator.workflows.on_machine.STARTS_WITHIN", timedelta(0))
     ((ghost,),) = [found.runs for found in status(local).machines]
-    assert (ghost.state, "never started" in ghost.message) == ("LOST", True)
+    assert (ghost.state, "never started" in ghost.doubt) == ("LOST", True)
     result = down(local)
     assert (result.deleted, result.never_started, result.runs) == (True, [RUN], [])
     assert status(local).other_runs == []
