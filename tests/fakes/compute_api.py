@@ -9,7 +9,7 @@ from tests.fakes import compute_rules as rules
 from tests.fakes.compute_catalogue import link
 from tests.fakes.compute_cloud import NUMBER, Cloud, not_found
 from tests.fakes.compute_faults import Refused, forbidden, permission
-from tests.fakes.compute_instances import Instances, fingerprint
+from tests.fakes.compute_instance_calls import InstanceCalls, fingerprint
 from tests.fakes.compute_listing import matching, ordered, page
 from tests.fakes.discovery import Call, Unexpected, discovery
 
@@ -34,7 +34,12 @@ class Api:
     """
 
     def __init__(
-        self, cloud: Cloud, instances: Instances, refused_permissions: set[str], page_size: int, wait_s: float
+        self,
+        cloud: Cloud,
+        instances: InstanceCalls,
+        refused_permissions: set[str],
+        page_size: int,
+        wait_s: float,
     ) -> None:
         self.cloud = cloud
         self.instances = instances

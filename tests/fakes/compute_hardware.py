@@ -16,7 +16,7 @@ class Boot:
     name: str
     instance: dict[str, Any]  # as the API tells it
     gpus: list[str]  # titles: "NVIDIA L4"
-    metadata: Callable[[], str]  # starts its metadata server, and tells where: "HOST:PORT"
+    metadata: Callable[[str], str]  # starts its metadata server on an address of ours; "HOST:PORT"
     publish: Callable[[str, str], None]  # a guest attribute: ("hostkeys/ssh-ed25519", "AAAA...")
 
 

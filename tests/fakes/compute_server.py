@@ -22,12 +22,13 @@ from tests.fakes.compute_api import Api
 from tests.fakes.compute_cloud import USER, Clock, Cloud
 from tests.fakes.compute_faults import OPERATION_KINDS, Faults, Refused, disabled, refusal
 from tests.fakes.compute_hardware import Hardware, NoHardware
+from tests.fakes.compute_instance_calls import InstanceCalls
 from tests.fakes.compute_instances import Instances
 from tests.fakes.discovery import Call, Unexpected
 from tests.fakes.http_service import Answer, Drop, HttpService, Incoming
+from tests.fakes.metadata_server import TOKEN, MetadataServer
 
 PROJECT = "trees-4711"
-TOKEN = "ya29.fake"
 _COMPUTE = "/compute/v1/"
 _STATUS = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS",
@@ -77,10 +78,12 @@ class ComputeServer:
         self.cloud = Cloud(project, self.clock)
         self.instances = Instances(self.cloud, self.machines, self._metadata)
         self.faults = Faults()
+        self.metadata: dict[str, MetadataServer] = {}  # by the machine's id
         self.requests: list[Logged] = []
         self.project = Project()
         self.services = Services(self.cloud, self.project, page_size)
-        self.api = Api(self.cloud, self.instances, self.project.refused_permissions, page_size, wait_s)
+        calls = InstanceCalls(self.cloud, self.instances)
+        self.api = Api(self.cloud, calls, self.project.refused_permissions, page_size, wait_s)
         self.is_open = is_open
         self.frozen = threading.Event()  # set when `stop_at` has struck
         self._stop_at: tuple[int, bool] | None = None
@@ -100,6 +103,9 @@ class ComputeServer:
         self._go_on.set()
         self._service.__exit__(kind, error, trace)
         self.machines.close()
+        for server in self.metadata.values():
+            server.__exit__(kind, error, trace)
+            self.errors += server.errors
 
     def url_at(self, address: str) -> str:
         """As seen from elsewhere: a container uses the address of the Docker bridge."""
@@ -211,8 +217,13 @@ class ComputeServer:
         self._go_on.wait()
         raise Drop("reset")
 
-    def _metadata(self, id: str) -> str:
-        raise NotImplementedError(id)
+    def _metadata(self, id: str, address: str) -> str:
+        """The metadata server of a machine, the same at each of its boots."""
+        if id not in self.metadata:
+            server = MetadataServer(self.cloud, self.instances, id, address)
+            self.metadata[id] = server
+            server.__enter__()
+        return self.metadata[id].host
 
 
 def _token(request: Incoming) -> Answer:
