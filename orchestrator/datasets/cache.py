@@ -11,39 +11,38 @@ everything is read again.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import hashlib
-import json
-import operator
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .judge import Unusable, Verdict
+from .signature import FINGERPRINT
 
 FILE = "checked.sqlite"
-_SCHEMA = 2
 _BUSY_S = 5.0
 _TICK_NS = 50_000_000  # a clock of files that counts in nanoseconds moves at least so often
 _COARSE_NS = 2_000_000_000  # ... and one that counts in seconds
-_VERDICT_FIELDS = tuple(field.name for field in dataclasses.fields(Verdict))
-_VALUES = operator.attrgetter(*_VERDICT_FIELDS)
-_BYTES = tuple(at for at, field in enumerate(dataclasses.fields(Verdict)) if field.type in (bytes, "bytes"))
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_FIELDS = ", ".join(Verdict._fields[1:])  # all but the hash
+_PAGES_BYTES = 64 * 1024**2  # of the database in memory: hashes are written all over it
 _ASKED_AT_ONCE = 500  # hashes in a query
-_TABLES = """
+_TABLES = f"""
     CREATE TABLE IF NOT EXISTS roots (id INTEGER PRIMARY KEY, path BLOB UNIQUE NOT NULL);
     CREATE TABLE IF NOT EXISTS files (root INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY (root, path))
         WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS verdicts (sha256 BLOB NOT NULL, how INTEGER NOT NULL, verdict TEXT NOT NULL,
-        PRIMARY KEY (sha256, how)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS verdicts (sha256 BLOB NOT NULL, how INTEGER NOT NULL, unusable TEXT,
+        travels BLOB, {_FIELDS}, PRIMARY KEY (sha256, how)) WITHOUT ROWID;
 """
+_SCHEMA = zlib.crc32(_TABLES.encode()) >> 1
+_QUALIFIED = ", ".join(f"v.{name}" for name in Verdict._fields[1:])  # `files` has a size too
+_NOTHING = (None,) * len(Verdict._fields)
+_ROW = ", ".join("?" * (3 + len(_NOTHING)))
 
 
 class Known(NamedTuple):
@@ -83,8 +82,8 @@ class Cache:
     def __init__(self, folder: Path | None, *, how: str = "") -> None:
         self.folder = folder
         self.how = how
-        # 48 bits of what makes a verdict: how it was asked for, its fields, and the decoder.
-        what = f"{how}|{','.join(_VERDICT_FIELDS)}|pillow {version('pillow')}"
+        # 48 bits of what makes a verdict: how it was asked for, its fields, its fingerprint, and the decoder.
+        what = f"{how}|{_FIELDS}|{FINGERPRINT}|pillow {version('pillow')}"
         self._how = int.from_bytes(hashlib.sha256(what.encode()).digest()[:6], "big")
         self._connection = _opened(folder / FILE) if folder is not None else None
 
@@ -98,16 +97,15 @@ class Cache:
         if self._connection is None:
             return
         query = (
-            "SELECT f.path, f.size, f.mtime_ns, f.inode, f.sha256, v.verdict FROM files f"
+            f"SELECT f.path, f.size, f.mtime_ns, f.inode, f.sha256, unusable, travels, {_QUALIFIED} FROM files f"
             " LEFT JOIN verdicts v ON v.sha256 = f.sha256 AND v.how = ?"
             " WHERE f.root = (SELECT id FROM roots WHERE path = ?) ORDER BY f.path"
         )
         try:
-            for path, size, mtime_ns, inode, sha256, verdict in self._connection.execute(
-                query, (self._how, os.fsencode(root))
-            ):
-                judged = _verdict(verdict) if verdict else None
-                yield Known(path, size, mtime_ns, inode, sha256.hex(), judged)
+            rows = self._connection.execute(query, (self._how, os.fsencode(root)))
+            for path, size, mtime_ns, inode, raw, *judged in rows:
+                sha256 = raw.hex()
+                yield Known(path, size, mtime_ns, inode, sha256, _judged(sha256, judged))
         except (sqlite3.Error, ValueError, TypeError) as error:
             self._give_up(error)
 
@@ -120,9 +118,14 @@ class Cache:
             for start in range(0, len(hashes), _ASKED_AT_ONCE):
                 asked = hashes[start : start + _ASKED_AT_ONCE]
                 marks = ",".join("?" * len(asked))
-                query = f"SELECT sha256, verdict FROM verdicts WHERE how = ? AND sha256 IN ({marks})"
-                rows = self._connection.execute(query, (self._how, *map(bytes.fromhex, asked)))
-                found.update((sha256.hex(), _verdict(verdict)) for sha256, verdict in rows)
+                query = (
+                    f"SELECT sha256, unusable, travels, {_FIELDS} FROM verdicts"
+                    f" WHERE how = ? AND sha256 IN ({marks})"
+                )
+                for row in self._connection.execute(query, (self._how, *map(bytes.fromhex, asked))):
+                    sha256 = row[0].hex()
+                    if (judged := _judged(sha256, row[1:])) is not None:
+                        found[sha256] = judged
         except (sqlite3.Error, ValueError, TypeError) as error:
             self._give_up(error)
         return found
@@ -148,8 +151,8 @@ class Cache:
                     ),
                 )
                 connection.executemany(
-                    "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)",
-                    sorted((bytes.fromhex(entry.sha256), self._how, _text(entry.judged)) for entry in kept),
+                    f"INSERT OR REPLACE INTO verdicts VALUES ({_ROW})",
+                    sorted(_row(entry, self._how) for entry in kept),
                 )
                 connection.executemany(
                     "DELETE FROM files WHERE root = ? AND path = ?", ((number, path) for path in gone)
@@ -180,6 +183,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA cache_size = -{_PAGES_BYTES // 1024}")
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         if schema not in (0, _SCHEMA):
             raise sqlite3.DatabaseError("of another version of tlvm")
@@ -199,19 +203,19 @@ def _remove(path: Path) -> None:
             return  # a folder that can't be written to: there is no cache
 
 
-def _text(judged: Verdict | Unusable) -> str:
-    if isinstance(judged, Unusable):
-        return json.dumps(judged.reason)
-    values = list(_VALUES(judged))
-    for at in _BYTES:
-        values[at] = base64.b64encode(values[at]).decode()
-    return _ENCODER.encode(values)
+def _row(entry: Entry, how: int) -> tuple[object, ...]:
+    """`travels` is the hash of what the image becomes on its way; NULL: it travels as it is."""
+    sha256 = bytes.fromhex(entry.sha256)
+    if isinstance(entry.judged, Unusable):
+        return sha256, how, entry.judged.reason, *_NOTHING
+    same = entry.judged.sha256 == entry.sha256
+    return sha256, how, None, None if same else bytes.fromhex(entry.judged.sha256), *entry.judged[1:]
 
 
-def _verdict(text: str) -> Verdict | Unusable:
-    values: list[Any] | str = json.loads(text)
-    if isinstance(values, str):
-        return Unusable(values)
-    for at in _BYTES:
-        values[at] = base64.b64decode(values[at])
-    return Verdict(*values)
+def _judged(sha256: str, row: Sequence[Any]) -> Verdict | Unusable | None:
+    """Of `unusable`, `travels` and the fields of a verdict; None where there is no row."""
+    if row[0] is not None:
+        return Unusable(row[0])
+    if row[2] is None:
+        return None
+    return Verdict(sha256 if row[1] is None else row[1].hex(), *row[2:])

@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from orchestrator.progress import Progress
 
 from . import names
-from .cache import Cache, Entry, Known
+from .cache import Cache, Entry
 from .confirm import near_copies
 from .convert import Conversion
 from .judge import Verdict
@@ -26,7 +26,7 @@ from .names import SetAside
 from .near import NOTHING, Near
 from .reading import Missed
 from .scan import Labelled, Scan
-from .workers import Answer, Judged, Task, answer, batches, cores, in_processes
+from .workers import Answer, Judged, Task, Todo, answer, batches, cores, in_processes
 
 _INLINE_FILES = 64  # so few are judged sooner than a process starts
 _INLINE_S = 2.0  # what reading without decoding may take here, before processes are worth their start
@@ -34,8 +34,7 @@ _NOISY = (b".tif", b".tiff")  # libtiff writes to stderr by itself, so it is kep
 _KEPT_AT_ONCE = 4000  # files
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """A usable image."""
 
     file: Labelled
@@ -89,13 +88,13 @@ def check(
             bar.advance(len(scan.files) - len(todo))
         kept: list[Entry] = []
         for batch, answers in _answers(scan, todo, cache, packing, processes):
-            for file, found in zip(batch, answers, strict=True):
-                judged = found.judged
+            for (file, known), found in zip(batch, answers, strict=True):
+                judged = known if known is not None and known.sha256 == found.sha256 else found.judged
                 assert judged is not None
                 _file_away(outcome, file, judged)
-                if isinstance(judged, Verdict) and found.data is not None and packing is not None:
+                if found.data is not None and packing is not None and isinstance(judged, Verdict):
                     packing.add(judged, found.data)
-                if found.sha256 and not isinstance(judged, Missed):
+                if found.sha256 and judged is not known and not isinstance(judged, Missed):
                     kept.append(Entry(*_seen(file), found.sha256, judged))
             bar.advance(len(batch))
             if len(kept) >= _KEPT_AT_ONCE:
@@ -113,9 +112,9 @@ def check(
 
 def _known(
     scan: Scan, cache: Cache, packing: Packing | None, outcome: Outcome
-) -> tuple[list[Labelled], list[bytes]]:
+) -> tuple[list[Todo], list[bytes]]:
     """File away what need not be read; what must be, and the paths that the cache knows and the folder lacks."""
-    todo: list[Labelled] = []
+    todo: list[Todo] = []
     gone: list[bytes] = []
     rows = cache.files(scan.root)
     row = next(rows, None)
@@ -124,23 +123,19 @@ def _known(
             gone.append(row.path)
             row = next(rows, None)
         if row is None or row.path != file.path:
-            todo.append(file)
+            todo.append(Todo(file, None))
             continue
-        judged = row.judged if _same(row, file) else None
-        if judged is None or (
-            packing is not None and isinstance(judged, Verdict) and packing.needs(judged.sha256)
-        ):
-            todo.append(file)
+        judged = row.judged if row[:4] == _seen(file) else None
+        if judged is None:
+            todo.append(Todo(file, None))
+        elif packing is not None and isinstance(judged, Verdict) and packing.needs(judged.sha256):
+            todo.append(Todo(file, None if judged.size else judged))
         else:
             _file_away(outcome, file, judged)
         row = next(rows, None)
     if row is not None:
         gone += [row.path, *(left.path for left in rows)]
     return todo, gone
-
-
-def _same(row: Known, file: Labelled) -> bool:
-    return row[:4] == _seen(file)
 
 
 def _file_away(outcome: Outcome, file: Labelled, answer: Judged) -> None:
@@ -153,10 +148,10 @@ def _file_away(outcome: Outcome, file: Labelled, answer: Judged) -> None:
 
 
 def _answers(
-    scan: Scan, files: Sequence[Labelled], cache: Cache, packing: Packing | None, processes: int | None
-) -> Iterator[tuple[Sequence[Labelled], list[Answer]]]:
+    scan: Scan, files: Sequence[Todo], cache: Cache, packing: Packing | None, processes: int | None
+) -> Iterator[tuple[Sequence[Todo], list[Answer]]]:
     root = os.fsencode(scan.root)
-    few = len(files) <= _INLINE_FILES and not any(file.path.lower().endswith(_NOISY) for file in files)
+    few = len(files) <= _INLINE_FILES and not any(one.file.path.lower().endswith(_NOISY) for one in files)
     workers = processes if processes is not None else 0 if few else cores()
     todo = deque(batches(files, workers))
     if processes is None and not few:
@@ -171,7 +166,7 @@ def _answers(
 
 
 def _without_decoding(
-    root: bytes, todo: Sequence[Sequence[Labelled]], cache: Cache, packing: Packing | None
+    root: bytes, todo: Sequence[Sequence[Todo]], cache: Cache, packing: Packing | None
 ) -> Iterator[list[Answer]]:
     """The first batches, as long as all their content is known, and as there is too little left for processes."""
     began = time.monotonic()
@@ -179,17 +174,24 @@ def _without_decoding(
         spent_s = time.monotonic() - began
         if done and spent_s / done * (len(todo)) > _INLINE_S:
             return
-        answers = answer(root, _tasks(batch, packing), cache, decode=False)
-        if any(found.judged is None for found in answers):
+        asked = _tasks(batch, packing)
+        answers = answer(root, asked, cache, decode=False)
+        if any(
+            found.judged is None and found.sha256 != task.known
+            for found, task in zip(answers, asked, strict=True)
+        ):
             return
         yield answers
 
 
-def _tasks(batch: Sequence[Labelled], packing: Packing | None) -> list[Task]:
+def _tasks(batch: Sequence[Todo], packing: Packing | None) -> list[Task]:
+    if packing is None:
+        return [Task(*_seen(file)) for file, _ in batch]
     return [
-        Task(*_seen(file), packing.expected(file.path) if packing is not None else None) for file in batch
+        Task(*_seen(file), known.sha256 if known is not None else "", packing.expected(file.path))
+        for file, known in batch
     ]
 
 
 def _seen(file: Labelled) -> tuple[bytes, int, int, int]:
-    return file.path, file.size, file.mtime_ns, file.inode
+    return file[:4]

@@ -60,19 +60,24 @@ class _Unlike(Exception):
     """Pages that can't be laid over each other."""
 
 
-def prepared(data: bytes, conversion: Conversion = AS_IT_IS) -> tuple[bytes, Verdict | Unusable]:
-    """The bytes that travel, and what they are. Never raises for what is in `data`."""
+def prepared(
+    data: bytes, conversion: Conversion = AS_IT_IS, *, sha256: str = ""
+) -> tuple[bytes, Verdict | Unusable]:
+    """The bytes that travel, and what they are. Never raises for what is in `data`.
+
+    sha256          of `data`, where it is known
+    """
     page = conversion.page if isinstance(conversion.page, int) else None
     modern = data[4:8] == b"ftyp" and data[8:12] in _BRANDS
     if not modern and conversion == AS_IT_IS:
-        return data, judge(data)
+        return data, judge(data, sha256=sha256)
     converted = _guarded(data, conversion, modern=modern)
     if converted is None:
-        return data, judge(data, page=page)
+        return data, judge(data, page=page, sha256=sha256)
     found = judge(converted) if isinstance(converted, bytes) else converted
     if isinstance(found, Unusable) or isinstance(converted, Unusable):
         return data, found
-    return converted, dataclasses.replace(found, size=len(converted))
+    return converted, found._replace(size=len(converted))
 
 
 def _guarded(data: bytes, conversion: Conversion, *, modern: bool) -> bytes | Unusable | None:

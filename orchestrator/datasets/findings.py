@@ -29,17 +29,21 @@ def without_leaks(images: Sequence[Image], near: Near = NOTHING) -> list[Image]:
     """The same images; a copy in `train` of an image that measures, equal or near, is left out of training."""
     equal: dict[str, str] = {}
     alike: dict[str, str] = {}  # by the content that stands for those that look the same
-    for image in sorted(images, key=lambda image: image.path):
-        if image.split != "train":
-            equal.setdefault(image.sha256, image.path)
-            alike.setdefault(near.stands_for(image.sha256), image.path)
+    measuring = [image for image in images if image.split != "train"]
+    for image in sorted(measuring, key=lambda image: image.path):
+        equal.setdefault(image.sha256, image.path)
+        alike.setdefault(near.stands_for(image.sha256), image.path)
     copies = dict(alike)
     for pair in near.confirmed():
         for one, other in ((pair.one, pair.other), (pair.other, pair.one)):
             if other in alike:
                 copies.setdefault(one, alike[other])
     paths = set(equal.values())
-    return [dataclasses.replace(image, excluded=_leak(image, equal, copies, paths, near)) for image in images]
+    found = [_leak(image, equal, copies, paths, near) for image in images]
+    return [
+        image if image.excluded == excluded else dataclasses.replace(image, excluded=excluded)
+        for image, excluded in zip(images, found, strict=True)
+    ]
 
 
 def _leak(
@@ -106,10 +110,12 @@ def warnings(images: Sequence[Image]) -> list[str]:
 
 
 def _equal(images: Sequence[Image]) -> list[str]:
+    times = Counter([image.sha256 for image in images])
     copies: dict[str, list[Image]] = defaultdict(list)
     for image in images:
-        copies[image.sha256].append(image)
-    repeated = [same for same in copies.values() if len(same) > 1]
+        if times[image.sha256] > 1:
+            copies[image.sha256].append(image)
+    repeated = list(copies.values())
     said = []
     if leaks := [image for image in images if image.excluded]:
         named = [f"{image.path} {image.excluded}" for image in leaks]

@@ -48,7 +48,7 @@ def grouped(scan: Scan, by: str) -> Scan:
     )
     return dataclasses.replace(
         scan,
-        files=[dataclasses.replace(file, group=groups.get(file.path, file.group)) for file in scan.files],
+        files=[file._replace(group=groups.get(file.path, file.group)) for file in scan.files],
         warnings=scan.warnings + said,
     )
 
@@ -59,7 +59,7 @@ def suggestion(files: Sequence[Labelled]) -> str | None:
         return None
     folders = ("^[^/]+" if files[0].split is None else "^[^/]+/[^/]+") + _DEEPER
     for pattern, where in ((_NAMES, "file names"), (folders, "folders")):
-        found = _found(files, re.compile(pattern))
+        found = _found(files, re.compile(pattern), unfit_max=round((1 - _SEEN_MIN) * len(files)))
         sizes = Counter(found.values())
         few = len(sizes) < _GROUPS_MIN or len(found) < _EACH_MIN * len(sizes)
         if len(found) >= _SEEN_MIN * len(files) and not few:
@@ -113,9 +113,17 @@ def _from_pattern(scan: Scan, by: str) -> Mapping[bytes, str]:
     return found
 
 
-def _found(files: Sequence[Labelled], pattern: re.Pattern[str]) -> dict[bytes, str]:
-    matches = ((file.path, pattern.search(_shown(file))) for file in files)
-    return {path: match[1 if pattern.groups else 0] or "" for path, match in matches if match}
+def _found(
+    files: Sequence[Labelled], pattern: re.Pattern[str], *, unfit_max: int | None = None
+) -> dict[bytes, str]:
+    """The group of each path that fits; none as soon as more than `unfit_max` do not."""
+    found: dict[bytes, str] = {}
+    for seen, file in enumerate(files, 1):
+        if match := pattern.search(_shown(file)):
+            found[file.path] = match[1 if pattern.groups else 0] or ""
+        elif unfit_max is not None and seen - len(found) > unfit_max:
+            return {}
+    return found
 
 
 def _from_table(scan: Scan, table: Path) -> Mapping[bytes, str]:

@@ -12,6 +12,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -51,8 +52,7 @@ BROKEN = (  # all that Pillow's decoders were seen to raise on damaged files
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What an image is; a function of its bytes and of the page that counts."""
 
     sha256: str
@@ -73,10 +73,11 @@ class Unusable:
     reason: str
 
 
-def judge(data: bytes, *, page: int | None = None) -> Verdict | Unusable:
+def judge(data: bytes, *, page: int | None = None, sha256: str = "") -> Verdict | Unusable:
     """Decode all of an image. Never raises for what is in `data`.
 
     page            from 1: which one counts, of a file that holds several
+    sha256          of `data`, where it is known
     """
     if not data:
         return Unusable("empty file")
@@ -85,7 +86,7 @@ def judge(data: bytes, *, page: int | None = None) -> Verdict | Unusable:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(data, page)
+            return _decode(data, page, sha256 or hashlib.sha256(data).hexdigest())
     except UnidentifiedImageError:
         return Unusable("not an image, whatever its name says")
     except Image.DecompressionBombError:
@@ -94,7 +95,7 @@ def judge(data: bytes, *, page: int | None = None) -> Verdict | Unusable:
         return Unusable(f"can't be decoded: {one_line(error)}")
 
 
-def _decode(data: bytes, page: int | None) -> Verdict | Unusable:
+def _decode(data: bytes, page: int | None, sha256: str) -> Verdict | Unusable:
     with Image.open(io.BytesIO(data), formats=KNOWN) as image:
         form = image.format or ""
         width, height = image.size
@@ -123,7 +124,7 @@ def _decode(data: bytes, page: int | None) -> Verdict | Unusable:
             return Unusable("no finite pixel")
         turned = orientation(image)
         return Verdict(
-            hashlib.sha256(data).hexdigest(),
+            sha256,
             _EXTENSIONS[form],
             width,
             height,

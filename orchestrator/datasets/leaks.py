@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,9 +60,13 @@ def require_none(name: str, found: Sequence[Leak]) -> None:
 
 def _all(images: Sequence[Image], near: Near) -> Iterator[Leak]:
     """The weaker kinds first: of two leaks between the same images the stronger one stays."""
-    for members in _by(images, _asked).values():
+    groups = {image.group for image in images}
+    asked = {group for group in groups if group is not None and group.startswith(GROUPED)}
+    grouped = [image for image in images if image.group in asked]
+    for members in _by(grouped, [image.group or "" for image in grouped]).values():
         yield from list(_crossing(members, "group", None))[:1]
-    alike = _by(images, lambda image: near.stands_for(image.sha256))
+    paired = {sha256 for pair in near.pairs for sha256 in (pair.one, pair.other)}
+    alike = _by(images, [near.same.get(image.sha256, image.sha256) for image in images], also=paired)
     for pair in near.pairs:
         kind: Kind = "near" if pair.confirmed else "perhaps"
         for one in alike.get(pair.one, []):
@@ -71,18 +75,22 @@ def _all(images: Sequence[Image], near: Near) -> Iterator[Leak]:
                     yield _leak(one, other, kind, pair.error)
     for members in alike.values():
         yield from _crossing(members, "near", 0.0)
-    for members in _by(images, lambda image: image.sha256).values():
+    for members in _by(images, [image.sha256 for image in images]).values():
         yield from _crossing(members, "equal", None)
 
 
-def _asked(image: Image) -> str | None:
-    return image.group if image.group is not None and image.group.startswith(GROUPED) else None
-
-
-def _by(images: Sequence[Image], key_of: Callable[[Image], str | None]) -> dict[str, list[Image]]:
+def _by(
+    images: Sequence[Image], keys: Sequence[str], *, also: Set[str] = frozenset()
+) -> dict[str, list[Image]]:
+    """The images of each key that is on two sides, or in `also`: of a million images these are few."""
+    sides: dict[str, Split] = {}
+    wanted = set(also)
+    for key, image in zip(keys, images, strict=True):
+        if sides.setdefault(key, image.split) != image.split:
+            wanted.add(key)
     found: dict[str, list[Image]] = defaultdict(list)
-    for image in images:
-        if (key := key_of(image)) is not None:
+    for key, image in zip(keys, images, strict=True):
+        if key in wanted:
             found[key].append(image)
     return found
 

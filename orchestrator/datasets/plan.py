@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split
 
@@ -18,12 +19,14 @@ from .pack import groups
 from .signature import DEEP
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where an image's bytes are in the store."""
 
     pack: str
     offset: int
+
+
+_NOWHERE = Place("", 0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def plan(
     known = {image.sha256: image for image in newest.images} if newest else {}
     by_path = {image.path: image for image in newest.images} if newest else {}
     here = [
-        _image(image, side, sets.get(image.verdict.sha256), by_path.get(names.encode(image.file.path)), known)
+        _image(image, side, sets.get(image.verdict.sha256), by_path, known, places)
         for image, side in zip(checked, sides, strict=True)
     ]
     merged = Merged(here, {})
@@ -127,18 +130,25 @@ def _image(
     checked: Checked,
     side: Split,
     group: str | None,
-    same_path: Image | None,
+    by_path: Mapping[str, Image],
     known: Mapping[str, Image],
+    places: Mapping[str, Place],
 ) -> Image:
     """A row of the manifest.
+
+    by_path, known  images of the version before, by path and by content hash
 
     Of content that the version before has, everything that follows from the bytes is taken over, and at an unchanged
     path its time too: a fresh copy of the same files is the same version.
     """
     file, verdict = checked.file, checked.verdict
+    path = names.encode(file.path)
+    same_path = by_path.get(path)
     unchanged = same_path is not None and same_path.sha256 == verdict.sha256
-    image = Image(
-        path=names.encode(file.path),
+    looks = known.get(verdict.sha256, verdict)
+    place = places.get(verdict.sha256, _NOWHERE)
+    return Image(
+        path=path,
         split=side,
         class_name=file.class_name,
         label_source=file.label_source,
@@ -146,29 +156,21 @@ def _image(
         size=checked.size,
         sha256=verdict.sha256,
         mtime_ns=same_path.mtime_ns if same_path and unchanged else file.mtime_ns,
-        width=verdict.width,
-        height=verdict.height,
-        orientation=verdict.orientation,
-        pages=verdict.pages,
+        width=looks.width,
+        height=looks.height,
+        orientation=looks.orientation,
+        pages=looks.pages,
         page=verdict.page,
-        mode=verdict.mode,
-        pack="",
-        offset=0,
-    )
-    if (before := known.get(verdict.sha256)) is None:
-        return image
-    return dataclasses.replace(
-        image,
-        width=before.width,
-        height=before.height,
-        orientation=before.orientation,
-        pages=before.pages,
-        mode=before.mode,
+        mode=looks.mode,
+        pack=place.pack,
+        offset=place.offset,
     )
 
 
 def _placed(image: Image, places: Mapping[str, Place]) -> Image:
-    place = places.get(image.sha256, Place("", 0))
+    place = places.get(image.sha256, _NOWHERE)
+    if place == (image.pack, image.offset):
+        return image
     return dataclasses.replace(image, pack=place.pack, offset=place.offset)
 
 

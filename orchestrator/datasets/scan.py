@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
 from remote.contract import layout
@@ -21,7 +23,7 @@ from remote.contract.wording import count
 from . import names
 from .names import SetAside
 from .tree import beside
-from .walk import File, Folder, walk
+from .walk import Folder, walk
 
 SPLITS: dict[bytes, Split] = {
     b"train": "train",
@@ -32,8 +34,7 @@ SPLITS: dict[bytes, Split] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
+class Labelled(NamedTuple):
     """A file in a class folder."""
 
     path: bytes  # below the dataset's folder
@@ -156,7 +157,7 @@ def _scan(top: Folder, root: Path, name: str | None) -> Scan:
     return Scan(
         checked_name(name) if name else names.dataset_name(top.name),
         root,
-        sorted(gathered.files, key=lambda file: file.path),
+        sorted(gathered.files, key=attrgetter("path")),
         tuple(sorted(set(splits))),
         sorted(gathered.set_aside, key=lambda item: item.path),
         gathered.warnings,
@@ -195,14 +196,15 @@ class _Gathered:
         for place in _below(folder):
             self._keep_set_aside(place)
             deeper += len(place.files) if place is not folder else 0
-            self.files += [self._labelled(file, split, label) for file in place.files]
+            cut = self._cut
+            self.files += [
+                Labelled(path[cut:], size, mtime_ns, inode, split, label)
+                for _, path, size, mtime_ns, inode in place.files
+            ]
             for hidden in (child for child in place.folders if child.hidden):
                 self.leave_out_all(hidden, "in a hidden folder")
         if deeper:
             self.warnings.append(f"In folders below {shown}, of that class: {count(deeper, 'image')}")
-
-    def _labelled(self, file: File, split: Split | None, label: str) -> Labelled:
-        return Labelled(file.path[self._cut :], file.size, file.mtime_ns, file.inode, split, label)
 
     def leave_out(self, folder: Folder, reason: str) -> None:
         """The files of this folder, not those of folders in it."""
@@ -265,6 +267,8 @@ def _unlike_files(top: Folder, root: Path) -> None:
 
 
 def _unlike(keys: dict[bytes, str], what: str, root: Path, *, below: bytes = b"") -> None:
+    if len(set(keys.values())) == len(keys):
+        return
     first: dict[str, bytes] = {}
     for name, key in keys.items():
         other = first.setdefault(key, name)

@@ -21,8 +21,8 @@ def counts(images: Sequence[Image]) -> dict[str, dict[str, int]]:
 
 def longer_sides(images: Sequence[Image]) -> dict[str, int]:
     """How many images are how large: {"up to 512": 900}, by the pixels of the longer side."""
-    found = Counter(
-        next((limit for limit in SIZES if max(image.width, image.height) <= limit), 0) for image in images
-    )
+    found: Counter[int] = Counter()
+    for longer, times in Counter([max(image.width, image.height) for image in images]).items():
+        found[next((limit for limit in SIZES if longer <= limit), 0)] += times
     rows = {f"up to {limit}": found[limit] for limit in SIZES if found[limit]}
     return rows | ({f"over {SIZES[-1]}": found[0]} if found[0] else {})

@@ -40,7 +40,7 @@ def sets(images: Iterable[tuple[str, str | None]], near: Near) -> dict[str, str]
 
 def _named(joined: _Joined, contents: set[str], grouped: set[str]) -> dict[str, str]:
     members: dict[str, list[str]] = defaultdict(list)
-    for sha256 in contents:
+    for sha256 in contents & joined.items():
         members[joined.root(sha256)].append(sha256)
     labels: dict[str, str] = {}
     for together in members.values():
@@ -56,6 +56,10 @@ class _Joined:
 
     def __init__(self) -> None:
         self._above: dict[str, str] = {}
+
+    def items(self) -> set[str]:
+        """That were joined with something, if only with themselves."""
+        return {*self._above.keys(), *self._above.values()}
 
     def root(self, item: str) -> str:
         while (above := self._above.get(item, item)) != item:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from .names import SetAside, encode
 
@@ -30,9 +31,8 @@ _TOOL_FOLDERS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file whose name says that it is an image, as `stat` saw it."""
+class File(NamedTuple):
+    """A file whose name says that it is an image, as `stat` saw it. Tuples are made fast: there may be a million."""
 
     name: bytes
     path: bytes  # below the folder that was walked

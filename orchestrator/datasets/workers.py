@@ -6,6 +6,7 @@ fast which process is.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -42,12 +43,20 @@ class Task(NamedTuple):
     size: int
     mtime_ns: int
     inode: int
-    expected: str | None  # its bytes are wanted unless their hash is this; None: they are not wanted
+    known: str = ""  # content that needs no judging, and of which the bytes are wanted
+    expected: str | None = None  # they are wanted unless their hash is this; None: they are not
+
+
+class Todo(NamedTuple):
+    """A file that is to be read, and what is known of the content that it had."""
+
+    file: Labelled
+    known: Verdict | None
 
 
 class Answer(NamedTuple):
     sha256: str  # of the file's bytes; "" where they could not be read
-    judged: Judged | None  # None: not known without decoding
+    judged: Judged | None  # None: it is what the task calls known; or it can't be told without decoding
     data: bytes | None  # of a usable image, where wanted
 
 
@@ -55,14 +64,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def batches(files: Sequence[Labelled], workers: int) -> Iterator[Sequence[Labelled]]:
+def batches(files: Sequence[Todo], workers: int) -> Iterator[Sequence[Todo]]:
     """Neighbours that make one message: many small files or a few large ones, and enough batches for all workers."""
     most = max(_FILES_MIN, min(BATCH_FILES, len(files) // (_BATCHES_EACH * max(1, workers))))
-    batch: list[Labelled] = []
+    batch: list[Todo] = []
     size = 0
-    for file in files:
-        batch.append(file)
-        size += file.size
+    for todo in files:
+        batch.append(todo)
+        size += todo.file.size
         if len(batch) == most or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -75,15 +84,19 @@ def answer(root: bytes, tasks: Sequence[Task], cache: Cache, *, decode: bool = T
     contents = [read(root, task) for task in tasks]
     hashes = [hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else "" for data in contents]
     conversion = Conversion.of(cache.how)
-    known = cache.verdicts([sha256 for sha256 in hashes if sha256])
+    unknown = [sha256 for task, sha256 in zip(tasks, hashes, strict=True) if sha256 not in ("", task.known)]
+    known = cache.verdicts(unknown)
     answers = []
     for task, data, sha256 in zip(tasks, contents, hashes, strict=True):
         if not isinstance(data, bytes):
             answers.append(Answer("", data, None))
             continue
+        if sha256 == task.known:
+            answers.append(Answer(sha256, None, data))
+            continue
         judged = known.get(sha256)
         if judged is None and decode:
-            travels, judged = prepared(data, conversion)
+            travels, judged = prepared(data, conversion, sha256=sha256)
         elif isinstance(judged, Verdict) and judged.size:
             travels, _ = prepared(data, conversion)
         else:
@@ -181,5 +194,10 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def _answer(root: bytes, tasks: Sequence[Task], folder: Path | None, how: str) -> list[Answer]:
-    with closing(Cache(folder, how=how)) as cache:
-        return answer(root, tasks, cache)
+    return answer(root, tasks, _cache(folder, how))
+
+
+@functools.cache
+def _cache(folder: Path | None, how: str) -> Cache:
+    """One connection, for as long as the worker lives."""
+    return Cache(folder, how=how)
