@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from remote.contract.metrics import Depth
 from remote.features.feature_cache import Floats32
 from remote.heads import logistic
-from remote.measures.evaluation import Labels
+from remote.measures.evaluation import Floats, Labels, log_losses
 from remote.networks import depths
 
 
@@ -39,7 +39,7 @@ class Judged:
 
     choice: Choice
     depth: Depth
-    right: NDArray[np.bool_]  # of each held-out image
+    losses: Floats  # of each held-out image, in nats
 
 
 def singles(ends: Sequence[str], *, deviations: bool) -> list[Choice]:
@@ -92,18 +92,19 @@ def judge(
             accuracy_error=round(head.accuracy_error, 6),
             log_loss=round(best.log_loss, 6),
         )
-        result.append(Judged(choice, depth, head.held_out_logits.argmax(1) == labels[head.held_out]))
+        result.append(Judged(choice, depth, log_losses(head.held_out_logits, labels[head.held_out])))
         on_choice(number)
     return result
 
 
 def simplest(judged: Sequence[Judged]) -> Judged:
-    """The one with the fewest features of those within one standard error of the best.
+    """The one with the fewest features of those whose log-loss is within one standard error of the best.
 
-    The error is that of the difference on the same images, which is smaller than that of either accuracy.
+    The log-loss, because it tells more than right or wrong: in 300 images of blood cells accuracy could not tell a
+    third of the network from all of it. The error is that of the difference on the same images.
     """
-    best = max(judged, key=lambda one: (one.depth.accuracy, -one.depth.features))
-    good = [one for one in judged if _behind(one, best) <= _error(one, best)]
+    best = min(judged, key=lambda one: (float(one.losses.mean()), one.depth.features))
+    good = [one for one in judged if _within_one_error(one.losses - best.losses)]
     return min(good, key=lambda one: one.depth.features)
 
 
@@ -112,13 +113,8 @@ def picture(curve: Sequence[Depth], chosen: str, *, title: str) -> str:
     return "\n".join(_svg(curve, chosen, title)) + "\n"
 
 
-def _behind(one: Judged, best: Judged) -> float:
-    return float(np.mean(best.right)) - float(np.mean(one.right))
-
-
-def _error(one: Judged, best: Judged) -> float:
-    difference: NDArray[np.float64] = best.right.astype(np.float64) - one.right
-    return math.sqrt(float(difference.var()) / len(difference))
+def _within_one_error(behind: Floats) -> bool:
+    return bool(behind.mean() <= behind.std() / math.sqrt(len(behind)))
 
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 420, 64, 56, 96  # pixels

@@ -51,8 +51,8 @@ def run(task: Task) -> None:
     with task.step("train") as says:
         train = frozen.training_rows(task, seen, task.images("train"))
 
-        def fitted(train: frozen.Train) -> tuple[logistic.LinearHead, list[float] | None]:
-            found = logistic.fit(
+        def fitted(train: frozen.Train) -> logistic.LinearHead:
+            return logistic.fit(
                 seen.extraction.features[train.rows],
                 train.labels,
                 train.fold_of,
@@ -63,13 +63,13 @@ def run(task: Task) -> None:
                 on_fit=task.progress("train", len(train.penalties), "penalties"),
                 should_stop=task.should_stop,
             )
-            return frozen.balanced(task, found, train, has_bias=network.has_bias)
 
-        head, prior = fitted(train)
+        found = fitted(train)
+        shares = frozen.class_shares(task, found, train, has_bias=network.has_bias)
+        head = frozen.supposing(found, train, shares)
         says(
             f"{len(head.candidates)} penalties × {frozen.judges_of(head)} inside train: {head.penalty:.2g} chosen, "
-            f"{head.accuracy:.3f} ± {head.accuracy_error:.3f}"
-            + ("; rare classes weigh as much as frequent ones" if prior else "")
+            f"{head.accuracy:.3f} ± {head.accuracy_error:.3f}" + shares.text
         )
         choices = curve.singles(seen.ends, deviations=False)
         by_depth = frozen.by_depth(task, seen, train, choices, all_images=False)
@@ -77,7 +77,7 @@ def run(task: Task) -> None:
         says(frozen.curve_in_words(by_depth))
         kept, more = head, frozen.with_val(task, seen, train, head.penalty)
         if more:
-            kept, _ = fitted(more)
+            kept = frozen.supposing(fitted(more), more, shares)
             says(f"fitted again on train and val, {more.usual} images: test is the figure that is reported")
 
     with task.step("evaluate") as says:
@@ -85,7 +85,7 @@ def run(task: Task) -> None:
         network.module.to("cpu")
         network.set_head(backbones.new_head(network, kept.weight, kept.bias))
         evaluations, predicted = frozen.measured(
-            task, head, kept, seen, lambda rows: seen.extraction.features[list(rows)], prior
+            task, head, kept, seen, lambda rows: seen.extraction.features[list(rows)], shares.prior
         )
         for line in in_words(evaluations[-1]):
             says(line)
@@ -103,8 +103,8 @@ def run(task: Task) -> None:
             forwarded=seen.extraction.forwarded,
         ),
         images_per_s=seen.extraction.images_per_s,
-        training={**frozen.told(head, more), "suspected_groups": suspected},
-        prior=prior,
+        training={**frozen.told(head, more), **shares.told, "suspected_groups": suspected},
+        prior=shares.prior,
         by_depth=[one.depth for one in by_depth],
     )
     finish(task, network, spec, findings)

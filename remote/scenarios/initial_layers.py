@@ -65,8 +65,8 @@ def run(task: Task) -> None:
         frozen.draw(task, alone, chosen.name)
         says(f"{frozen.curve_in_words(alone)} · all up to each {frozen.curve_in_words(together)}")
 
-        def fitted(train: frozen.Train) -> tuple[logistic.LinearHead, list[float] | None]:
-            found = logistic.fit(
+        def fitted(train: frozen.Train) -> logistic.LinearHead:
+            return logistic.fit(
                 chosen.of(seen.extraction.blocks, train.rows),
                 train.labels,
                 train.fold_of,
@@ -76,18 +76,18 @@ def run(task: Task) -> None:
                 on_fit=task.progress("train", len(train.penalties), "penalties"),
                 should_stop=task.should_stop,
             )
-            return frozen.balanced(task, found, train)
 
-        head, prior = fitted(train)
+        found = fitted(train)
+        shares = frozen.class_shares(task, found, train)
+        head = frozen.supposing(found, train, shares)
         trained = head.weight.numel() + head.bias.numel()
         says(
             f"chosen: {chosen.name}, {head.weight.shape[1]} features, {trained:,} parameters train; penalty "
-            f"{head.penalty:.2g}, {head.accuracy:.3f} ± {head.accuracy_error:.3f}"
-            + ("; rare classes weigh as much as frequent ones" if prior else "")
+            f"{head.penalty:.2g}, {head.accuracy:.3f} ± {head.accuracy_error:.3f}" + shares.text
         )
         kept, more = head, frozen.with_val(task, seen, train, head.penalty)
         if more:
-            kept, _ = fitted(more)
+            kept = frozen.supposing(fitted(more), more, shares)
             says(f"fitted again on train and val, {more.usual} images: test is the figure that is reported")
 
     with task.step("evaluate") as says:
@@ -95,7 +95,7 @@ def run(task: Task) -> None:
         network.module.to("cpu")
         stage_head.attach(network, kept.weight, kept.bias)
         evaluations, predicted = frozen.measured(
-            task, head, kept, seen, lambda rows: chosen.of(seen.extraction.blocks, rows), prior
+            task, head, kept, seen, lambda rows: chosen.of(seen.extraction.blocks, rows), shares.prior
         )
         for line in in_words(evaluations[-1]):
             says(line)
@@ -115,13 +115,14 @@ def run(task: Task) -> None:
         images_per_s=seen.extraction.images_per_s,
         training={
             **frozen.told(head, more),
+            **shares.told,
             "suspected_groups": suspected,
             "chosen": chosen.name,
             "stages": list(chosen.stages),
             "pooling": pooling,
             "together": [one.depth.__dict__ for one in together],
         },
-        prior=prior,
+        prior=shares.prior,
         by_depth=[one.depth for one in alone],
         stages=list(chosen.stages),
         pooling=pooling,

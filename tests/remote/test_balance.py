@@ -1,4 +1,4 @@
-"""How far rare classes are favoured: as far as held-out images of train show no loss, and the figures say so."""
+"""How far rare classes are favoured: as far as held-out images of train find worth it, and the figures say so."""
 
 from __future__ import annotations
 
@@ -35,18 +35,16 @@ def test_more_of_it_says_rare_classes_more_often(head: logistic.LinearHead) -> N
     assert judged[-1].accuracy < judged[0].accuracy
 
 
-def test_no_more_is_taken_than_costs_one_standard_error() -> None:
+def test_no_more_accuracy_is_given_than_mean_recall_is_gained() -> None:
     judged = [
-        Balance(0.0, 0.9, 0.6),
-        Balance(0.25, 0.9, 0.65),
-        Balance(0.5, 0.88, 0.7),
-        Balance(0.75, 0.86, 0.75),
-        Balance(1.0, 0.8, 0.8),
+        Balance(0.0, 0.90, 0.60),
+        Balance(0.25, 0.90, 0.65),
+        Balance(0.5, 0.88, 0.72),
+        Balance(0.75, 0.86, 0.73),
+        Balance(1.0, 0.80, 0.75),
     ]
-    assert balance.choose(judged, 100).strength == 0.5  # within 0.03
-    assert balance.choose(judged, 25).strength == 0.75  # within 0.06
-    assert balance.choose(judged, 100_000).strength == 0.25
-    assert balance.choose([Balance(0.0, 1.0, 1.0), Balance(1.0, 1.0, 1.0)], 50).strength == 0.0
+    assert balance.choose(judged).strength == 0.5
+    assert balance.choose([Balance(0.0, 1.0, 1.0), Balance(1.0, 1.0, 1.0)]).strength == 0.0
 
 
 @pytest.mark.parametrize("strength", [0.25, 1.0])
@@ -54,7 +52,7 @@ def test_the_probabilities_are_for_the_shares_that_are_told(
     head: logistic.LinearHead, strength: float
 ) -> None:
     features = _data(1, [2000, 2000, 2000])[0]
-    moved = balance.apply(head, _data(0, COUNTS)[1][head.held_out], COUNTS, strength)
+    moved = balance.apply(head, _data(0, COUNTS)[1][head.held_out], COUNTS, balance.prior(COUNTS, strength))
     before, after = (probabilities(one.logits(features), one.temperature) for one in (head, moved))
     train, supposed = np.array(COUNTS) / sum(COUNTS), np.array(balance.prior(COUNTS, strength))
     expected = before * supposed / train

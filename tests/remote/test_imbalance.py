@@ -27,7 +27,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metrics]:
             folder = base / "images" / split / name
             folder.mkdir(parents=True)
             for index in range(count if split == "train" else 12):
-                level = generator.normal(110 if name == "rare" else 90, 14)
+                level = generator.normal(120 if name == "rare" else 90, 14)
                 pixels = generator.normal(level, 20, (32, 32, 3)).clip(0, 255).astype(np.uint8)
                 Pillow.fromarray(pixels).save(folder / f"{index}.png")
     machine = fixtures.home(base / "tlvm")
@@ -40,11 +40,27 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metrics]:
     return found
 
 
-def test_past_three_to_one_it_is_balanced(results: dict[str, Metrics]) -> None:
+def test_past_three_to_one_it_is_balanced_as_far_as_held_out_images_find_worth_it(
+    results: dict[str, Metrics],
+) -> None:
     assert results["off"].imbalance == 6.0
-    assert results["off"].prior is None
-    assert results["auto"].prior == results["on"].prior == [0.5, 0.5]
-    assert results["auto"].result == results["on"].result
+    assert results["off"].prior is None and results["on"].prior == [0.5, 0.5]
+    told = results["auto"].training["balance"]
+    judged = {one["strength"]: one for one in told["held_out"]}
+    best = max(one["accuracy"] + one["balanced_accuracy"] for one in told["held_out"])
+    assert 0 < told["strength"] <= 1
+    assert judged[told["strength"]]["accuracy"] + judged[told["strength"]]["balanced_accuracy"] == best
+    assert judged[told["strength"]]["balanced_accuracy"] > judged[0.0]["balanced_accuracy"]
+    common, rare = results["auto"].prior or [0, 0]
+    assert rare / common == pytest.approx((4 / 24) ** (1 - told["strength"]))
+
+
+def test_what_was_judged_inside_train_is_what_the_result_says(results: dict[str, Metrics]) -> None:
+    for name in ("auto", "on"):
+        told, held_out = results[name].training["balance"], results[name].evaluations[0]
+        chosen = next(one for one in told["held_out"] if one["strength"] == told["strength"])
+        assert held_out.accuracy == pytest.approx(chosen["accuracy"], abs=1e-6)
+        assert held_out.balanced_accuracy == pytest.approx(chosen["balanced_accuracy"], abs=1e-6)
 
 
 def test_rare_classes_are_said_more_often(results: dict[str, Metrics]) -> None:
