@@ -192,7 +192,7 @@ class GceProvider:
             )
         spot = found.get("scheduling", {}).get("provisioningModel") == "SPOT"
         # The cloud counts anew from each start: without this the machine would live its whole time again.
-        self._act(found, "setScheduling", body=scheduling(left_s, spot=spot))
+        self._act(found, "setScheduling", body=scheduling(int(left_s), spot=spot))
         self._act(found, "start")
 
     def delete(self, name: str) -> None:
