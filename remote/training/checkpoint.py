@@ -59,6 +59,7 @@ class Checkpoints:
         self._clock = clock
         self._saved_at = clock()
         self._cost_s = 0.0
+        self._refused: set[Path] = set()
 
     def latest(self) -> State | None:
         """The state to go on from; None where there is none. What can't be used is named, the one before is tried."""
@@ -66,6 +67,7 @@ class Checkpoints:
             try:
                 return self._read(path)
             except Refused as refused:
+                self._refused.add(path)
                 self._tell(f"{path.name} is refused: {refused}")
         return None
 
@@ -76,7 +78,7 @@ class Checkpoints:
         )
 
     def save(self, state: State) -> bool:
-        """Write the state and forget all but the last two. False, having said so, when the disk takes no more."""
+        """Write the state and forget all but the last two that can be gone on from. False, having said so, when the disk takes no more."""
         began = self._clock()
         files = self._files()
         number = _number(files[-1]) + 1 if files else 1
@@ -97,8 +99,9 @@ class Checkpoints:
         finally:
             self._saved_at = self._clock()
             self._cost_s = self._saved_at - began
-        for old in files[: 1 - _KEPT]:
-            old.unlink(missing_ok=True)
+        usable = [path for path in files if path not in self._refused]
+        for path in (*self._refused, *usable[: 1 - _KEPT]):
+            path.unlink(missing_ok=True)
         return True
 
     def _read(self, path: Path) -> State:

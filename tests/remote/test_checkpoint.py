@@ -88,12 +88,18 @@ def test_what_is_no_checkpoint_of_this_run_is_refused_and_the_one_before_is_used
     for number in range(2):
         checkpoints.save(state(number))
     spoil(tmp_path / "checkpoint-00000002.pt")
-    found = opened(tmp_path).latest()
+    checkpoints = opened(tmp_path)
+    found = checkpoints.latest()
     assert found is not None
     assert found["position"]["step"] == 0
     told = capsys.readouterr().out
     assert told.startswith("checkpoint-00000002.pt is refused: ")
     assert says in told
+    checkpoints.save(state(1))  # what is refused is none of the two that are kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-00000001.pt",
+        "checkpoint-00000003.pt",
+    ]
 
 
 def test_a_byte_that_turned_is_noticed_wherever_it_is(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -145,6 +146,27 @@ def killed_and_gone_on(
             assert counters["decoded"] == counters["forwarded"] == rows - kept, "features were computed twice"
         else:  # a checkpoint before every step; one that goes on writes the one again that it went on from
             assert newest(folder) <= newest(whole) + kills, "steps were done twice"
+
+
+def test_a_full_disk_costs_no_more_than_what_came_after_the_last_whole_checkpoint(
+    machines: Iterator[Machine],
+) -> None:
+    """The system takes no more than 3 MB of a file from a moment on: each checkpoint ends in its middle."""
+    settings = SCENARIOS["from-scratch"]
+    whole, folder = (next(machines).put("from-scratch", decode_workers=2, **settings) for _ in range(2))
+    finish(whole)
+    attempt = begin(folder)
+    wait_for(lambda: newest(folder) >= 3, attempt)
+    resource.prlimit(attempt.pid or 0, resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
+    wait_for(lambda: b"No checkpoint could be written" in folder.events.read_bytes(), attempt)
+    attempt.kill()
+    attempt.join()
+    assert attempt.exitcode == -signal.SIGKILL, "it was faster than its killer"
+    last = newest(folder)
+    assert 3 <= last < newest(whole) - 2
+    finish(folder)  # there is room again
+    assert model(folder) == model(whole)
+    assert newest(folder) <= newest(whole) + 1, "it did not go on from the last whole one"
 
 
 def test_told_to_stop_it_writes_a_checkpoint_within_seconds(machines: Iterator[Machine]) -> None:
