@@ -93,8 +93,9 @@ def up(
             agree(machine, spec.settings())  # another terminal may have been faster
         machine = make_ready(workspace, machine, timeout_s=ready_timeout_s, clock=clock)
     except KeyboardInterrupt:
+        stands = "may exist" if machine is None else "exists and is not ready yet"
         raise Interruption(
-            f"The machine {spec.name} may exist", next="tlvm status shows it, tlvm down ends it."
+            f"The machine {spec.name} {stands}", next="tlvm status shows it, tlvm down ends it."
         ) from None
     made = bool(attempts) and not attempts[-1].refused
     return UpResult(machine, made, spec, offers, attempts, clock.now() - began)

@@ -3,50 +3,102 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from orchestrator.errors import TlvmError
-from orchestrator.progress import Bar, Progress, Silent
+from orchestrator.errors import Interruption, TlvmError
+from orchestrator.progress import Bar, Progress
 from orchestrator.workflows.up import UpResult, up
 from orchestrator.workflows.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 
+PATIENCE_S = 2.0  # with an upload that was told to stop; what is on a slow line is not waited for
+
 
 def up_and_upload(
-    workspace: Workspace, folder: Path, *, bring_up: Callable[[Workspace], UpResult] = up
+    workspace: Workspace,
+    folder: Path,
+    *,
+    bring_up: Callable[[Workspace], UpResult] = up,
+    send: Callable[[Workspace, Path], list[UploadResult]] = upload,
+    patience_s: float = PATIENCE_S,
 ) -> tuple[UpResult, list[UploadResult]]:
     """Both at once; returns when both are done.
 
     Whichever fails, the other one is brought to its end: its error says what became of that. Where both fail, the
     machine's error is raised and names the upload's.
+    Interruption    on Ctrl-C, which ends both: says what stands
     """
-    quiet = _Quiet(workspace.progress)
-    with ThreadPoolExecutor(1, thread_name_prefix="upload") as pool:
-        uploading = pool.submit(upload, Workspace(workspace.settings, quiet), folder)
+    uploading = _Uploading(workspace, folder, send)
+    machine = ""  # what became of it
+    try:
         try:
             made = bring_up(workspace)
         except TlvmError as error:
-            raise _with(error, _end_of(uploading)) from error
-    try:
-        uploaded = uploading.result()
-    except TlvmError as error:
-        machine = made.machine.name if made.machine else "machine"
-        raise _with(error, f"The {machine} is up; tlvm down ends it.") from error
-    for line in quiet.said:
+            machine = error.what
+            raise _with(error, uploading.end()) from error
+        machine = f"The machine{f' {made.machine.name}' if made.machine else ''} is up"
+        try:
+            uploaded = uploading.result()
+        except TlvmError as error:
+            raise _with(error, f"{machine}; tlvm down ends it.") from error
+    except KeyboardInterrupt as error:
+        asked = error.what if isinstance(error, Interruption) else "No machine was asked for"
+        raise _interrupted(machine or asked, uploading.stop(patience_s), folder) from None
+    for line in uploading.warned:
         workspace.progress.warn(line)
     versions = {result.name: result.version for result in uploaded}
     return dataclasses.replace(made, uploaded=versions), uploaded
 
 
-def _end_of(uploading: Future[list[UploadResult]]) -> str:
-    try:
-        names = ", ".join(result.name for result in uploading.result())
-    except TlvmError as error:
-        return f"The upload failed too: {error.what}"
-    return f"The upload is done: {names}"
+class _Uploading:
+    """An upload in a thread of its own, which ends with the process: Ctrl-C waits for no slow line."""
+
+    def __init__(
+        self, workspace: Workspace, folder: Path, send: Callable[[Workspace, Path], list[UploadResult]]
+    ) -> None:
+        self._future: Future[list[UploadResult]] = Future()
+        self._quiet = _Quiet(workspace.progress)
+        own = Workspace(workspace.settings, self._quiet)
+        self._thread = threading.Thread(
+            target=self._run, args=(own, folder, send), name="upload", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def warned(self) -> list[str]:
+        return self._quiet.warned
+
+    def result(self) -> list[UploadResult]:
+        return self._future.result()
+
+    def end(self) -> str:
+        """How it ended, when it has."""
+        try:
+            names = ", ".join(result.name for result in self.result())
+        except TlvmError as error:
+            return f"The upload failed too: {error.what}"
+        return f"The upload is done: {names}"
+
+    def stop(self, patience_s: float) -> list[str]:
+        """The datasets that it has published all the same; none when it was broken off."""
+        self._quiet.stop()
+        self._thread.join(patience_s)
+        if not self._future.done() or self._future.exception() is not None:
+            return []
+        return [result.name for result in self.result()]
+
+    def _run(
+        self, workspace: Workspace, folder: Path, send: Callable[[Workspace, Path], list[UploadResult]]
+    ) -> None:
+        try:
+            self._future.set_result(send(workspace, folder))
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+            self._future.set_exception(error)
 
 
 def _with(error: TlvmError, line: str) -> TlvmError:
@@ -54,18 +106,41 @@ def _with(error: TlvmError, line: str) -> TlvmError:
     return type(error)(error.what, detail=detail, next=error.next)
 
 
+def _interrupted(machine: str, published: list[str], folder: Path) -> Interruption:
+    down = "tlvm status shows what exists, tlvm down ends a machine."
+    if published:
+        return Interruption(f"{machine}; the upload is done: {', '.join(published)}", next=down)
+    again = f"tlvm upload {shlex.quote(str(folder))}"
+    return Interruption(f"{machine}; the upload is not finished", next=f"{again} goes on with it; {down}")
+
+
+class _Stopped(Exception):
+    """Ends the upload where it has something to say."""
+
+
 class _Quiet:
     """The upload's progress: one line at a time on a screen that shows the machine's; warnings wait for the end."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self.said: list[str] = []
+        self._stopped = threading.Event()
+        self.warned: list[str] = []
+
+    def stop(self) -> None:
+        self._stopped.set()
 
     def say(self, label: str, text: str) -> None:
+        self.advance()
         self._progress.say(label, text)
 
     def warn(self, text: str) -> None:
-        self.said.append(text)
+        self.advance()
+        self.warned.append(text)
 
     def bar(self, label: str, total: int, unit: str) -> AbstractContextManager[Bar]:
-        return Silent().bar(label, total, unit)
+        self.advance()
+        return nullcontext(self)
+
+    def advance(self, amount: int = 1) -> None:
+        if self._stopped.is_set():
+            raise _Stopped

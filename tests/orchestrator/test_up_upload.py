@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import load
-from orchestrator.errors import CapacityError, DataError
+from orchestrator.errors import CapacityError, DataError, Interruption
 from orchestrator.providers.base import MachineSpec
 from orchestrator.workflows.datasets import resolve
 from orchestrator.workflows.up import UpResult
 from orchestrator.workflows.up_upload import up_and_upload
+from orchestrator.workflows.upload import UploadResult
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import StoreRef
 from tests.orchestrator.pictures import fill
@@ -65,3 +66,55 @@ def test_images_that_can_not_be_used_say_that_the_machine_is_up(tmp_path: Path, 
     with pytest.raises(DataError, match="one class only") as error:
         up_and_upload(workspace, fill(tmp_path / "poor", {"ants": 3}), bring_up=lambda _: ready())
     assert error.value.detail == "The machine is up; tlvm down ends it."
+
+
+def test_ctrl_c_waits_for_no_slow_line(tmp_path: Path, workspace: Workspace) -> None:
+    line = threading.Event()
+
+    def slow(_: Workspace, folder: Path) -> list[UploadResult]:
+        line.wait(60)
+        return []
+
+    def asked(_: Workspace) -> UpResult:
+        raise Interruption("The machine m may exist", next="tlvm status shows it.")
+
+    def early(_: Workspace) -> UpResult:
+        raise KeyboardInterrupt
+
+    for bring_up, machine in ((asked, "The machine m may exist"), (early, "No machine was asked for")):
+        with pytest.raises(Interruption) as raised:
+            up_and_upload(workspace, tmp_path / "my bugs", bring_up=bring_up, send=slow, patience_s=0)
+        assert raised.value.what == f"{machine}; the upload is not finished"
+        assert raised.value.next.startswith(f"tlvm upload '{tmp_path}/my bugs' goes on with it; tlvm status")
+    assert not line.is_set()
+    line.set()
+
+
+def test_ctrl_c_ends_the_upload_before_anything_is_published(tmp_path: Path, workspace: Workspace) -> None:
+    said = threading.Event()
+
+    def sending(own: Workspace, folder: Path) -> list[UploadResult]:
+        with own.progress.bar("check", 2, "images") as bar:
+            bar.advance()
+            said.wait(60)
+            while True:  # until it is told to stop
+                bar.advance()
+
+    def boot(_: Workspace) -> UpResult:
+        said.set()
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interruption, match="the upload is not finished"):
+        up_and_upload(workspace, tmp_path, bring_up=boot, send=sending, patience_s=60)
+    assert not [thread for thread in threading.enumerate() if thread.name == "upload"]
+
+
+def test_ctrl_c_after_the_upload_says_what_is_published(tmp_path: Path, workspace: Workspace) -> None:
+    def boot(_: Workspace) -> UpResult:
+        while not [*(tmp_path / "data/store/datasets/bugs").glob("HEAD")]:
+            threading.Event().wait(0.01)
+        raise Interruption("The machine m may exist", next="tlvm status shows it.")
+
+    with pytest.raises(Interruption) as raised:
+        up_and_upload(workspace, fill(tmp_path / "bugs", BUGS), bring_up=boot, patience_s=60)
+    assert raised.value.what == "The machine m may exist; the upload is done: bugs"
