@@ -141,7 +141,7 @@ def offered(project: str) -> dict[str, dict[tuple[str, str], Resource]]:
         "networks": {("global", "default"): _network(project)},
         "subnetworks": {(f"regions/{region}", "default"): _subnetwork(project, region) for region in ZONES},
     }
-    found["images"] = {}
+    found["firewalls"] = {("global", rule["name"]): rule for rule in _firewalls(project)}
     for collection in found.values():
         for number, resource in enumerate(collection.values(), 1000):
             resource["id"] = str(number)
@@ -237,6 +237,33 @@ def _network(project: str) -> Resource:
         "subnetworks": [link(project, f"regions/{region}", "subnetworks", "default") for region in ZONES],
         "routingConfig": {"routingMode": "REGIONAL"},
     }
+
+
+def _firewalls(project: str) -> list[Resource]:
+    """What the default network comes with: SSH is open to everybody."""
+    rules = {
+        "default-allow-icmp": ("0.0.0.0/0", [{"IPProtocol": "icmp"}]),
+        "default-allow-internal": (
+            "10.128.0.0/9",
+            [{"IPProtocol": name, "ports": ["0-65535"]} for name in ("tcp", "udp")],
+        ),
+        "default-allow-rdp": ("0.0.0.0/0", [{"IPProtocol": "tcp", "ports": ["3389"]}]),
+        "default-allow-ssh": ("0.0.0.0/0", [{"IPProtocol": "tcp", "ports": ["22"]}]),
+    }
+    return [
+        {
+            "kind": "compute#firewall",
+            "name": name,
+            "network": link(project, "global", "networks", "default"),
+            "selfLink": link(project, "global", "firewalls", name),
+            "direction": "INGRESS",
+            "priority": 65534,
+            "disabled": False,
+            "sourceRanges": [source],
+            "allowed": allowed,
+        }
+        for name, (source, allowed) in rules.items()
+    ]
 
 
 def _subnetwork(project: str, region: str) -> Resource:

@@ -88,7 +88,7 @@ class Cloud:
         self.frozen_zones: set[str] = set()
         self.fault = ""  # of the request that is being answered
         self._events: list[tuple[datetime, int, Callable[[], None]]] = []
-        self._numbers = itertools.count(4_711_000_000_000_000_001)
+        self._numbers = itertools.count(time.time_ns())  # of no other server: processes are found by them
         self._requests: dict[tuple[str, str], Resource] = {}
         self._time = clock.now()
         clock.moved = self.settle

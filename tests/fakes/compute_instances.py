@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
 
 from tests.fakes import compute_rules as rules
 from tests.fakes.compute_catalogue import ACCELERATORS, Resource
@@ -60,6 +61,23 @@ class Instances:
                 kept()
             elif after_s is not None:
                 self.cloud.at(self.cloud.now() + timedelta(seconds=after_s), kept)
+
+    def admits(self, name: str, source: str) -> bool:
+        """Whether the firewall lets SSH in from that address: of the rules that fit, the first by priority decides."""
+        tags = set(self.named(name)[1]["tags"].get("items", []))
+        rules = sorted(
+            self.cloud.resources["firewalls"].values(),
+            key=lambda rule: (rule["priority"], "denied" not in rule),
+        )
+        for rule in rules:
+            entries = rule.get("denied") or rule["allowed"]
+            fits = rule["direction"] == "INGRESS" and not rule["disabled"]
+            fits = fits and (not rule.get("targetTags") or bool(tags & set(rule["targetTags"])))
+            sources = rule.get("sourceRanges", ["0.0.0.0/0"])
+            fits = fits and any(ip_address(source) in ip_network(entry) for entry in sources)
+            if fits and any(_is_ssh(entry) for entry in entries):
+                return "allowed" in rule
+        return False
 
     def named(self, name: str) -> tuple[str, Resource]:
         """The scope and the instance of that name, wherever it is."""
@@ -144,3 +162,10 @@ class Instances:
                 attached = [entry for entry in instance["disks"] if entry.get("source") == disk["selfLink"]]
                 if attached and attached[0].get("autoDelete"):
                     self.cloud.remove("disks", disk)
+
+
+def _is_ssh(entry: Resource) -> bool:
+    spans = [ports.split("-") for ports in entry.get("ports", ["0-65535"])]
+    return entry["IPProtocol"] in {"tcp", "all"} and any(
+        int(span[0]) <= 22 <= int(span[-1]) for span in spans
+    )

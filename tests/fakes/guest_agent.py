@@ -11,6 +11,7 @@ Brings the metadata server to its real addresses, makes host keys and publishes 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pwd
 import signal
@@ -22,6 +23,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 _ADDRESS = "169.254.169.254"
@@ -29,7 +31,7 @@ _BIN = Path("/usr/local/bin")
 _HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key")
 
 
-def main(metadata: str) -> int:
+def main(host: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     for name in ("poweroff", "shutdown", "halt"):
@@ -40,31 +42,27 @@ def main(metadata: str) -> int:
     gpus = os.environ.get("FAKE_GPUS", "").splitlines()
     if gpus:
         write(_BIN / "nvidia-smi", nvidia_smi(gpus))
-    bring_metadata(metadata)
-    let_in(attribute("ssh-keys"))
+    bring_metadata(host)
+    metadata = Metadata(_ADDRESS)
+    let_in(metadata.keys())
     if not _HOST_KEY.exists():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", _HOST_KEY], check=True)
         kind, key = _HOST_KEY.with_suffix(".pub").read_text().split()[:2]
-        put(f"instance/guest-attributes/hostkeys/{kind}", key)
+        metadata.put(f"instance/guest-attributes/hostkeys/{kind}", key)
     Path("/run/sshd").mkdir(exist_ok=True)
     subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-p", "22", "-f", "/etc/tlvm/sshd_config"])
-    script = attribute("startup-script")
+    script = metadata.attribute("startup-script")
     if script:
         write(Path("/run/startup-script"), script)
         subprocess.Popen(["/run/startup-script"], stdin=subprocess.DEVNULL)
     while True:
-        let_in(attribute("ssh-keys"))
+        let_in(metadata.keys())
         time.sleep(0.5)
 
 
-def let_in(lines: str) -> None:
-    """An account for each user that the keys name, and its keys for the SSH server: "USER:ssh-ed25519 AAAA..." """
-    keys = []
-    for line in lines.splitlines():
-        user, _, key = line.partition(":")
-        if not key:
-            continue
-        keys.append(key)
+def let_in(keys: list[tuple[str, str]]) -> None:
+    """An account for each user, and the keys for the SSH server."""
+    for user, _ in keys:
         try:
             account = pwd.getpwnam(user)
         except KeyError:
@@ -74,7 +72,7 @@ def let_in(lines: str) -> None:
         if not home.is_dir():
             home.mkdir(0o700)
             os.chown(home, account.pw_uid, account.pw_gid)
-    write(Path("/etc/tlvm/authorized_keys"), "\n".join([*keys, ""]), 0o644)
+    write(Path("/etc/tlvm/authorized_keys"), "\n".join([*(key for _, key in keys), ""]), 0o644)
 
 
 def bring_metadata(host: str) -> None:
@@ -110,28 +108,56 @@ def pump(source: socket.socket, target: socket.socket) -> None:
         target.close()
 
 
-def attribute(name: str) -> str:
-    try:
-        with urllib.request.urlopen(request(f"instance/attributes/{name}"), timeout=10) as answer:
-            return str(answer.read().decode())
-    except urllib.error.HTTPError:
-        return ""
+class Metadata:
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    def attribute(self, name: str) -> str:
+        try:
+            with urllib.request.urlopen(self._request(f"instance/attributes/{name}"), timeout=10) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError:
+            return ""
+
+    def keys(self) -> list[tuple[str, str]]:
+        return welcome(self._attributes("instance"), self._attributes("project"), datetime.now(UTC))
+
+    def _attributes(self, of: str) -> dict[str, str]:
+        asked = self._request(f"{of}/attributes/?recursive=true")
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def put(self, path: str, value: str) -> None:
+        try:
+            urllib.request.urlopen(self._request(path, value.encode()), timeout=10).close()
+        except urllib.error.HTTPError as error:
+            print(f"guest agent: {path}: {error}", flush=True)
+
+    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        return urllib.request.Request(
+            f"http://{self.host}/computeMetadata/v1/{path}",
+            data=body,
+            headers={"Metadata-Flavor": "Google"},
+            method="GET" if body is None else "PUT",
+        )
 
 
-def put(path: str, value: str) -> None:
-    try:
-        urllib.request.urlopen(request(path, value.encode()), timeout=10).close()
-    except urllib.error.HTTPError as error:
-        print(f"guest agent: {path}: {error}", flush=True)
-
-
-def request(path: str, body: bytes | None = None) -> urllib.request.Request:
-    return urllib.request.Request(
-        f"http://{_ADDRESS}/computeMetadata/v1/{path}",
-        data=body,
-        headers={"Metadata-Flavor": "Google"},
-        method="GET" if body is None else "PUT",
-    )
+def welcome(instance: dict[str, str], project: dict[str, str], now: datetime) -> list[tuple[str, str]]:
+    """Users and keys that metadata lets in: "USER:ssh-ed25519 AAAA...", until `expireOn` where a key names it."""
+    if instance.get("enable-oslogin", project.get("enable-oslogin", "")).upper() == "TRUE":
+        return []  # OS Login decides then, and the keys are ignored
+    lines = instance.get("ssh-keys", "").splitlines()
+    if instance.get("block-project-ssh-keys", "").upper() != "TRUE":
+        lines += project.get("ssh-keys", "").splitlines()
+    found = []
+    for line in lines:
+        user, _, key = line.partition(":")
+        about = key.partition(" google-ssh ")[2]
+        if about and datetime.strptime(json.loads(about)["expireOn"], "%Y-%m-%dT%H:%M:%S%z") <= now:
+            continue
+        if key:
+            found.append((user, key))
+    return found
 
 
 def nvidia_smi(gpus: list[str]) -> str:
