@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 import threading
@@ -52,12 +53,17 @@ class StoredObject:
             "metageneration": str(self.metageneration),
             "storageClass": "STANDARD",
             "size": str(len(self.content)),
-            "md5Hash": base64.b64encode(hashlib.md5(self.content).digest()).decode(),
+            "md5Hash": self.md5,
             "crc32c": self.crc32c,
             "etag": base64.b64encode(str(self.generation).encode()).decode(),
             "timeCreated": self.created,
             "updated": self.created,
         }
+
+    @functools.cached_property
+    def md5(self) -> str:
+        """Of a large object it takes longer than the rest of a request."""
+        return base64.b64encode(hashlib.md5(self.content).digest()).decode()
 
 
 @dataclass
