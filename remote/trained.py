@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from remote.contract.dataset_manifest import Image
 from remote.contract.metrics import IMBALANCED, Counters, Evaluation, Frozen
@@ -19,7 +21,9 @@ from remote.result import Findings, measure
 from remote.results import sample_page
 from remote.results.artefacts import Predicted
 from remote.task import Task
+from remote.training import compiling
 from remote.training.checkpoint import State
+from remote.training.compiling import Forward
 from remote.training.loading import Loader
 from remote.training.loop import evaluate
 from remote.training.precision import training_precision
@@ -109,8 +113,19 @@ def trainee(
         on_batch=task.progress("train", len(train.images), "images"),
         on_epoch=lambda epoch: _tell(task, recipe, epoch),
         tell=tell,
+        compiler=_compiler(task, recipe, spec, train, tell),
         dtype=training_precision(task.device, str(task.parameters["precision"])),
     )
+
+
+def _compiler(
+    task: Task, recipe: Recipe, spec: Preprocessing, train: Labelled, tell: Callable[[str], None]
+) -> Callable[[nn.Module, Tensor], Forward]:
+    images = recipe.epochs * len(train.images)
+    if not compiling.wanted(str(task.parameters["compile"]), task.device, images=images, crop=spec.crop):
+        return lambda module, inputs: module
+    dtype = training_precision(task.device, str(task.parameters["precision"]))
+    return partial(compiling.compiled, dtype=dtype, folder=task.home.cache / "compiled", tell=tell)
 
 
 def augmentation_in_words(recipe: Recipe) -> str:
@@ -122,10 +137,12 @@ def augmentation_in_words(recipe: Recipe) -> str:
 def in_words(recipe: Recipe, position: Position, steered_by: str) -> str:
     """What the loop came to."""
     start = "the classifier alone" if position.best_epoch == 0 else f"epoch {position.best_epoch}"
-    micro = ""
+    more = ""
+    if position.compiled:
+        more = "; compiled"
     if position.micro_batch < recipe.batch_size:
-        micro = f"; memory took {position.micro_batch} of {recipe.batch_size} images at a time"
-    return f"{start} of {position.epoch} epochs kept, by {steered_by}{micro}"
+        more += f"; memory took {position.micro_batch} of {recipe.batch_size} images at a time"
+    return f"{start} of {position.epoch} epochs kept, by {steered_by}{more}"
 
 
 def findings(
@@ -168,6 +185,9 @@ def findings(
             "trained_on": sum(trainee.class_counts),
             "micro_batch": position.micro_batch,
             "precision": "bf16" if trainee.dtype == torch.bfloat16 else "fp32",
+            "compiled": position.compiled,
+            # On a GPU its kernels are chosen by timing them: another process may choose others, with other last bits.
+            "exact_resume": not (position.compiled and trainee.device.type == "cuda"),
             "imbalance": round(max(trainee.class_counts) / max(1, min(trainee.class_counts)), 2),
             **more,
         },

@@ -96,6 +96,12 @@ _PRECISION = Parameter(
     "of the numbers in training: bf16 halves them; auto: bf16 where the device has instructions for it",
     choices=("auto", "fp32", "bf16"),
 )
+_COMPILE = Parameter(
+    "compile",
+    "auto",
+    "the passes of training compiled by torch; auto: on an NVIDIA GPU with a compiler, in a long run",
+    choices=("auto", "on", "off"),
+)
 
 _CACHE_GB = Parameter(
     "cache_gb",
@@ -268,6 +274,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 _DECODE_WORKERS,
                 _IMAGE_MEMORY_MB,
                 _PRECISION,
+                _COMPILE,
                 _IMAGE_SIZE,
                 _FRAMING,
                 _LEARNING_RATE,
@@ -303,6 +310,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 _FRAMING,
                 _IMAGE_MEMORY_MB,
                 _PRECISION,
+                _COMPILE,
                 _LEARNING_RATE,
                 Parameter(
                     "first_layers_rate",
@@ -334,6 +342,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 _FRAMING,
                 _IMAGE_MEMORY_MB,
                 _PRECISION,
+                _COMPILE,
                 replace(_LEARNING_RATE, default=1e-3),
                 _WEIGHT_DECAY,
                 _WARMUP_EPOCHS,

@@ -89,6 +89,13 @@ class Augmentation:
             return self.spec.crop
         return math.ceil(self.side * math.sqrt(_STRENGTHS[self.strength].stretch)) + 3
 
+    @property
+    def name(self) -> str:
+        """Under which name sources are kept."""
+        return (
+            f"source at {self.side}, {self.spec.text}, {'plain' if self.strength == 'none' else 'augmented'}"
+        )
+
     def source(self, rgb: Pillow.Image) -> Pixels:
         """What is kept of an image, whatever the epoch: (height, width, 3)."""
         if self.strength == "none":

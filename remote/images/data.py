@@ -11,7 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -75,6 +77,7 @@ class Reader:
         self._packs = packs
         self._cache = cache or ImageCache(0, None)
         self._lock = threading.Lock()
+        self._also: tuple[Hashable, Callable[[Pillow.Image], Pixels]] | None = None
         self.decoded = 0
 
     def rgb(self, image: Image) -> Pillow.Image:
@@ -87,7 +90,19 @@ class Reader:
             ) from None
         with self._lock:
             self.decoded += 1
+        if self._also:
+            what, make = self._also
+            self._cache.get((image.sha256, image.page, what), partial(make, rgb))
         return rgb
+
+    @contextmanager
+    def keeping(self, what: Hashable, make: Callable[[Pillow.Image], Pixels]) -> Iterator[None]:
+        """While it lasts, each image that is decoded for whatever is also kept for `kept`: it is not decoded again."""
+        self._also = what, make
+        try:
+            yield
+        finally:
+            self._also = None
 
     def pixels(self, image: Image, spec: Preprocessing) -> Pixels:
         return pixels(spec, self.rgb(image))
@@ -127,15 +142,20 @@ def batches(
 
 
 def ahead(
-    groups: Iterable[tuple[T, Sequence[Callable[[], object]]]], *, workers: int, depth: int = 2
+    groups: Iterable[tuple[T, Sequence[Callable[[], object]]]],
+    *,
+    workers: int,
+    depth: int = 2,
+    begin: Callable[[], object] = lambda: None,
 ) -> Iterator[T]:
     """Each group's own, once all of its jobs are done by threads; at most `depth` groups are worked on ahead.
 
     A group is asked for when its turn to be worked on has come, so what it holds may be large.
+    begin   called by each thread before its first job
     """
     waiting: deque[tuple[T, list[Future[object]]]] = deque()
     todo = iter(groups)
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode", initializer=begin) as pool:
         try:
             while True:
                 for own, jobs in itertools.islice(todo, depth + 1 - len(waiting)):

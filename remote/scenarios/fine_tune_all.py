@@ -14,6 +14,7 @@ from remote.errors import CannotRun
 from remote.features.extraction import KEEP_EVERY_S, Row, extract
 from remote.heads import logistic
 from remote.heads.folds import NEVER, folds, holdout
+from remote.images.augmentation import Augmentation
 from remote.images.preprocessing import Preprocessing
 from remote.networks import backbones, depths, stages
 from remote.result import finish, in_words
@@ -96,21 +97,23 @@ def _fitted_head(
     backbones.remove_head(network)
     backbones.place(network.module, task.device)
     ends = depths.stage_ends(network)  # so that what fixed-extractor left on this machine is found
-    extraction = extract(
-        network,
-        [Row(image) for image in train.images],
-        task.reader,
-        spec,
-        ends=ends,
-        cache=frozen.cache_of(task, spec, ends, backbones.fingerprint(network.module)),
-        wanted=[depths.LAST],
-        batch_size=task.integer("batch_size"),
-        workers=task.workers,
-        device=task.device,
-        keep_every_s=min(KEEP_EVERY_S, task.checkpoints.rhythm.least_s),
-        on_progress=task.progress("extract", len(train.images), "images"),
-        should_stop=task.should_stop,
-    )
+    seen = Augmentation.of(train.images, spec, settings.augmentation, settings.flips)
+    with task.reader.keeping(seen.name, seen.source):  # for the epochs
+        extraction = extract(
+            network,
+            [Row(image) for image in train.images],
+            task.reader,
+            spec,
+            ends=ends,
+            cache=frozen.cache_of(task, spec, ends, backbones.fingerprint(network.module)),
+            wanted=[depths.LAST],
+            batch_size=task.integer("batch_size"),
+            workers=task.workers,
+            device=task.device,
+            keep_every_s=min(KEEP_EVERY_S, task.checkpoints.rhythm.least_s),
+            on_progress=task.progress("extract", len(train.images), "images"),
+            should_stop=task.should_stop,
+        )
     if len(train.images) > _HOLDOUT_ABOVE:
         fold_of = np.where(holdout(train.images, share=_HOLDOUT, seed=task.spec.seed), 0, NEVER)
     else:

@@ -1,4 +1,8 @@
-"""The batches of a training: images decoded once, then cut in threads, and augmented as a batch on the device."""
+"""The batches of a training: images decoded once, cut and augmented while the steps before theirs are computed.
+
+Threads cut them. A GPU then augments and normalises the batch as a whole; on a processor the same threads do that, a
+few images each, so that the thread that trains finds its batch ready.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from remote.contract.dataset_manifest import Image
 from remote.images import augmentation
 from remote.images.augmentation import FACTS, Augmentation, Shares
-from remote.images.data import Reader, ahead, batches
-from remote.images.preprocessing import Pixels, Preprocessing, network_input, pixels
+from remote.images.data import Reader, ahead
+from remote.images.preprocessing import Preprocessing, network_input, pixels
 from remote.training.recipe import Recipe
 from remote.training.trainee import Batch, Labelled
 
-_PART = 8  # images that a thread prepares at a time
+_PART = 8  # images that a thread prepares at a time; the numbers do not depend on it
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,18 @@ class _Step:
     indices: list[int]  # of train images
     canvases: Tensor  # (n, canvas, canvas, 3), bytes
     facts: Tensor  # (n, FACTS)
+    inputs: (
+        Tensor | None
+    )  # (n, 3, crop, crop), what the network sees; None: the GPU makes it of the two above
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Images without augmentation on their way: threads fill the rows."""
+
+    images: Sequence[Image]
+    bytes: Tensor  # (n, crop, crop, 3)
+    inputs: Tensor | None  # as above
 
 
 @dataclass(frozen=True)
@@ -49,8 +63,10 @@ class Loader:
 
     def epoch(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         """From step `start` on. CannotRun, naming the image, when one can't be read."""
-        for step in ahead(self._steps(epoch, start), workers=self.workers):
-            inputs = self._augmentation.seen(*(self._moved(part) for part in (step.canvases, step.facts)))
+        for step in ahead(self._steps(epoch, start), workers=self.workers, begin=one_thread_each):
+            inputs = step.inputs
+            if inputs is None:
+                inputs = self._augmentation.seen(self._moved(step.canvases), self._moved(step.facts))
             yield Batch(inputs, self._moved(torch.from_numpy(self.train.labels[step.indices])))
 
     def images(self, epoch: int, step: int) -> list[Image]:
@@ -58,42 +74,63 @@ class Loader:
         first = step * self.recipe.batch_size
         return [self.train.images[index] for index in self._order(epoch)[first:][: self.recipe.batch_size]]
 
-    def plain(self, images: Sequence[Image]) -> Iterator[Tensor]:
-        """Without augmentation. Images of test are measured once, so they are not kept."""
-
-        def load(image: Image) -> Pixels:
-            if image.split == "test":
-                return self.reader.pixels(image, self.spec)
-            return self.reader.kept(image, ("plain", self.spec.text), partial(pixels, self.spec))
-
-        for batch in batches(images, load, batch_size=self.recipe.batch_size, workers=self.workers):
-            yield network_input(self.spec, np.stack(batch.loaded), self.device)
+    def plain(self, images: Sequence[Image]) -> Generator[Tensor, None, None]:
+        """Without augmentation. CannotRun as above."""
+        for batch in ahead(self._plain_steps(images), workers=self.workers, begin=one_thread_each):
+            inputs = batch.inputs
+            yield network_input(self.spec, batch.bytes, self.device) if inputs is None else inputs
 
     def _steps(self, epoch: int, start: int) -> Iterator[tuple[_Step, list[Callable[[], None]]]]:
         chance = augmentation.shares(self.train.images, seed=self.recipe.seed, epoch=epoch)
         order, size = self._order(epoch), self.recipe.batch_size
         for first in range(start * size, len(order), size):
             indices = order[first : first + size]
-            step = self._empty(indices)
-            parts = range(0, len(indices), _PART)
-            yield step, [partial(self._prepare, step, chance, part) for part in parts]
+            # Zeros, because interpolation at the edge of an image touches what is beside it with a weight of 1e-6.
+            canvases = self._bytes(len(indices), self._augmentation.canvas).zero_()
+            facts = torch.empty(len(indices), FACTS, pin_memory=self._pinned)
+            step = _Step(indices, canvases, facts, self._inputs(len(indices)))
+            yield step, [partial(self._prepare, step, chance, part) for part in _parts(len(indices))]
 
-    def _empty(self, indices: list[int]) -> _Step:
-        side = self._augmentation.canvas
-        pinned = self.device.type == "cuda"  # memory from which a GPU fetches while the processor goes on
-        # Zeros, because interpolation at the edge of an image touches what is beside it with a weight of 1e-6 or so.
-        canvases = torch.zeros(len(indices), side, side, 3, dtype=torch.uint8, pin_memory=pinned)
-        return _Step(indices, canvases, torch.empty(len(indices), FACTS, pin_memory=pinned))
+    def _prepare(self, step: _Step, chance: Shares, part: slice) -> None:
+        """Some images of a batch."""
+        kept, canvases, facts = self._augmentation, step.canvases[part], step.facts[part]
+        for row, index in enumerate(step.indices[part]):
+            source = self.reader.kept(self.train.images[index], kept.name, kept.source)
+            kept.cut(source, chance[index], canvases[row].numpy(), facts[row].numpy())
+        if step.inputs is not None:
+            step.inputs[part] = kept.seen(canvases, facts)
 
-    def _prepare(self, step: _Step, chance: Shares, first: int) -> None:
-        """The images of a batch from number `first` on, a part of them."""
-        canvases: Pixels = step.canvases.numpy()
-        facts: NDArray[np.float32] = step.facts.numpy()
-        kept = self._augmentation
-        for row in range(first, min(first + _PART, len(step.indices))):
-            index = step.indices[row]
-            source = self.reader.kept(self.train.images[index], ("source", kept.side), kept.source)
-            kept.cut(source, chance[index], canvases[row], facts[row])
+    def _plain_steps(self, images: Sequence[Image]) -> Iterator[tuple[_Plain, list[Callable[[], None]]]]:
+        for first in range(0, len(images), self.recipe.batch_size):
+            some = images[first : first + self.recipe.batch_size]
+            batch = _Plain(some, self._bytes(len(some), self.spec.crop), self._inputs(len(some)))
+            yield batch, [partial(self._load, batch, part) for part in _parts(len(some))]
+
+    def _load(self, batch: _Plain, part: slice) -> None:
+        """Some images of a batch. Those of test are measured once, so they are not kept."""
+        for row, image in enumerate(batch.images[part], part.start):
+            if image.split == "test":
+                loaded = self.reader.pixels(image, self.spec)
+            else:
+                loaded = self.reader.kept(image, plain_name(self.spec), partial(pixels, self.spec))
+            batch.bytes[row].numpy()[:] = loaded
+        if batch.inputs is not None:
+            batch.inputs[part] = network_input(self.spec, batch.bytes[part], self.device)
+
+    def _bytes(self, images: int, side: int) -> Tensor:
+        return torch.empty(images, side, side, 3, dtype=torch.uint8, pin_memory=self._pinned)
+
+    def _inputs(self, images: int) -> Tensor | None:
+        if self.device.type != "cpu":
+            return None
+        shape = (images, 3, self.spec.crop, self.spec.crop)
+        with torch.inference_mode(False):  # of this thread alone: those that fill it would not be allowed to
+            return torch.empty(shape, memory_format=torch.channels_last)
+
+    @property
+    def _pinned(self) -> bool:
+        """Memory from which a GPU fetches while the processor goes on."""
+        return self.device.type == "cuda"
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
@@ -114,3 +151,20 @@ class Loader:
         """
         count = len(self.train.images)
         return count - 1 if count % self.recipe.batch_size == 1 and count > 1 else count
+
+
+def plain_name(spec: Preprocessing) -> str:
+    """Under which name images are kept as the network sees them without augmentation."""
+    return f"plain, {spec.text}"
+
+
+def one_thread_each() -> None:
+    """At the start of a thread that loads: torch computes in this thread alone, and the one that trains keeps its own.
+
+    Else each would bring as many threads as there are cores, and they would push each other off them.
+    """
+    torch.set_num_threads(1)
+
+
+def _parts(images: int) -> list[slice]:
+    return [slice(first, min(first + _PART, images)) for first in range(0, images, _PART)]

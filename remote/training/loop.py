@@ -24,6 +24,7 @@ from remote.measures.evaluation import Floats, Labels, fit_temperature, log_loss
 from remote.training import memory, precision, recipe
 from remote.training.averaging import Average
 from remote.training.checkpoint import State
+from remote.training.compiling import Forward
 from remote.training.mixup import mixed
 from remote.training.recipe import Recipe, learning_rate, optimiser
 from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
@@ -43,6 +44,7 @@ class _Training:
     average: Average | None
     best: dict[str, Tensor]
     loss_sum: Tensor  # on the device, so that reading it is rare
+    forward: Forward | None = None  # the pass of training; None: no batch was seen yet
 
 
 def fit(
@@ -64,10 +66,12 @@ def fit(
         while position.epoch < settings.epochs and position.epoch - position.best_epoch < settings.patience:
             train_one_epoch(trainee, settings, training)
             position.epoch += 1
+            inside = position.step_seconds
             try:
                 _finish_epoch(trainee, settings, training, steering)
             except Stopped:
                 position.epoch -= 1  # all of its steps are done: it is measured again
+                position.step_seconds = inside
                 raise
             if trainee.due():
                 _save(trainee, settings, training)
@@ -89,6 +93,8 @@ def train_one_epoch(trainee: Trainee, settings: Recipe, training: _Training) -> 
             raise Stopped(f"in epoch {position.epoch + 1}")
         if trainee.due():
             _save(trainee, settings, training)
+        if training.forward is None:
+            training.forward = _forward(trainee, position, batch)
         step = position.epoch * steps + position.step
         began = time.perf_counter()
         recipe.set_rate(training.optimiser, learning_rate(settings, step, steps))
@@ -120,7 +126,9 @@ def evaluate(trainee: Trainee, images: Sequence[Image], position: Position) -> F
         for inputs in trainee.batches.plain(images):
             if trainee.should_stop():
                 raise Stopped("while images were measured")
+            began = time.perf_counter()
             found.extend(_within_memory(trainee, position, len(inputs), partial(work, inputs)))
+            position.step_seconds += time.perf_counter() - began
     return np.concatenate(found)
 
 
@@ -133,6 +141,16 @@ def train_mode(module: nn.Module) -> None:
             part.eval()
 
 
+def _forward(trainee: Trainee, position: Position, batch: Batch) -> Forward:
+    """The pass of training, compiled where it is wanted and possible."""
+    forward = trainee.compiler(trainee.module, batch.inputs[: position.micro_batch])
+    compiled = forward is not trainee.module
+    if position.compiled != compiled and (position.epoch or position.step):
+        trainee.tell("Begun compiled and going on without, or the other way round: not with the same bits")
+    position.compiled = compiled
+    return forward
+
+
 def _gradients(trainee: Trainee, settings: Recipe, training: _Training, batch: Batch, step: int) -> Tensor:
     """Forward and backward over one batch, in as many parts as memory asks for; the mean loss, on the device."""
     inputs, targets = batch.inputs, batch.labels
@@ -141,10 +159,12 @@ def _gradients(trainee: Trainee, settings: Recipe, training: _Training, batch: B
             inputs, targets, len(trainee.class_counts), settings.mixup, seed=settings.seed, step=step
         )
 
+    forward = trainee.module if training.forward is None else training.forward
+
     def work(micro_batch: int) -> Tensor:
         training.optimiser.zero_grad(set_to_none=True)
         torch.manual_seed((settings.seed * 1_000_003 + step) % 2**63)  # dropout
-        return _added_up(trainee, settings, inputs, targets, micro_batch)
+        return _added_up(trainee, settings, forward, inputs, targets, micro_batch)
 
     return _within_memory(trainee, training.position, len(inputs), work)
 
@@ -166,14 +186,14 @@ def _within_memory(trainee: Trainee, position: Position, images: int, work: Call
 
 
 def _added_up(
-    trainee: Trainee, settings: Recipe, inputs: Tensor, targets: Tensor, micro_batch: int
+    trainee: Trainee, settings: Recipe, forward: Forward, inputs: Tensor, targets: Tensor, micro_batch: int
 ) -> Tensor:
     prior = recipe.shares(trainee.class_counts, trainee.device) if settings.balanced else None
     total = torch.zeros((), device=trainee.device)
     pairs = zip(memory.parts(inputs, micro_batch), memory.parts(targets, micro_batch), strict=True)
     for part, wanted in pairs:
         with precision.mixed(trainee.device, trainee.dtype):
-            logits = trainee.module(part).float()
+            logits = forward(part).float()
         if prior is not None:
             logits = logits + prior  # balanced softmax (Ren et al., arXiv 2007.10740)
         loss = functional.cross_entropy(logits, wanted, label_smoothing=settings.label_smoothing)

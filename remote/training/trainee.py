@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from remote.contract.dataset_manifest import Image
 from remote.measures.evaluation import Labels
 from remote.training.checkpoint import State
+from remote.training.compiling import Forward
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Epoch:
     val_loss: float | None  # at the temperature that suits these images best
     val_accuracy: float | None
     seconds: float
-    step_seconds: float  # of these, in forward, backward and step; on a GPU only until they are in its queue
+    step_seconds: (
+        float  # of these, in forward, backward and step, measuring too; on a GPU until they are in its queue
+    )
     measured_seconds: float  # of these, for the images that steer
 
 
@@ -66,6 +69,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_loss: float = math.inf
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,4 +92,5 @@ class Trainee:
     on_batch: Callable[[int], None]  # images learned from in this epoch
     on_epoch: Callable[[Epoch], None]
     tell: Callable[[str], None]  # a line for people about something unusual
+    compiler: Callable[[nn.Module, Tensor], Forward] = lambda module, _: module  # given the first batch
     dtype: torch.dtype = torch.float32  # in which convolutions and matrix products are computed in training

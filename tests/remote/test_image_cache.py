@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from remote.images import data, image_cache
+from remote.images.augmentation import Augmentation
 from remote.images.image_cache import ImageCache, free_memory_bytes
 from remote.images.preprocessing import Pixels, of_weights, with_image_size
 from remote.training import precision
@@ -145,6 +146,32 @@ def test_images_that_steer_are_decoded_once(labelled: tuple[Labelled, data.Reade
     first = torch.cat(list(one.plain(train.images)))
     assert torch.equal(torch.cat(list(one.plain(train.images))), first)
     assert reader.decoded == 19
+
+
+def test_what_is_decoded_for_something_else_is_kept_too(
+    labelled: tuple[Labelled, data.Reader, ImageCache],
+) -> None:
+    train, reader, _ = labelled
+    one = loader(train, reader, 2)
+    seen = Augmentation.of(train.images, one.spec, RECIPE.augmentation, RECIPE.flips)
+    with reader.keeping(seen.name, seen.source):
+        for image in train.images:
+            reader.pixels(image, one.spec)  # as features are computed from
+    list(one.epoch(0, 0))
+    assert reader.decoded == 19
+
+
+def test_threads_that_load_leave_those_of_the_training_alone(
+    labelled: tuple[Labelled, data.Reader, ImageCache],
+) -> None:
+    train, reader, _ = labelled
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        list(loader(train, reader, 4).epoch(0, 0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_leaving_an_epoch_early_leaves_no_thread(labelled: tuple[Labelled, data.Reader, ImageCache]) -> None:

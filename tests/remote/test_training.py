@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from remote.contract.dataset_manifest import Image
 from remote.errors import CannotRun, Stopped
 from remote.images import augmentation
 from remote.training.checkpoint import State, digest
+from remote.training.compiling import Forward
 from remote.training.loop import fit, train_mode
 from remote.training.memory import parts
 from remote.training.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
@@ -127,6 +128,7 @@ class Run:
     epochs: list[Epoch] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     order: list[Tensor] = field(default_factory=list)
+    compiler: Callable[[nn.Module, Tensor], Forward] = lambda module, _: module
 
     def fit(
         self, recipe: Recipe = RECIPE, resumed: State | None = None, *, start_counts: bool = True
@@ -142,6 +144,7 @@ class Run:
             on_batch=lambda done: None,
             on_epoch=self.epochs.append,
             tell=self.told.append,
+            compiler=self.compiler,
         )
         return fit(trainee, recipe, numbers(9, first=100), start_counts=start_counts, resumed=resumed)
 
