@@ -2,8 +2,8 @@
 
 The bias has no penalty, so taking the logarithm of the class shares from it gives just what a fit with a balanced
 softmax gives (Menon et al., arXiv 2007.07314). All of it serves the mean recall of the classes best and costs
-accuracy wherever rare classes are hard to tell, so how much of it is taken away is chosen inside train: a point of
-accuracy is given for no less than a point of mean recall.
+accuracy wherever rare classes are hard to tell, so how much of it is taken away is chosen inside train: as much as
+costs no accuracy that can be told from chance.
 """
 
 from __future__ import annotations
@@ -74,9 +74,16 @@ def judge(head: LinearHead, labels: Labels, counts: Sequence[int]) -> list[Balan
     ]
 
 
-def choose(judged: Sequence[Balance]) -> Balance:
-    """The one with the best sum of accuracy and mean recall: none costs more of the former than it gains of the latter."""
-    return max(judged, key=lambda one: (one.accuracy + one.balanced_accuracy, -one.strength))
+def choose(judged: Sequence[Balance], n: int) -> Balance:
+    """The best sum of accuracy and mean recall, among those whose accuracy is within one standard error of the first.
+
+    The second condition because the mean recall of classes with few images is little more than luck.
+    n       images that judged
+    """
+    accuracy = judged[0].accuracy
+    error = math.sqrt(accuracy * (1 - accuracy) / n)
+    free = [one for one in judged if one.accuracy >= accuracy - error]
+    return max(free, key=lambda one: (one.accuracy + one.balanced_accuracy, -one.strength))
 
 
 def prior(counts: Sequence[int], strength: float) -> list[float]:

@@ -206,7 +206,7 @@ def _record(folder: RunFolder) -> dict[str, Any]:
         "temperature": metrics.temperature,
         "doubtful": metrics.evaluations[0].doubtful_labels,
         "suspected_groups": training.get("suspected_groups", []),
-        "prior": metrics.prior is not None,
+        "balance": training.get("balance", {}),
         "chosen": training.get("chosen", ""),
         "held_out": training.get("held_out_accuracy"),
         "penalty": training.get("penalty"),

@@ -43,8 +43,9 @@ def test_no_more_accuracy_is_given_than_mean_recall_is_gained() -> None:
         Balance(0.75, 0.86, 0.73),
         Balance(1.0, 0.80, 0.75),
     ]
-    assert balance.choose(judged).strength == 0.5
-    assert balance.choose([Balance(0.0, 1.0, 1.0), Balance(1.0, 1.0, 1.0)]).strength == 0.0
+    assert balance.choose(judged, 25).strength == 0.5
+    assert balance.choose(judged, 100_000).strength == 0.25  # more would cost accuracy for sure
+    assert balance.choose([Balance(0.0, 1.0, 1.0), Balance(1.0, 1.0, 1.0)], 50).strength == 0.0
 
 
 @pytest.mark.parametrize("strength", [0.25, 1.0])
