@@ -5,6 +5,7 @@
         runs/<run id>.json
         datasets/<hash>.json        which version of a dataset a folder last saw
         keys/<provider>/<name>      the private key for one machine; it never leaves this computer
+        attempts.jsonl              every place that was asked for a machine, and what it said
         cache/                      what costs time only: hashes of files, verdicts, packs on their way
 
 A missing record is no evidence of anything: the provider and the store are asked. Each record is a file of its own,
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -31,9 +33,25 @@ class MachineRecord:
     provider: str
     asked: str  # ISO 8601: when `up` was about to ask for it
     outcome: Literal["asked", "accepted"] = "asked"
+    place: str = ""  # of the attempt that is under way, or was
+    accelerator: str = ""
+    request_id: str = ""  # of that attempt: sent again, it makes no second machine
     id: str = ""  # of the instance whose host keys these are
     host_keys: list[str] = field(default_factory=list)
     schema: int = 1
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One place that was asked."""
+
+    machine: str
+    provider: str
+    asked: str
+    place: str
+    accelerator: str
+    refused: str  # why not; "" when it was accepted
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,14 @@ class Records:
         for path in (self._machine_file(provider, name), self.key_file(provider, name)):
             path.unlink(missing_ok=True)
             path.with_name(path.name + ".pub").unlink(missing_ok=True)
+
+    def attempted(self, attempt: AttemptRecord) -> None:
+        """Kept after the machine is gone, too: what was refused is what the next one should not ask for."""
+        try:
+            with (self._folder() / "attempts.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(attempt)) + "\n")
+        except OSError as error:
+            raise _broken(self.folder, error) from None
 
     def key_file(self, provider: str, name: str) -> Path:
         """Where the private key for a machine is, or will be; its folder exists."""

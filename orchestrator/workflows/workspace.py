@@ -38,8 +38,15 @@ class Workspace:
 
     @cached_property
     def provider(self) -> Provider:
-        name, data_dir = self.settings.provider, self.settings.data_dir
-        return logged(provider(name, data_dir=data_dir, progress=self.progress), name)
+        settings = self.settings
+        found = provider(
+            settings.provider,
+            data_dir=settings.data_dir,
+            progress=self.progress,
+            gce=settings.gce,
+            attempts=Attempts(tell=self._tell),
+        )
+        return logged(found, settings.provider)
 
     @property
     def project_folder(self) -> Path:

@@ -13,13 +13,14 @@ from .errors import Refusal, no_answer, of_answer, translated
 from .request import Insert
 from .rest import Rest
 
+_CLIENT = "google.cloud.compute_v1"
 _TIMEOUT_S = 60.0
 
 
 def load() -> threading.Thread:
     """Google's client, being imported: 2 to 4 seconds of which the requests before the creation hide most."""
     loading = threading.Thread(
-        target=importlib.import_module, args=("google.cloud.compute_v1",), name="compute_v1", daemon=True
+        target=importlib.import_module, args=(_CLIENT,), name="compute_v1", daemon=True
     )
     loading.start()
     return loading
@@ -32,8 +33,7 @@ def send(rest: Rest, insert: Insert, loading: threading.Thread, doing: str, *, r
     from google.auth.exceptions import GoogleAuthError
 
     loading.join()
-    from google.cloud import compute_v1 as compute
-
+    compute = importlib.import_module(_CLIENT)
     client = compute.InstancesClient(
         credentials=rest.credentials, client_options={"api_endpoint": rest.endpoint}
     )
