@@ -2,14 +2,16 @@
 
 Each look at the store lists packs first and manifests after, so that a pack whose manifest is published in between is
 seen as named. What is unnamed is condemned (see `condemned`); what was condemned long enough ago is marked as being
-deleted, looked up once more in all manifests, and deleted if it still is of the generation that was condemned. After
-any error nothing more is deleted.
+deleted, looked up once more in all manifests, and deleted if it still is of the generation that was condemned. Then
+packs that waste room are packed anew (`repack`), which condemns the version before: it is deleted in the same way, when
+it is not the newest and no run names it. After any error nothing more is deleted.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,25 +21,14 @@ from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest
 
 from . import condemned, versions
-from .condemned import Condemned, Entry
-from .pack import cost
+from .condemned import Condemned, Entry, pack_of
+from .pack import PACK_BYTES, cost
+from .repack import PackUse, Repacked, choose, repack
 
 GRACE_HOURS = 24.0
 _THREADS = 8
-_HALF = 0.5
-
-
-@dataclass(frozen=True)
-class PackUse:
-    """A pack in the store, and how much of it any version names."""
-
-    pack: str
-    size: int  # bytes
-    live_bytes: int
-
-    @property
-    def wasteful(self) -> bool:
-        return 0 < self.live_bytes < _HALF * self.size
+_MANIFESTS = "/manifests/"
+_END = ".jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,13 @@ class Collected:
     pack_bytes: int
     deleted: list[PackUse]
     condemned: list[PackUse]  # named by no version; deleted by a later gc
-    wasteful: list[PackUse]  # more than half of their bytes are named by no version
+    wasteful: list[
+        PackUse
+    ]  # more than half dead, and named by other versions or by a version that a run names
+    repacked: list[Repacked]
+    replaced: list[
+        str
+    ]  # NAME@VERSION: the same images as in a newer version, in packs that were given up; deleted
     dry_run: bool
 
 
@@ -61,12 +58,10 @@ class Look:
     def again(self) -> None:
         """DataError when a manifest can't be read: nobody knows which packs it names."""
         self.packs = {
-            blob.key.removeprefix(layout.PACKS).removesuffix(".tar"): blob
-            for blob in self._store.blobs(layout.PACKS)
-            if blob.key.endswith(".tar")
+            pack_of(blob.key): blob for blob in self._store.blobs(layout.PACKS) if blob.key.endswith(".tar")
         }
-        keys = [blob.key for blob in self._store.blobs(layout.DATASETS) if "/manifests/" in blob.key]
-        new = [key for key in keys if key not in self._manifests and key.endswith(".jsonl.gz")]
+        keys = [blob.key for blob in self._store.blobs(layout.DATASETS) if _MANIFESTS in blob.key]
+        new = [key for key in keys if key not in self._manifests and key.endswith(_END)]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifests") as pool:
             found = zip(new, pool.map(self._load, new), strict=True)
             self._manifests |= {key: manifest for key, manifest in found if manifest is not None}
@@ -76,6 +71,14 @@ class Look:
     def manifests(self) -> Mapping[str, DatasetManifest]:
         """By key."""
         return self._manifests
+
+    def naming(self) -> Mapping[str, set[str]]:
+        """The keys of the manifests that name a pack."""
+        naming: dict[str, set[str]] = defaultdict(set)
+        for key, manifest in self._manifests.items():
+            for pack in manifest.packs():
+                naming[pack].add(key)
+        return naming
 
     def uses(self) -> dict[str, PackUse]:
         """By pack."""
@@ -89,40 +92,144 @@ class Look:
         }
 
     def _load(self, key: str) -> DatasetManifest | None:
-        name, _, rest = key.removeprefix(layout.DATASETS).partition("/manifests/")
         try:
-            return versions.load_manifest(self._store, name, rest.removesuffix(".jsonl.gz"))
+            return versions.load_manifest(self._store, *_version_of(key))
         except NotFoundError:  # removed meanwhile
             return None
 
 
 def collect(
-    store: Store, *, now: float, grace_hours: float = GRACE_HOURS, dry_run: bool = False
+    store: Store,
+    *,
+    now: float,
+    grace_hours: float = GRACE_HOURS,
+    dry_run: bool = False,
+    named_by_runs: Callable[[], set[tuple[str, str]] | None] = lambda: None,
+    pack_bytes: int = PACK_BYTES,
 ) -> Collected:
-    """Delete the packs that were condemned `grace_hours` ago or longer; condemn what else no version names.
+    """Delete what was condemned `grace_hours` ago or longer; condemn what else no version names; pack anew what pays.
 
     now             seconds of Unix time
+    named_by_runs   dataset and version of every run; None: nobody knows, so every version counts as named
     """
+    before = now - grace_hours * 3600
     look = Look(store)
     look.again()
+    replaced: list[str] = []
+    if not dry_run:
+        replaced = _delete_replaced(store, look, before, named_by_runs)
+        if replaced:
+            look.again()
     uses = look.uses()
     unnamed = {pack: look.packs[pack] for pack, use in uses.items() if not use.live_bytes}
-    before = now - grace_hours * 3600
     if dry_run:
         list_, _ = condemned.load(store)
-        due = _due(_condemning(list_, unnamed, now), before)
+        due = _due(_condemning(list_, unnamed, now).packs, before)
     else:
-        due = _due(_mark(store, unnamed, now, before), before)
+        due = _due(_mark(store, unnamed, now, before).packs, before)
         due = _delete(store, look, due)
     gone = [uses[pack] for pack in sorted(due)]
+    repacked = _repack(store, look, now, named_by_runs, pack_bytes, dry_run=dry_run)
+    given_up = {use.pack for one in repacked for use in one.packs}
     return Collected(
         packs=len(uses),
         pack_bytes=sum(use.size for use in uses.values()),
         deleted=gone,
         condemned=[uses[pack] for pack in sorted(unnamed) if pack not in due],
-        wasteful=[use for _, use in sorted(uses.items()) if use.wasteful],
+        wasteful=[use for pack, use in sorted(uses.items()) if use.wasteful and pack not in given_up],
+        repacked=repacked,
+        replaced=replaced,
         dry_run=dry_run,
     )
+
+
+def _repack(
+    store: Store,
+    look: Look,
+    now: float,
+    named_by_runs: Callable[[], set[tuple[str, str]] | None],
+    pack_bytes: int,
+    *,
+    dry_run: bool,
+) -> list[Repacked]:
+    """Every dataset whose newest version has packs that are worth it."""
+    uses, naming = look.uses(), look.naming()
+    by_runs: set[tuple[str, str]] | None = set()
+    if any(use.wasteful for use in uses.values()):
+        by_runs = named_by_runs()
+    done = []
+    for name in sorted({manifest.dataset for manifest in look.manifests.values()}):
+        head = versions.read_head(store, name)
+        key = layout.manifest_key(name, head.version) if head.version else ""
+        manifest = look.manifests.get(key)
+        if manifest is None:  # there is none, or it was published just now
+            continue
+        free = by_runs is not None and (name, head.version) not in by_runs
+        packs = choose(
+            manifest, uses, alone={pack for pack, keys in naming.items() if free and keys == {key}}
+        )
+        if not packs:
+            continue
+        version = ""
+        if not dry_run:
+            names = [use.pack for use in packs]
+            after = repack(store, head, manifest, names, now=now, pack_bytes=pack_bytes)
+            if after is None:
+                continue
+            version = after.version
+        done.append(Repacked(name, head.version, version, packs))
+    return done
+
+
+def _delete_replaced(
+    store: Store,
+    look: Look,
+    before: float,
+    named_by_runs: Callable[[], set[tuple[str, str]] | None],
+) -> list[str]:
+    """Delete the versions that `repack` has replaced long enough ago, and that no run names."""
+    list_, _ = condemned.load(store)
+    if not _due(list_.manifests, before):
+        return []
+    by_runs = named_by_runs()
+    free = {
+        key: entry
+        for key, entry in _due(list_.manifests, before).items()
+        if by_runs is not None and _version_of(key) not in by_runs
+    }
+
+    def mark(now: Condemned) -> Condemned:
+        marked = {key: dataclasses.replace(entry, deleting=True) for key, entry in free.items()}
+        kept = {
+            key: marked.get(key, entry) if entry == free.get(key) else entry
+            for key, entry in now.manifests.items()
+        }
+        return dataclasses.replace(now, manifests=kept)
+
+    marked = {key: entry for key, entry in condemned.change(store, mark).manifests.items() if entry.deleting}
+    gone = []
+    for key, entry in marked.items():
+        name, version = _version_of(key)
+        if versions.read_head(store, name).version == version:
+            continue  # it is the newest one (again): struck off
+        try:
+            store.delete(key, if_generation=int(entry.generation))
+        except ConflictError:
+            continue  # sent again meanwhile
+        gone.append(f"{name}@{version}")
+    condemned.change(
+        store,
+        lambda now: dataclasses.replace(
+            now, manifests={key: entry for key, entry in now.manifests.items() if marked.get(key) != entry}
+        ),
+    )
+    return gone
+
+
+def _version_of(key: str) -> tuple[str, str]:
+    """The dataset and version of a manifest."""
+    name, _, rest = key.removeprefix(layout.DATASETS).partition(_MANIFESTS)
+    return name, rest.removesuffix(_END)
 
 
 def _mark(store: Store, unnamed: Mapping[str, Blob], now: float, before: float) -> Condemned:
@@ -130,7 +237,7 @@ def _mark(store: Store, unnamed: Mapping[str, Blob], now: float, before: float) 
 
     def how(list_: Condemned) -> Condemned:
         fresh = _condemning(list_, unnamed, now)
-        due = _due(fresh, before)
+        due = _due(fresh.packs, before)
         packs = {
             pack: dataclasses.replace(entry, deleting=entry.deleting or pack in due)
             for pack, entry in fresh.packs.items()
@@ -150,8 +257,8 @@ def _condemning(list_: Condemned, unnamed: Mapping[str, Blob], now: float) -> Co
     return dataclasses.replace(list_, packs=packs)
 
 
-def _due(list_: Condemned, before: float) -> dict[str, Entry]:
-    return {pack: entry for pack, entry in list_.packs.items() if entry.since <= before or entry.deleting}
+def _due(entries: Mapping[str, Entry], before: float) -> dict[str, Entry]:
+    return {name: entry for name, entry in entries.items() if entry.since <= before or entry.deleting}
 
 
 def _delete(store: Store, look: Look, due: Mapping[str, Entry]) -> dict[str, Entry]:

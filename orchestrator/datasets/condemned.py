@@ -1,18 +1,19 @@
-"""Packs that no version names, on their way out: a list in the store, on which each stands for a while first.
+"""Packs that no version names, and versions that `repack` has replaced, on their way out: a list in the store.
 
-    packs/CONDEMNED.json    by pack: the generation that was seen, since when, and whether it is being deleted now
+    packs/CONDEMNED.json    by pack, or by the key of a manifest: the generation that was seen, since when, and whether
+                            it is being deleted now
 
-A blob does not tell its age, so a pack is deleted only when an earlier look, a grace period ago, found the same
-generation unnamed already. An upload that reuses a pack strikes it off this list first (`renew`); one that is being
-deleted it sends again, which gives it another generation: the deletion then fails, or was before. Every change of the
-list holds only if nobody changed it meanwhile. An upload that takes longer than the grace period looks after publishing
-whether all its packs are there.
+A blob does not tell its age, so one is deleted only when an earlier look, a grace period ago, found the same generation
+of no use already. An upload that reuses a blob strikes it off this list first (`renew`); one that is being deleted it
+sends again, which gives it another generation: the deletion then fails, or was before. Every change of the list holds
+only if nobody changed it meanwhile. An upload that takes longer than the grace period looks after publishing whether
+all its packs are there.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,7 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class Entry:
-    generation: str  # of the pack; a number that JSON might round
+    generation: str  # of the blob; a number that JSON might round
     since: float  # seconds of Unix time
     deleting: bool = False
 
@@ -36,6 +37,7 @@ class Entry:
 @dataclass(frozen=True)
 class Condemned:
     packs: dict[str, Entry] = field(default_factory=dict)
+    manifests: dict[str, Entry] = field(default_factory=dict)
     schema: int = 1
 
 
@@ -80,16 +82,31 @@ def change(store: Store, how: Callable[[Condemned], Condemned]) -> Condemned:
     )
 
 
-def renew(store: Store, pack: str, path: Path, there: Blob) -> tuple[Blob, bool]:
-    """Make sure that a pack which is in the store, and which this upload will name, stays: the blob, and whether it was sent.
+def condemn_manifests(store: Store, keys: Sequence[str], now: float) -> None:
+    """Those that are there; one that stands on the list with the same generation keeps its time."""
+    found = {key: blob for key in keys if (blob := store.get(key)) is not None}
 
-    path            the same pack on this computer
+    def how(list_: Condemned) -> Condemned:
+        manifests = dict(list_.manifests)
+        for key, blob in found.items():
+            if key not in manifests or manifests[key].generation != str(blob.generation):
+                manifests[key] = Entry(str(blob.generation), now)
+        return dataclasses.replace(list_, manifests=manifests)
+
+    change(store, how)
+
+
+def renew(store: Store, key: str, path: Path, there: Blob) -> tuple[Blob, bool]:
+    """Make sure that a pack or manifest which is in the store, and which an upload will name, stays.
+
+    The blob, and whether it was sent.
+
+    path            the same on this computer
     there           as the store has it
     """
-    struck = change(store, lambda condemned: _without(condemned, pack))
-    if pack not in struck.packs:
+    struck = change(store, lambda condemned: _without(condemned, key))
+    if _entry(struck, key) is None:
         return there, False
-    key = layout.pack_key(pack)
     try:
         return store.upload(path, key, if_generation=there.generation), True
     except ConflictError:  # it is gone by now, or somebody else sent it again
@@ -97,8 +114,21 @@ def renew(store: Store, pack: str, path: Path, there: Blob) -> tuple[Blob, bool]
         return (again, False) if again is not None else (store.upload(path, key, if_generation=0), True)
 
 
-def _without(condemned: Condemned, pack: str) -> Condemned:
-    entry = condemned.packs.get(pack)
+def _entry(condemned: Condemned, key: str) -> Entry | None:
+    return condemned.packs.get(pack_of(key)) or condemned.manifests.get(key)
+
+
+def _without(condemned: Condemned, key: str) -> Condemned:
+    entry = _entry(condemned, key)
     if entry is None or entry.deleting:
         return condemned
-    return dataclasses.replace(condemned, packs={k: v for k, v in condemned.packs.items() if k != pack})
+    return dataclasses.replace(
+        condemned,
+        packs={pack: kept for pack, kept in condemned.packs.items() if pack != pack_of(key)},
+        manifests={other: kept for other, kept in condemned.manifests.items() if other != key},
+    )
+
+
+def pack_of(key: str) -> str:
+    """The name of a pack."""
+    return key.removeprefix(layout.PACKS).removesuffix(".tar")

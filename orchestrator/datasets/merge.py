@@ -7,14 +7,16 @@ sides, is a conflict. A folder that was never uploaded may add to a dataset with
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from orchestrator.errors import ConflictError
 from remote.contract.dataset_manifest import DatasetManifest, Image
 
 LOSS_SHARE_MAX = 0.2
 _LOSS_IMAGES_MIN = 10
+_SHOWN = operator.attrgetter(*(field.name for field in fields(Image) if field.name not in ("pack", "offset")))
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ def merge(
     if seen is None:
         return _added(here, newest)
     return _three_way(here, newest, seen, moved)
+
+
+def same_images(one: DatasetManifest, other: DatasetManifest) -> bool:
+    """Whether two versions differ at most in where their images are: `gc` packs them anew."""
+    if _header(one) != _header(other) or len(one.images) != len(other.images):
+        return False
+    return all(map(operator.eq, map(_SHOWN, one.images), map(_SHOWN, other.images)))  # both in path order
 
 
 def require_no_loss(images: Sequence[Image], newest: DatasetManifest) -> None:
@@ -95,3 +104,7 @@ def _conflict(dataset: str, disputed: list[str], removed: list[str]) -> Conflict
         detail="\n".join(what + ([f"and {more} more"] if more else [])),
         next="--replace makes the dataset what this folder holds; or bring these images back.",
     )
+
+
+def _header(manifest: DatasetManifest) -> dict[str, object]:
+    return {name: value for name, value in vars(manifest).items() if name != "images"}

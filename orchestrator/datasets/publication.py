@@ -20,6 +20,7 @@ from remote.contract.wording import count
 from . import pack, versions
 from .cache import Cache
 from .check import Checked, Outcome, check
+from .merge import same_images
 from .names import SetAside
 from .names import encode as encode_name
 from .near import NOTHING, Near
@@ -185,7 +186,7 @@ class Publication:
             before = self._load(self._seen.version)
         except (DataError, NotFoundError):  # that version is gone: this folder is a stranger
             return Base(newest, None, moved=True)
-        return Base(newest, _held(before, self._seen.differing), moved=True)
+        return Base(newest, _held(before, self._seen.differing), moved=not same_images(before, newest))
 
     def _load(self, version: str) -> DatasetManifest:
         """From the copy that is here, else from the store."""

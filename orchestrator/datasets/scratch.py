@@ -1,4 +1,4 @@
-"""A folder for what is about to be sent, gone afterwards."""
+"""Folders for what is about to be sent, gone afterwards, and those of killed processes with the next one."""
 
 from __future__ import annotations
 
@@ -21,43 +21,56 @@ _LOCK = "lock"
 def scratch() -> Iterator[Path]:
     """For small files, and one pack at a time. CloudError when what is written there does not fit."""
     place = Path(tempfile.gettempdir())
-    with (
-        _refused(place, "TMPDIR names another place."),
-        tempfile.TemporaryDirectory(prefix="tlvm-") as folder,
-    ):
-        yield Path(folder)
+    with _refused(place, "TMPDIR names another place."), _folder(place, "tlvm-scratch-") as folder:
+        yield folder
 
 
 @contextmanager
 def spool(parent: Path) -> Iterator[Path]:
-    """For packs on their way: a folder below `parent`. Those that killed processes left there are removed."""
+    """For packs on their way: a folder below `parent`."""
     with _refused(parent, "So many may wait there at a time as are being sent."):
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sweep(parent)
-        folder, lock = _locked(parent)
-        try:
+        with _folder(parent, "packs-") as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.close()
 
 
-def _locked(parent: Path) -> tuple[Path, TextIO]:
+@contextmanager
+def _folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder that is locked as long as its process lives; those that nobody holds are removed first."""
+    _sweep(parent, prefix)
+    folder, lock = _locked(parent, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def _locked(parent: Path, prefix: str) -> tuple[Path, TextIO]:
     """A new folder and its lock. Another process may sweep it before it is locked: then the next one."""
     while True:
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix="packs-"))
-        lock = (folder / _LOCK).open("w")
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        try:
+            lock = (folder / _LOCK).open("w")
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock.fileno()).st_nlink:
             return folder, lock
         lock.close()
 
 
-def _sweep(parent: Path) -> None:
-    for folder in parent.glob("packs-*"):
-        with suppress(OSError), (folder / _LOCK).open("r+") as lock:  # held: its owner lives
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
+def _sweep(parent: Path, prefix: str) -> None:
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if folder.lstat().st_uid != os.getuid():  # in /tmp of another user
+                continue
+            try:
+                with (folder / _LOCK).open("r+") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held: its owner lives
+                    shutil.rmtree(folder)
+            except FileNotFoundError:  # it was killed before it came so far, or is about to
+                folder.rmdir()
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def put_encoded(store: Store, name: str, version: str, data: bytes) -> int:
         if there is not None and (
             (there.size, there.crc32c) == checksum_of(path) or _sound(store, name, version)
         ):
-            return 0
+            return len(data) if renew(store, key, path, there)[1] else 0
         try:
             store.upload(path, key, if_generation=there.generation if there else 0)
         except ConflictError:  # somebody else wrote the same version at the same time
@@ -107,7 +107,7 @@ def put_pack(store: Store, path: Path, pack: str) -> tuple[Blob, bool]:
     key = layout.pack_key(pack)
     there = store.get(key)
     if there is not None and (there.size, there.crc32c) == checksum_of(path):
-        return renew(store, pack, path, there)  # else gc might be about to delete it
+        return renew(store, key, path, there)  # else gc might be about to delete it
     try:
         return store.upload(path, key, if_generation=there.generation if there else 0), True
     except ConflictError:  # somebody else sent the same pack at the same time

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.datasets.collect import Collected, PackUse
+from orchestrator.datasets.collect import Collected
+from orchestrator.datasets.repack import PackUse
 from orchestrator.render.console import Screen
 from orchestrator.render.datasets import aside, classes, sides, window
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import columns, size
 from orchestrator.workflows.dataset_care import DatasetDiff, DatasetRemoved, DatasetShown
+from orchestrator.workflows.runs import short
 from remote.contract.wording import count
 
 _LISTED_MAX = 10
@@ -64,9 +66,17 @@ def compared(screen: Screen, result: DatasetDiff) -> None:
 
 
 def removed(screen: Screen, result: DatasetRemoved) -> None:
+    if not result.removed:
+        screen.line(f"Nothing was removed: {result.name} is still there.")
+        screen.next(f"tlvm datasets show {result.name}")
+        return
     what = "and all its versions" if result.all_of_it else "only"
     versions = ", ".join(version[:12] for version in result.versions[:_LISTED_MAX])
     screen.line(labelled("removed", f"{result.name} {versions} {what}".replace("  ", " ")))
+    if result.named_by:
+        names = ", ".join(short(run_id, result.named_by) for run_id in result.named_by[:_LISTED_MAX])
+        more = f" and {len(result.named_by) - _LISTED_MAX} more" if len(result.named_by) > _LISTED_MAX else ""
+        screen.line(labelled("runs", f"that name it can't be repeated: {names}{more}"), style="yellow")
     screen.next("tlvm datasets gc frees the space of images that no version names")
 
 
@@ -75,15 +85,17 @@ def collected(screen: Screen, result: Collected) -> None:
     verb = "would be deleted" if result.dry_run else "deleted"
     _packs(screen, "deleted", result.deleted, f"named by no version, {verb}")
     _packs(screen, "waiting", result.condemned, "named by no version; a later gc deletes them")
+    for one in result.repacked:
+        verb = f"as version {one.version[:12]}" if one.version else "would be"
+        what = f"of {one.dataset} packed anew {verb}; version {one.before[:12]} goes later"
+        _packs(screen, "packed", one.packs, what)
+    for name in result.replaced:
+        screen.line(labelled("deleted", f"{_short(name)}: a newer version has the same images"))
     if result.wasteful:
         dead = sum(use.size - use.live_bytes for use in result.wasteful)
-        screen.line(
-            labelled(
-                "half used",
-                f"{count(len(result.wasteful), 'pack')}, {size(dead)} of which no version names",
-            )
-        )
-    if result.condemned:
+        held = "kept for older versions and for runs"
+        _packs(screen, "half used", result.wasteful, f"{held}, {size(dead)} of which no version names")
+    if result.condemned or result.repacked:
         screen.next("tlvm datasets gc, after the grace period")
 
 

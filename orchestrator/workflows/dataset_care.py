@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from orchestrator.datasets import findings, tally
 from orchestrator.datasets.collect import GRACE_HOURS, Collected, collect
 from orchestrator.datasets.names import SetAside
 from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.stores.base import Store
+from orchestrator.workflows.dataset_runs import consequence, named_by, refuse_unfinished
 from orchestrator.workflows.datasets import resolve, versions_of
+from orchestrator.workflows.run_documents import stored_runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest
@@ -63,6 +67,8 @@ class DatasetRemoved:
     name: str
     versions: list[str]
     all_of_it: bool
+    removed: bool = True  # False: the user said no
+    named_by: list[str] = field(default_factory=list)  # runs that can't be repeated without it
 
 
 def show(workspace: Workspace, name: str | None, version: str | None = None) -> DatasetShown:
@@ -122,11 +128,20 @@ def diff(workspace: Workspace, first: str, second: str) -> DatasetDiff:
     )
 
 
-def remove(workspace: Workspace, name: str, version: str | None = None) -> DatasetRemoved:
+def remove(
+    workspace: Workspace,
+    name: str,
+    version: str | None = None,
+    *,
+    force: bool = False,
+    confirm: Callable[[str], bool] | None = None,
+) -> DatasetRemoved:
     """Remove a version, or a dataset with all its versions; its images go with a later `gc`.
 
     HEAD goes first: what is left of a removal that is cut off is no dataset any more, and is removed by the next one.
-    ConflictError   the newest version of several
+    force           also while runs on it are not finished
+    confirm         asked once, with the runs that name it
+    ConflictError   the newest version of several, or a run on it is not finished
     """
     store = workspace.store
     if version is not None:
@@ -138,23 +153,66 @@ def remove(workspace: Workspace, name: str, version: str | None = None) -> Datas
                 next=f"Upload what shall be the newest one first; or remove all: tlvm datasets rm {chosen}",
             )
         if wanted != head:
-            store.delete(layout.manifest_key(chosen, wanted))
-            return DatasetRemoved(chosen, [wanted], all_of_it=False)
+            gone = _agreed(workspace, DatasetRemoved(chosen, [wanted], all_of_it=False), force, confirm)
+            if gone.removed:
+                store.delete(layout.manifest_key(chosen, wanted))
+            return gone
         name = chosen
     versions, head = versions_of(workspace, name)
     if not versions and not head:
         raise NotFoundError(
             f"There is no dataset {name} in {store.url}", next="tlvm datasets lists what there is."
         )
-    store.delete(layout.head_key(name))
-    for each in versions:
-        store.delete(layout.manifest_key(name, each))
-    return DatasetRemoved(name, sorted(versions), all_of_it=True)
+    gone = _agreed(workspace, DatasetRemoved(name, sorted(versions), all_of_it=True), force, confirm)
+    if gone.removed:
+        store.delete(layout.head_key(name))
+        for each in versions:
+            store.delete(layout.manifest_key(name, each))
+    return gone
+
+
+def _agreed(
+    workspace: Workspace, gone: DatasetRemoved, force: bool, confirm: Callable[[str], bool] | None
+) -> DatasetRemoved:
+    """What will be removed, with the runs that name it; or that nothing will."""
+    what = f"The dataset {gone.name}" if gone.all_of_it else f"{gone.name}@{gone.versions[0][:12]}"
+    named = named_by(workspace, gone.name, gone.versions)
+    if not force:
+        refuse_unfinished(what, named)
+    question = ". ".join(part for part in (consequence(named), f"Remove {_in_words(gone)}?") if part)
+    return dataclasses.replace(
+        gone,
+        removed=confirm is None or confirm(question),
+        named_by=[*named.unfinished, *named.finished],
+    )
+
+
+def _in_words(gone: DatasetRemoved) -> str:
+    if gone.all_of_it:
+        return f"the dataset {gone.name}, all versions"
+    return f"version {gone.versions[0][:12]} of the dataset {gone.name}"
 
 
 def gc(workspace: Workspace, *, grace_hours: float = GRACE_HOURS, dry_run: bool = False) -> Collected:
-    """Delete packs that no version names, `grace_hours` after they were first found so."""
-    return collect(workspace.store, now=time.time(), grace_hours=grace_hours, dry_run=dry_run)
+    """Delete packs that no version names, `grace_hours` after they were first found so; pack anew what wastes room."""
+    store = workspace.store
+    return collect(
+        store,
+        now=time.time(),
+        grace_hours=grace_hours,
+        dry_run=dry_run,
+        named_by_runs=lambda: _named_by_runs(store),
+    )
+
+
+def _named_by_runs(store: Store) -> set[tuple[str, str]] | None:
+    """Dataset and version of every run; None when a run can't be read."""
+    runs, problems = stored_runs(store)
+    if problems:
+        return None
+    refs = [run.spec.dataset for run in runs]
+    refs += [run.spec.evaluates.trained_on for run in runs if run.spec.evaluates]
+    return {(ref.name, ref.version) for ref in refs}
 
 
 def split_name(text: str) -> tuple[str, str | None]:

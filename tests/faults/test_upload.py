@@ -250,3 +250,26 @@ def test_ten_thousand_classes(tmp_path: Path, server: GcsServer) -> None:
             Image.fromarray(pixels[number - 1][::-1].copy()).save(tmp_path / f"bugs/val/{number:05d}/1.pgm")
     result = once(tmp_path / "bugs", tmp_path / "data", "gs://bugs", server.endpoint)
     assert len(result.counts["train"]) == 10_000
+
+
+def test_folders_of_a_killed_process_are_removed_by_the_next_and_no_others(
+    folder: Path, tmp_path: Path, server: GcsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    server.fail("stall", on="objects.get", path="*/manifests/*")
+    process = begun(folder, tmp_path / "data", server, 0)
+    while process.poll() is None and not any(temporary.glob("tlvm-scratch-*/manifest")):
+        time.sleep(0.005)
+    (temporary / "tlvm-else").mkdir()
+    (mine,) = [path.parent.name for path in temporary.glob("tlvm-scratch-*/lock")]
+    again = begun(folder, tmp_path / "data", server, 0)
+    again.communicate()
+    assert again.returncode == 0
+    assert {path.name for path in temporary.iterdir()} == {mine, "tlvm-else"}
+    process.kill()
+    process.communicate()
+    again = begun(noise(tmp_path / "more/bugs", COUNTS, seed=3), tmp_path / "data", server, 0)
+    again.communicate()
+    assert {path.name for path in temporary.iterdir()} == {"tlvm-else"}
