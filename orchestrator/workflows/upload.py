@@ -118,7 +118,7 @@ def upload(
     found = survey_by_table(folder, labels, name=name) if labels else survey(folder, name=name)
     _warn_of_ignored(workspace, found.ignored)
     scans = [grouped(scan, group_by) if group_by else scan for scan in found.datasets]
-    conversion = _sized(workspace, scans, conversion, ask, offering=not check_only)
+    conversion = _sized(workspace, scans, conversion, ask, sending=not check_only)
     wishes = Wishes(flips, replace, allow_shrink, group_by, conversion)
     with closing(Cache(workspace.records.cache, how=conversion.how)) as cache:
         if check_only:
@@ -165,20 +165,20 @@ def _sized(
     said: Conversion,
     ask: Callable[[Offer], bool] | None,
     *,
-    offering: bool,
+    sending: bool,
 ) -> Conversion:
     """What was said; else what was done the last time, so that nothing is sent again; else what the user answers."""
     if said.resize_px is not None:
         return dataclasses.replace(said, resize_px=said.resize_px or None)
-    store = workspace.store.url if offering else workspace.settings.store_ref.url  # a check opens no store
+    store = workspace.store.url if sending else workspace.settings.store_ref.url  # a check opens no store
     found_before = (workspace.records.seen(scan.root, store, scan.name) for scan in scans)
     before = [seen for seen in found_before if seen is not None]
     resize_px = next((seen.resize_px for seen in before if seen.resize_px), None)
     if resize_px:
         text = f"images are sent at {resize_px} px as the last time; --resize 0 sends them as they are"
         workspace.progress.say("size", text)
-    elif not before and offering and (found := offer(scans)):
-        if ask is not None:
+    elif not before and (found := offer(scans)):
+        if ask is not None and sending:
             resize_px = found.resize_px if ask(found) else None
         else:
             saved = 1 - found.bytes_then / found.bytes_now
