@@ -52,19 +52,20 @@ def rm(
         str,
         typer.Argument(metavar="NAME[@VERSION]", help="Of the dataset.", autocompletion=complete.datasets),
     ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while runs on it are not finished: they may fail.")
+    ] = False,
 ) -> None:
     """Remove a dataset with all its versions, or one old version.
 
-    Runs that name it can't be repeated. Its images go with a later `tlvm datasets gc`.
+    Runs that name it are listed: they can't be repeated. Its images go with a later `tlvm datasets gc`.
     """
     from orchestrator.render import dataset_care
     from orchestrator.workflows.dataset_care import remove, split_name
 
     named, version = split_name(name)
-    what = f"version {version} of the dataset {named}" if version else f"the dataset {named}, all versions"
-    if not common.confirm(f"Remove {what}?"):
-        raise typer.Abort
-    common.show("datasets rm", remove(common.workspace(), named, version), dataset_care.removed)
+    result = remove(common.workspace(), named, version, force=force, confirm=common.confirm)
+    common.show("datasets rm", result, dataset_care.removed)
 
 
 @command(AuthError, CloudError, ConflictError, DataError, below="datasets")
