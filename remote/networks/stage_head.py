@@ -6,7 +6,9 @@ deviations) of the stages' channels, one stage after the other, all means before
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,10 @@ from remote.networks import backbones, depths
 from remote.networks.backbones import Network
 
 NAME = "stages_head"
+
+
+class _AllSeen(Exception):
+    """Every stage has been passed, in the middle of a pass."""
 
 
 def attach(network: Network, weight: Tensor, bias: Tensor) -> None:
@@ -40,10 +46,34 @@ def prepare(network: Network, tensors: Mapping[str, Tensor]) -> None:
 
 
 def logits(network: Network, stages: Sequence[str], pooling: str, inputs: Tensor) -> Tensor:
-    """(n, classes) of a batch of inputs, (n, 3, height, width)."""
-    with depths.watched(network, stages) as blocks:
+    """(n, classes) of a batch of inputs, (n, 3, height, width). No layer behind the last of the stages is computed."""
+    with depths.watched(network, stages) as blocks, _ending_with(network, stages), suppress(_AllSeen):
         network.module(inputs)
     wanted = depths.blocks_of(stages, deviations=pooling != depths.MEAN)
     head = network.module.get_submodule(NAME)
     result: Tensor = head(torch.cat([blocks[name] for name in wanted], dim=1))
     return result
+
+
+@contextmanager
+def _ending_with(network: Network, stages: Sequence[str]) -> Iterator[None]:
+    """While it lasts, a pass ends with _AllSeen behind the last of these stages, in whatever order they come.
+
+    Stages of the table only: a module that was named by hand may come twice in a pass, and the last time counts.
+    """
+    seen: set[nn.Module] = set()
+    of_table = set(stages) <= set(depths.stage_ends(network))
+    modules = {network.module.get_submodule(name) for name in stages} if of_table else set()
+
+    def hook(module: nn.Module, *_: Any) -> None:
+        seen.add(module)
+        if seen == modules:
+            seen.clear()
+            raise _AllSeen
+
+    hooks = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for one in hooks:
+            one.remove()

@@ -31,7 +31,7 @@ class Classifier:
                 found = stage_head.logits(self.network, self.card.stages, self.card.pooling, given)
             else:
                 found = self.network.module(given)
-        return np.asarray(found.double().cpu().numpy())
+        return np.asarray(found.cpu().double().numpy())
 
 
 def open_classifier(card: ModelCard, file: Path, device: torch.device) -> Classifier:
