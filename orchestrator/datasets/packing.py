@@ -77,15 +77,18 @@ class Packer:
         self._room -= size
 
     def end(self) -> None:
-        """No image comes any more: when this returns, every pack is written. The last one waits for `finish`."""
+        """No image comes any more: when this returns, every pack is written. The last one waits for `release`."""
         if self._gathered:
             self._seal(last=True)
         with self._writing:
             self._raise()
 
-    def finish(self) -> None:
-        """The check has passed: when this returns, every pack was sent."""
+    def release(self) -> None:
+        """The check has passed: the last pack may go."""
         self._released.set()
+
+    def finish(self) -> None:
+        """Wait until every pack was sent; they are released."""
         for thread in self._threads:
             thread.join()
         self._raise()

@@ -6,6 +6,7 @@ The header is {"schema", "dataset", "classes", "split_source", "flips", "intensi
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -17,6 +18,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, get_args
 
 from . import layout
@@ -77,6 +79,7 @@ _PLAIN = frozenset(
 _REPEATED = ("split", "class_name", "label_source", "mode", "pack")
 _SPLITS = frozenset(get_args(Split))
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_DECODER = json.JSONDecoder()
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _LEVEL = 3  # most of the text is hashes, which no level makes shorter
 _LINES_AT_ONCE = 1000
@@ -151,7 +154,7 @@ def _without_end(line: bytes) -> bytes:
 def _image(row: bytes, shared: dict[str, str], what: str) -> Image:
     """One line. What is repeated from line to line is kept once: a million images stay below a gigabyte."""
     try:
-        data: Any = json.loads(row)
+        data: Any = _DECODER.decode(row.decode())
     except (ValueError, RecursionError):
         data = None
     if not (type(data) is dict and data.keys() == _FIELDS and _kinds(data) in _PLAIN):
@@ -170,14 +173,35 @@ def _kinds(data: dict[str, Any]) -> tuple[type, ...]:
 
 def _lines(manifest: DatasetManifest) -> Iterator[bytes]:
     yield _canonical({name: value for name, value in vars(manifest).items() if name != "images"})
-    names = sorted(_FIELDS)
-    values = operator.attrgetter(*names)
-    for image in sorted(manifest.images, key=lambda image: image.path):
-        yield _canonical(dict(zip(names, values(image), strict=True)))
+    for image in sorted(manifest.images, key=operator.attrgetter("path")):
+        yield _line(image)
 
 
 def _canonical(line: dict[str, Any]) -> bytes:
     return _ENCODER.encode(line).encode() + b"\n"
+
+
+def _line(image: Image) -> bytes:
+    """What `_canonical` makes of its fields, in a third of the time: there may be a million."""
+    text = (
+        f'{{"class_name":{_repeated(image.class_name)},"excluded":{_optional(image.excluded)},'
+        f'"group":{_optional(image.group)},"height":{image.height},'
+        f'"label_source":{_repeated(image.label_source)},"mode":{_repeated(image.mode)},'
+        f'"mtime_ns":{image.mtime_ns},"offset":{image.offset},"orientation":{image.orientation},'
+        f'"pack":{_repeated(image.pack)},"page":{image.page},"pages":{image.pages},'
+        f'"path":{encode_basestring_ascii(image.path)},"sha256":{encode_basestring_ascii(image.sha256)},'
+        f'"size":{image.size},"split":{_repeated(image.split)},"width":{image.width}}}\n'
+    )
+    return text.encode()
+
+
+@functools.lru_cache(maxsize=10_000)
+def _repeated(text: str) -> str:
+    return encode_basestring_ascii(text)
+
+
+def _optional(text: str | None) -> str:
+    return "null" if text is None else encode_basestring_ascii(text)
 
 
 def _check_header(manifest: DatasetManifest, what: str) -> None:

@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from orchestrator.config import load
 from orchestrator.stores.gcs import GcsStore
 from orchestrator.workflows.upload import upload
 from orchestrator.workflows.workspace import Workspace
+from tests.benchmarks.upload_decoding import decoded
 
 THREADS = 32
 
@@ -31,8 +30,14 @@ def ours(folder: str, data: str, bucket: str, endpoint: str) -> Mapping[str, Any
         "unchanged": result.unchanged,
         "images": result.images,
         "packs": result.packs_sent,
-        "workers_peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "peak_bytes": _peak_bytes(resource.RUSAGE_SELF)
+        + (os.cpu_count() or 1) * _peak_bytes(resource.RUSAGE_CHILDREN),
     }
+
+
+def _peak_bytes(who: int) -> int:
+    """Of this process, or of the largest worker, with all that they imported."""
+    return resource.getrusage(who).ru_maxrss * 1024
 
 
 def single(folder: str, bucket: str, endpoint: str, most: str) -> Mapping[str, Any]:
@@ -76,11 +81,6 @@ def walk(folder: str) -> Mapping[str, Any]:
             os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118  # the plainest there is
             count += 1
     return {"images": count}
-
-
-def decoded(path: str) -> None:
-    with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
-        image.load()
 
 
 def files(folder: str) -> Sequence[Path]:
