@@ -147,8 +147,9 @@ class Publication:
     def _try(self, planned: Plan) -> Published | None:
         """None when somebody else was faster."""
         assert self._packer is not None
-        self._packer.finish()
+        self._packer.release()
         data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
+        self._packer.finish()
         if version and version == self._head.version and not self._wishes.replace:
             return self._published(self._head, planned, data, unchanged=True)
         whole = self._with_packs(planned)
@@ -200,7 +201,9 @@ class Publication:
 
     def _there(self, base: Base | None) -> dict[str, Place]:
         """What need not be packed, by content hash."""
-        known = {**(places(base.newest) if base else {}), **self._placed}
+        known = (places(base.newest) if base else {}) | self._placed
+        if not self._lost:
+            return known
         return {sha256: place for sha256, place in known.items() if place.pack not in self._lost}
 
     def _plan(self, base: Base | None) -> Plan:
