@@ -41,8 +41,6 @@ COMMANDS = (
 )
 BELOW = {"datasets": versions.COMMANDS, "weights": weights.COMMANDS}  # commands with commands below them
 
-_REPORT = "This is a bug of tlvm. Please report it with the lines above: https://github.com/tlvm/tlvm/issues"
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
@@ -96,11 +94,8 @@ def _exit_code(argv: list[str]) -> int:
         return _after_typer(exit, argv)
     except TlvmError as error:
         return _failed(error, argv)
-    except Exception:  # noqa: BLE001  # the last place that can say where to report it
-        traceback.print_exc()
-        print(f"\n{_REPORT}", file=sys.stderr)
-        _error_document(argv, "Bug", "An unexpected error", traceback.format_exc(limit=-1), _REPORT, BUG)
-        return BUG
+    except Exception as error:  # noqa: BLE001  # the last place that can say how to report it
+        return _bug(error, argv)
     return 0
 
 
@@ -126,6 +121,18 @@ def _failed(error: TlvmError, argv: list[str]) -> int:
     problem.show(error, sys.stderr)
     _error_document(argv, type(error).__name__, error.what, error.detail, error.next, error.exit_code)
     return error.exit_code
+
+
+def _bug(error: Exception, argv: list[str]) -> int:
+    from orchestrator.cli import bug
+    from orchestrator.cli.logs import redact
+
+    bug.shown(error)
+    what_to_do = bug.written(argv, error)
+    print(f"\n{what_to_do}", file=sys.stderr)
+    last_line = traceback.format_exception_only(error)[-1].strip()
+    _error_document(argv, "Bug", "An unexpected error", redact(last_line), what_to_do, BUG)
+    return BUG
 
 
 def _error_document(argv: list[str], kind: str, what: str, detail: str, next: str, code: int) -> None:

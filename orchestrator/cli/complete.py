@@ -56,7 +56,7 @@ def _starting(names: list[str], incomplete: str) -> list[str]:
 
 def _records() -> Path:
     file = _file()
-    return file.parent / ".tlvm" if file else _data_dir() / "records"
+    return file.parent / ".tlvm" if file else data_dir() / "records"
 
 
 def _store() -> Path:
@@ -71,7 +71,7 @@ def _store() -> Path:
             return Path(os.devnull)
     if "://" in url:
         return Path(os.devnull)
-    return (file.parent if file else Path.cwd()) / Path(url).expanduser() if url else _data_dir() / "store"
+    return (file.parent if file else Path.cwd()) / Path(url).expanduser() if url else data_dir() / "store"
 
 
 def _file() -> Path | None:
@@ -79,7 +79,7 @@ def _file() -> Path | None:
     return next((f / "tlvm.toml" for f in (here, *here.parents) if (f / "tlvm.toml").is_file()), None)
 
 
-def _data_dir() -> Path:
+def data_dir() -> Path:
     if named := os.environ.get("TLVM_DATA_DIR"):
         return Path(named)
     import platformdirs

@@ -317,18 +317,43 @@ def test_doctor_looks_at_this_computer(tlvm: Tlvm) -> None:
 
 
 def test_a_bug_is_exit_1_with_a_traceback_and_where_to_report(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(common: options.Common) -> None:
-        raise ZeroDivisionError("ours")
+        raise ZeroDivisionError("ours, Authorization: Bearer ya29.a0AfH6SMB")
+
+    monkeypatch.setenv("TLVM_DATA_DIR", str(tmp_path))
 
     monkeypatch.setattr("orchestrator.cli.app.COMMANDS", (options.command()(broken),))
     with pytest.raises(SystemExit) as exit:
         main(["broken", "--json"])
     shown = capsys.readouterr()
     assert exit.value.code == 1
-    assert "ZeroDivisionError: ours" in shown.err and "report it" in shown.err
-    assert json.loads(shown.out)["error"]["exit_code"] == 1
+    assert "ZeroDivisionError: ours" in shown.err
+    (file,) = (tmp_path / "bugs").iterdir()
+    assert f"Please report it to whoever maintains it for you: send {file} and" in shown.err
+    assert file.stat().st_mode & 0o777 == 0o600
+    text = file.read_text()
+    assert "ZeroDivisionError: ours" in text and f"tlvm {__version__}, Python " in text
+    assert "tlvm broken --json" in text
+    error = json.loads(shown.out)["error"]
+    assert (error["class"], error["exit_code"]) == ("Bug", 1) and str(file) in error["next"]
+    assert "a0AfH6SMB" not in text + shown.err + shown.out
+    assert "http" not in shown.err
+
+
+def test_a_bug_that_can_not_be_written_down_is_still_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(common: options.Common) -> None:
+        raise ZeroDivisionError("ours")
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TLVM_DATA_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("orchestrator.cli.app.COMMANDS", (options.command()(broken),))
+    with pytest.raises(SystemExit):
+        main(["broken"])
+    assert "with the lines above and what you did." in capsys.readouterr().err
 
 
 def test_ctrl_c_with_json_is_one_object_that_says_what_goes_on(
