@@ -1,6 +1,6 @@
 """The guard of a rented machine: ends it when nobody needs it any more. Runs on the machine, and needs no laptop.
 
-    python3 guard.py           watch until the end; startup.sh starts it at every boot, as root
+    python3 guard.py           watch until the end; startup.sh starts it at every boot, as root; one is enough
     python3 guard.py resume    start every run again that was active when the machine went down; as the machine's user
 
 Two clocks. The hard one is kept by the cloud, which deletes the machine at its end; a little before, the guard asks the
@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pwd
 import signal
 import subprocess
 import sys
@@ -190,7 +189,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["resume"]:
         return resume(Home(Path.home() / ".tlvm"))
     user = metadata.attribute("tlvm-user") or "tlvm"
-    alone = os.open("/run/tlvm-guard.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    alone = os.open(Path(__file__).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -243,7 +242,9 @@ def delete(metadata: Metadata) -> None:
 
 
 def _home_of(user: str) -> Path:
-    return Path(pwd.getpwnam(user).pw_dir)
+    """As the startup script finds it, too."""
+    entry = subprocess.run(["getent", "passwd", user], capture_output=True, text=True, check=True).stdout
+    return Path(entry.split(":")[5])
 
 
 def _is_over(status: dict[str, object]) -> bool:

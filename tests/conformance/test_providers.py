@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import paramiko
@@ -20,7 +21,7 @@ from orchestrator.errors import AuthError, ConfigError, NotFoundError
 from orchestrator.providers import provider
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.ssh import connect, new_key
-from tests.conformance.providers import PARAMETERS, Case, Place, eventually, now, place
+from tests.conformance.providers import PARAMETERS, Case, Place, eventually, place
 from tests.processes import living_with
 
 
@@ -60,13 +61,13 @@ def test_what_was_asked_for_is_what_get_and_machines_show(here: Place, machine: 
     )  # fmt: skip
     assert machine.state is MachineState.RUNNING
     assert machine.settings == spec.settings()
-    assert machine.created <= now()
+    assert machine.created <= here.now()
     assert abs((machine.ends - machine.created) - timedelta(hours=1)) < timedelta(seconds=10)
     assert machine.ends.utcoffset() == timedelta(0)
     assert here.provider.get(machine.name) == machine
     assert [found for found in here.provider.machines() if found.name == machine.name] == [machine]
     assert machine.ssh is not None
-    assert machine.ssh.host == "127.0.0.1"
+    assert ip_address(machine.ssh.host).is_loopback
 
 
 def test_the_same_name_again_adopts(here: Place, machine: Machine) -> None:
@@ -83,7 +84,7 @@ def test_missing_is_none_and_deleting_it_succeeds(here: Place) -> None:
         with pytest.raises(NotFoundError, match="tlvm-nobody"):
             verb("tlvm-nobody")
     with pytest.raises(NotFoundError, match="tlvm-nobody"):
-        here.provider.authorize("tlvm-nobody", here.public_key, now() + timedelta(hours=1))
+        here.provider.authorize("tlvm-nobody", here.public_key, here.now() + timedelta(hours=1))
 
 
 def test_what_a_machine_said_is_text_and_nothing_of_one_that_is_missing(
@@ -188,9 +189,9 @@ def test_files_travel_both_ways(here: Place, machine: Machine, tmp_path: Path) -
 
 def test_another_computer_comes_in_until_its_time(here: Place, machine: Machine, tmp_path: Path) -> None:
     keys = {name: new_key(tmp_path / name) for name in ("second", "late")}
-    here.provider.authorize(machine.name, keys["second"], now() + timedelta(hours=1))
-    here.provider.authorize(machine.name, keys["second"], now() + timedelta(hours=1))
-    here.provider.authorize(machine.name, keys["late"], now() - timedelta(seconds=1))
+    here.provider.authorize(machine.name, keys["second"], here.now() + timedelta(hours=1))
+    here.provider.authorize(machine.name, keys["second"], here.now() + timedelta(hours=1))
+    here.provider.authorize(machine.name, keys["late"], here.now() - timedelta(seconds=1))
     with here.reach(machine.name, key_file=tmp_path / "second") as connection:
         assert connection.check("echo in") == b"in\n"
     with pytest.raises(AuthError):
@@ -249,8 +250,9 @@ def test_a_machine_ends_at_its_deadline(here: Place) -> None:
     with here.reach(made.name) as connection:
         connection.check(f"python3 -c 'import time; time.sleep(600) # {marker}' </dev/null >/dev/null 2>&1 &")
         assert eventually(lambda: bool(living_with(marker)))
+    here.world.let_pass(here.case.shortest_life_s)
     assert eventually(lambda: here.provider.get(made.name) is None, within_s=30 + here.case.shortest_life_s)
-    assert now() >= made.ends
+    assert here.now() >= made.ends
     assert eventually(lambda: not living_with(marker))
     assert made.name not in [found.name for found in here.provider.machines()]
 
@@ -258,7 +260,7 @@ def test_a_machine_ends_at_its_deadline(here: Place) -> None:
 def test_what_was_made_by_hand_is_never_touched(case: Case, tmp_path: Path) -> None:
     with place(case, tmp_path) as here:
         name = here.spec("by-hand").name
-        with case.made_by_hand(tmp_path, name) as untouched:
+        with here.world.by_hand(name) as untouched:
             assert here.provider.get(name) is None
             assert name not in [found.name for found in here.provider.machines()]
             here.provider.delete(name)
@@ -274,7 +276,7 @@ def test_two_at_once_make_one_machine(here: Place) -> None:
 
     def create(_: int) -> str:
         together.wait(timeout=10)
-        return provider(here.case.name, data_dir=here.data_dir).create(spec, here.provider.offers(spec)[0]).id
+        return here.world.open().create(spec, here.provider.offers(spec)[0]).id
 
     with ThreadPoolExecutor(3) as pool:
         ids = set(pool.map(create, range(3)))
