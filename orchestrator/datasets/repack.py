@@ -179,6 +179,8 @@ def _members(store: Store, manifest: DatasetManifest, packs: set[str], folder: P
 
 
 def _member(file: BinaryIO, image: Image, store: Store) -> Member:
+    if image.offset + image.size > os.fstat(file.fileno()).st_size:
+        raise _damaged(image.pack, store)
     data = os.pread(file.fileno(), image.size, image.offset)
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise _damaged(image.pack, store)

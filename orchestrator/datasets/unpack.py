@@ -65,6 +65,8 @@ def unpack(pack: Path, digest: str, images: Sequence[Image], folder: Path) -> No
     with pack.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise _damaged(digest, "its content has another hash")
+        if not os.fstat(file.fileno()).st_size:
+            raise _damaged(digest, "it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             for image in images:
                 data = mapped[image.offset : image.offset + image.size]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def fetch(spec: RunSpec, home: MachineHome, store: Store, tell: Callable[[int, i
         _manifest(spec.evaluates.trained_on, home.run(spec.run_id).root / layout.TRAINED_ON_FILE, store)
     ends = _ends(manifest)
     missing = [pack for pack in sorted(ends) if not _is_there(home.pack(pack), ends[pack])]
-    make_room(home, sum(ends[pack] for pack in missing), keep=set(ends))
+    make_room(home, sum(_sizes(store, missing, ends)), keep=set(ends))
     wanted = [(layout.pack_key(pack), home.pack(pack), pack) for pack in missing]
     weights = spec.weights
     if weights.source != "none" and not home.weights(weights.sha256).exists():
@@ -64,6 +64,20 @@ def _ends(manifest: DatasetManifest) -> dict[str, int]:
     for image in manifest.images:
         ends[image.pack] = max(ends.get(image.pack, 0), image.offset + image.size)
     return ends
+
+
+def _sizes(store: Store, packs: Sequence[str], ends: Mapping[str, int]) -> list[int]:
+    """What the store says of packs that are to be fetched: nothing makes room for bytes that a manifest made up."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="sizes") as pool:
+        found = list(pool.map(lambda pack: store.get(layout.pack_key(pack)), packs))
+    sizes = []
+    for pack, blob in zip(packs, found, strict=True):
+        if blob is not None and blob.size < ends[pack]:
+            raise ContractError(
+                f"The manifest names bytes behind the end of {layout.pack_key(pack)}; upload the dataset again"
+            )
+        sizes.append(blob.size if blob is not None else 0)  # one that is missing is named when it is fetched
+    return sizes
 
 
 def _is_there(path: Path, end: int) -> bool:

@@ -170,6 +170,15 @@ def test_a_hostile_version_in_the_store_is_refused_before_anything_is_written(tm
         assert not (tmp_path / "back").exists()
 
 
+def test_an_empty_pack_is_a_damaged_one(tmp_path: Path) -> None:
+    (tmp_path / "pack").write_bytes(b"")
+    digest = hashlib.sha256(b"").hexdigest()
+    with pytest.raises(DataError, match="it is empty"):
+        unpack.unpack(
+            tmp_path / "pack", digest, [dataclasses.replace(IMAGE, sha256=digest, size=0)], tmp_path
+        )
+
+
 def test_a_file_that_is_also_a_folder_is_refused() -> None:
     images = [dataclasses.replace(IMAGE, path=path) for path in ("train/a", "train/a/1.png")]
     with pytest.raises(DataError, match="train/a"):

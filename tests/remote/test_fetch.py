@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remote.contract import document, layout
+from remote.contract.attempts import Attempts
 from remote.contract.dataset_manifest import DatasetManifest, Image, decode_manifest, encode
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
 from remote.contract.run_status import RunStatus, State
+from remote.contract.store import Retrying
 from remote.job.evict import make_room
 from remote.job.fetch import MANIFEST_FILE, fetch
-from remote.store import Blob, Store, open_store
+from remote.store import Blob, Store, StoreChanged, StoreError, open_store
+from remote.store.disk import checksum_of
+from remote.store.gcs import GcsStore
+from tests.fakes.gcs_server import GcsServer
 
 
 class Counted:
@@ -127,6 +137,33 @@ def test_a_damaged_pack_is_named_and_does_not_stay(tmp_path: Path, home: Machine
     assert not [name for name in here(home) if name.startswith(".")]
 
 
+def test_a_fetch_goes_on_inside_a_pack_and_in_one_that_falls_silent(
+    tmp_path: Path, home: MachineHome
+) -> None:
+    big = hashlib.shake_128(b"big").digest(3_000_000)
+    digest = hashlib.sha256(big).hexdigest()
+    image = Image(
+        "train/a/1.png", "train", "a", "folder", None, 9, digest, 0, 1, 1, 1, 1, 0, "RGB", digest, 512
+    )
+    with GcsServer() as server:
+        ref = StoreRef(server.create_bucket("bugs"), server.endpoint)
+        spec = dataclasses.replace(
+            hostile(tmp_path, home, published(tmp_path, home, 0), image, ref), store=ref
+        )
+        (tmp_path / "pack").write_bytes(big)
+        open_store(ref).upload(tmp_path / "pack", layout.pack_key(digest))
+        server.fail("truncate", on="objects.download", path="*/packs/*", times=2)
+        server.fail("stall halfway", on="objects.download", path="*/packs/*")
+        attempts = Attempts(sleep=lambda _: None)
+        store = Retrying(
+            GcsStore(ref, timeout_s=0.5), attempts, changed=StoreChanged, checksum_of=checksum_of
+        )
+        fetch(spec, home, store, lambda done, total: None)
+        sent = server.sent["objects.download"] - (tmp_path / "manifest").stat().st_size
+    assert home.pack(digest).read_bytes() == big
+    assert sent <= len(big) + 3 * 64 * 1024
+
+
 def used(home: MachineHome, spec: RunSpec, seconds: float) -> set[str]:
     """The packs of a run, as if they had been used then."""
     packs = {image.pack for image in _images(home, spec)}
@@ -135,8 +172,9 @@ def used(home: MachineHome, spec: RunSpec, seconds: float) -> set[str]:
     return packs
 
 
-def _images(home: MachineHome, spec: RunSpec) -> list[Image]:
-    data = (home.run(spec.run_id).root / MANIFEST_FILE).read_bytes()
+def _images(home: MachineHome, spec: RunSpec, tmp_path: Path | None = None) -> list[Image]:
+    """As they were fetched; or, before that, as they were written last."""
+    data = (tmp_path / "manifest" if tmp_path else home.run(spec.run_id).root / MANIFEST_FILE).read_bytes()
     return decode_manifest(data, version=spec.dataset.version).images
 
 
@@ -168,3 +206,48 @@ def test_no_pack_of_an_unfinished_run_goes(tmp_path: Path, home: MachineHome) ->
         say(home, spec, state)
     assert set(make_room(home, 0, keep=set(), limit_bytes=0)) == packs[2]
     assert make_room(home, 0, keep=set(), limit_bytes=0) == []
+
+
+STEPS = st.sampled_from(
+    ["..", ".", "", "a", "link", "%2e%2e", "a\\b", "\n", "x" * 300, "/etc", "\udcff", "%00"]
+)
+NUMBERS = st.integers(-1, 2**70) | st.integers(0, 8000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, min_size=1, max_size=4).map("/".join), STEPS, NUMBERS, NUMBERS, st.booleans())
+def test_no_hostile_version_reaches_outside_of_the_home_or_drives_packs_out(
+    path: str, pack: str, offset: int, size: int, names_a_pack: bool
+) -> None:
+    memory = "/dev/shm"  # where there is such a place: each of the examples flushes a dozen files to the disk
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        tmp_path = Path(folder)
+        home = MachineHome(tmp_path / "home/.tlvm")
+        bring(published(tmp_path, home, 1), home)
+        (kept,) = here(home)
+        spec = published(tmp_path, home, 1, start=1, run="bbbb")
+        (good,) = _images(home, spec, tmp_path)
+        named = good.pack if names_a_pack else pack
+        bad = dataclasses.replace(good, path=path, pack=named, offset=offset, size=size)
+        spec = hostile(tmp_path, home, spec, bad)
+        with contextlib.suppress(ContractError, StoreError):
+            bring(spec, home)
+            assert home.pack(good.pack).stat().st_size >= offset + size >= 0
+        assert kept in here(home)
+        assert {place.name for place in tmp_path.iterdir()} <= {"home", "store", "pack", "manifest"}
+        assert {place.name for place in home.root.iterdir()} <= {"packs", "runs", "weights"}
+        assert {place.suffix for place in (home.root / "packs").iterdir()} == {".tar"}
+        inside = {
+            str(place.relative_to(home.runs / spec.run_id)) for place in (home.runs / spec.run_id).rglob("*")
+        }
+        assert inside <= {"spec.json", MANIFEST_FILE}
+
+
+def hostile(
+    tmp_path: Path, home: MachineHome, spec: RunSpec, bad: Image, ref: StoreRef | None = None
+) -> RunSpec:
+    """The same run, of a version that holds this image, as somebody may have written it past every check."""
+    data, version = encode(DatasetManifest("bugs", ["a"], "folders", "none", None, [bad]))
+    (tmp_path / "manifest").write_bytes(data)
+    open_store(ref or spec.store).upload(tmp_path / "manifest", layout.manifest_key("bugs", version))
+    return dataclasses.replace(spec, dataset=DatasetRef("bugs", version))
