@@ -5,6 +5,7 @@ Real training processes and SIGKILL. They are forked from a server that has torc
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -29,18 +30,19 @@ from safetensors import safe_open
 
 from remote.contract.layout import MachineHome, RunFolder
 from remote.train import main
+from remote.training.checkpoint import digest
 from tests.remote import fixtures
 
 # Small enough for a step to take a fraction of a second; normalisation, dropout, averaging and mixing all take part.
 SCENARIOS: dict[str, dict[str, Any]] = {
     "fixed-extractor": {"model": "mobilenet_v3_small", "views": 2},
-    "initial-layers": {"model": "squeezenet1_1"},
+    "initial-layers": {"model": "squeezenet1_1", "batch_size": 4},
     "fine-tune-top": {"model": "squeezenet1_1", "epochs": 2, "learning_rate": 1e-3},
     "fine-tune-all": {"model": "squeezenet1_1", "epochs": 2, "learning_rate": 1e-3, "ema_epochs": 0.5},
     "from-scratch": {"model": "shufflenet_v2_x0_5", "epochs": 2, "mixup": 0.2, "augmentation": "strong"},
 }
 FROZEN = ("fixed-extractor", "initial-layers")
-TRAIN, VAL, BATCH = 51, 12, 8
+TRAIN, VAL, BATCH = 36, 9, 8
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -62,8 +64,7 @@ class Machine:
             scenario=scenario,
             model=model,
             image_size=32,
-            batch_size=BATCH,
-            **parameters,
+            **{"batch_size": BATCH, **parameters},
         )
 
     @property
@@ -84,6 +85,30 @@ class Machine:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("images"))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a run that is never killed, with 0 workers, comes to."""
+
+    model: str
+    trained: str
+    moments: int
+    checkpoints: int
+    rows: int
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
+    @functools.cache
+    def of(scenario: str) -> Whole:
+        home = fixtures.home(tmp_path_factory.mktemp("whole") / "home")
+        machine = Machine(home, fixtures.pack_folder(home, images))
+        folder = machine.put(scenario, decode_workers=0, **SCENARIOS[scenario])
+        finish(folder)
+        return Whole(model(folder), trained(folder), machine.moment(folder), newest(folder), machine.rows)
+
+    return of
 
 
 @pytest.fixture
@@ -108,53 +133,57 @@ def machines(tmp_path: Path, images: Path) -> Iterator[Machine]:
     ],
 )
 def test_killed_anywhere_and_gone_on_ends_with_the_same_bits(
-    machines: Iterator[Machine], scenario: str, workers: int
+    machines: Iterator[Machine], whole: Callable[[str], Whole], scenario: str, workers: int
 ) -> None:
-    killed_and_gone_on(machines, scenario, [(workers, 2)], random.Random(20260807))
+    killed_and_gone_on(machines, scenario, whole(scenario), [(workers, 2)], random.Random(20260807))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_killed_at_many_moments(machines: Iterator[Machine], scenario: str, seed: int) -> None:
+def test_killed_at_many_moments(
+    machines: Iterator[Machine], whole: Callable[[str], Whole], scenario: str, seed: int
+) -> None:
     attempts = [(workers, kills) for workers in (0, 2, 4) for kills in (1, 4)]
-    killed_and_gone_on(machines, scenario, attempts, random.Random(seed))
+    killed_and_gone_on(machines, scenario, whole(scenario), attempts, random.Random(seed))
 
 
 def killed_and_gone_on(
-    machines: Iterator[Machine], scenario: str, attempts: list[tuple[int, int]], chance: random.Random
+    machines: Iterator[Machine],
+    scenario: str,
+    whole: Whole,
+    attempts: list[tuple[int, int]],
+    chance: random.Random,
 ) -> None:
-    """A run that is never killed, with 0 workers, against others that are.
+    """A run that is never killed against others that are.
 
     attempts    of each, the threads that load images, and how often it is killed
     """
-    settings, machine = SCENARIOS[scenario], next(machines)
-    whole = machine.put(scenario, decode_workers=0, **settings)
-    finish(whole)
-    steps, rows = machine.moment(whole), machine.rows
-    assert steps > 6
+    assert whole.moments > 5
     for workers, kills in attempts:
         machine = next(machines)
-        folder, kept = machine.put(scenario, decode_workers=workers, **settings), 0
-        for moment in sorted(chance.sample(range(1, steps - 1), kills)):
+        folder, kept = machine.put(scenario, decode_workers=workers, **SCENARIOS[scenario]), 0
+        for moment in sorted(chance.sample(range(1, whole.moments - 1), kills)):
             kill(machine, folder, moment, chance.uniform(0.0, 0.05))
             kept = machine.rows
         finish(folder)
-        assert model(folder) == model(whole), f"{workers} workers"
+        assert model(folder) == whole.model, f"{workers} workers"
+        assert trained(folder) == whole.trained, f"{workers} workers"
         if scenario in FROZEN:
             counters = json.loads((folder.result / "metrics.json").read_text())["counters"]
-            assert counters["decoded"] == counters["forwarded"] == rows - kept, "features were computed twice"
+            assert counters["decoded"] == counters["forwarded"] == whole.rows - kept, (
+                "features were computed twice"
+            )
         else:  # a checkpoint before every step; one that goes on writes the one again that it went on from
-            assert newest(folder) <= newest(whole) + kills, "steps were done twice"
+            assert newest(folder) <= whole.checkpoints + kills, "steps were done twice"
 
 
 def test_a_full_disk_costs_no_more_than_what_came_after_the_last_whole_checkpoint(
-    machines: Iterator[Machine],
+    machines: Iterator[Machine], whole: Callable[[str], Whole]
 ) -> None:
     """The system takes no more than 3 MB of a file from a moment on: each checkpoint ends in its middle."""
-    settings = SCENARIOS["from-scratch"]
-    whole, folder = (next(machines).put("from-scratch", decode_workers=2, **settings) for _ in range(2))
-    finish(whole)
+    expected = whole("from-scratch")
+    folder = next(machines).put("from-scratch", decode_workers=2, **SCENARIOS["from-scratch"])
     attempt = begin(folder)
     wait_for(lambda: newest(folder) >= 3, attempt)
     resource.prlimit(attempt.pid or 0, resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
@@ -162,11 +191,10 @@ def test_a_full_disk_costs_no_more_than_what_came_after_the_last_whole_checkpoin
     attempt.kill()
     attempt.join()
     assert attempt.exitcode == -signal.SIGKILL, "it was faster than its killer"
-    last = newest(folder)
-    assert 3 <= last < newest(whole) - 2
+    assert 3 <= newest(folder) < expected.checkpoints - 1
     finish(folder)  # there is room again
-    assert model(folder) == model(whole)
-    assert newest(folder) <= newest(whole) + 1, "it did not go on from the last whole one"
+    assert model(folder) == expected.model
+    assert newest(folder) <= expected.checkpoints + 1, "it did not go on from the last whole one"
 
 
 def test_told_to_stop_it_writes_a_checkpoint_within_seconds(machines: Iterator[Machine]) -> None:
@@ -223,6 +251,17 @@ def model(folder: RunFolder) -> str:
     return hashlib.sha256((folder.result / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
+def trained(folder: RunFolder) -> str:
+    """What training came to, of which an earlier epoch may have become the model: a digest of the last checkpoint."""
+    files = sorted(folder.checkpoints.glob("checkpoint-*.pt"))
+    if not files:
+        return ""
+    state = torch.load(files[-1], weights_only=True)["state"]
+    found = state.get("training", state)
+    losses = [[epoch["train_loss"], epoch["val_loss"]] for epoch in found["position"]["history"]]
+    return digest([found["module"], found["optimiser"], found["average"], found["best"], losses])
+
+
 def wait_for(happened: Callable[[], bool], process: ForkServerProcess) -> None:
     deadline = time.monotonic() + 120
     while not happened():
@@ -238,7 +277,7 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def draw(folder: Path) -> Path:
-    """Three classes of noisy colours, 17 images of each to train on, two of which are equal."""
+    """Three classes of noisy colours; the first and the last image of each are equal."""
     generator = np.random.default_rng(1)
     for split, count in (("train", TRAIN // 3), ("val", VAL // 3)):
         for index, name in enumerate(("blue", "green", "red")):

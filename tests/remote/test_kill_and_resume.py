@@ -31,8 +31,8 @@ from tests.remote.test_exact_resume import draw, model
 SETTINGS: dict[str, Any] = {
     "scenario": "fine-tune-all",
     "model": "squeezenet1_1",
-    "epochs": 15,
-    "patience": 15,
+    "epochs": 9,
+    "patience": 9,
     "image_size": 32,
     "batch_size": 8,
 }
@@ -91,11 +91,11 @@ def test_killed_alone_and_with_its_supervisor_it_ends_with_the_same_model(
     spec = machine.run(dataset, source, "k111")
     folder = machine.home.run(spec.run_id)
     first = machine.start(spec)
-    eventually(lambda: epochs(events(folder)) >= 2, within_s=120)
+    eventually(lambda: epochs(events(folder)) >= 1, within_s=120)
     (training,) = children(first)
     os.kill(training, signal.SIGKILL)  # the supervisor begins another
     eventually(lambda: "it goes on from what it has kept" in folder.events.read_text())
-    eventually(lambda: epochs(since(events(folder), "it goes on")) >= 2, within_s=120)
+    eventually(lambda: epochs(since(events(folder), "it goes on")) >= 1, within_s=120)
     (training,) = children(first)
     for process in (first, training):
         os.kill(process, signal.SIGKILL)
