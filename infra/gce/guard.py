@@ -30,6 +30,7 @@ TICK_S = 10.0
 STEP_MAX_S = 60.0  # a clock that jumps makes nobody idle for hours
 WARN_S = 240.0  # before the hard end: time for a checkpoint and for publishing
 TELL_S = 30.0  # the soft end is published when it has moved by more; the cloud takes ten writes a minute
+STILL_S = 300.0  # a deletion that was accepted takes no longer
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 API = "https://compute.googleapis.com"
 _TIMEOUT_S = 5.0
@@ -130,7 +131,7 @@ class Guard:
     _last: float | None = None
     _told: float | None = field(default=-1.0)
     _warned: bool = False
-    _over: bool = False
+    _ended: float | None = None
 
     def tick(self) -> None:
         now = self.now()
@@ -149,10 +150,17 @@ class Guard:
         ends = self.metadata.number("tlvm-ends")
         soft_end = min(soft_end, ends) if ends else soft_end
         self._tell(soft_end)
-        if now >= soft_end and not self._over:
-            self._over = True
+        if now >= soft_end:
+            self._end(now)
+
+    def _end(self, now: float) -> None:
+        if self._ended is None:
+            self._ended = now
             self.say(f"idle for {self.quiet_s / 60:.0f} minutes: the machine ends")
             self.end(self.metadata.attribute("tlvm-idle-action"))
+        elif now - self._ended > STILL_S:
+            self.say("the machine is still here: it powers off")
+            self.end("stop")
 
     def _typed(self, now: float) -> float:
         """When somebody last typed in a terminal: the kernel notes when its input is read, not what it shows."""
@@ -198,7 +206,7 @@ def main(arguments: list[str]) -> int:
     while True:
         guard.tick()
         sys.stdout.flush()
-        time.sleep(TICK_S)
+        time.sleep(min(TICK_S, max(1.0, metadata.number("tlvm-idle-seconds") / 3)))
 
 
 def resume(home: Home) -> int:
