@@ -138,7 +138,9 @@ def machine_type(cloud: Cloud, zone: str, link: str) -> Type:
 
 def image(cloud: Cloud, link: str) -> Resource:
     """The image that a link means, by its name or as the newest of its family."""
-    found = re.fullmatch(r"(?:\S*projects/([^/]+)/)?global/images/(family/)?([^/]+)", link)
+    found = re.fullmatch(
+        r"(?:\S*projects/([^/]+)/)?(?:global/images|zones/[^/]+)/(family/|imageFamilyViews/)?([^/]+)", link
+    )
     if found is None:
         raise invalid("disks[0].initializeParams.sourceImage", link, "The URL is malformed.")
     project, family, name = found[1] or cloud.project, found[2], found[3]

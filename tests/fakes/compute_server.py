@@ -76,7 +76,7 @@ class ComputeServer:
         self.clock = clock or Clock()
         self.machines: Hardware = machines or NoHardware()
         self.cloud = Cloud(project, self.clock)
-        self.instances = Instances(self.cloud, self.machines, self._metadata)
+        self.instances = Instances(self.cloud, self.machines, self.metadata_host)
         self.faults = Faults()
         self.metadata: dict[str, MetadataServer] = {}  # by the machine's id
         self.requests: list[Logged] = []
@@ -131,6 +131,14 @@ class ComputeServer:
     def count(self, call: str) -> int:
         """How often a call came."""
         return sum(1 for request in self.requests if request.call == call)
+
+    def metadata_host(self, id: str, address: str = "127.0.0.1") -> str:
+        """Where the metadata server of a machine is ("HOST:PORT"), the same at each of its boots."""
+        if id not in self.metadata:
+            server = MetadataServer(self.cloud, self.instances, id, address)
+            self.metadata[id] = server
+            server.__enter__()
+        return self.metadata[id].host
 
     # One request
 
@@ -216,14 +224,6 @@ class ComputeServer:
         self.frozen.set()
         self._go_on.wait()
         raise Drop("reset")
-
-    def _metadata(self, id: str, address: str) -> str:
-        """The metadata server of a machine, the same at each of its boots."""
-        if id not in self.metadata:
-            server = MetadataServer(self.cloud, self.instances, id, address)
-            self.metadata[id] = server
-            server.__enter__()
-        return self.metadata[id].host
 
 
 def _token(request: Incoming) -> Answer:
