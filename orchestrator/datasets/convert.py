@@ -22,7 +22,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from PIL import Image
 
 from .judge import BROKEN, KNOWN, PIXELS_MAX, PNG_END, Unusable, Verdict, judge, one_line, orientation
@@ -147,6 +146,8 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _brightest(image: Image.Image, pages: int) -> Image.Image:
     """The largest value of each pixel over all pages (a maximum intensity projection)."""
+    import numpy as np
+
     image.seek(0)
     first = _plain(image)
     most = np.asarray(first)
@@ -164,6 +165,8 @@ def _resized(image: Image.Image, longer: int) -> Image.Image:
     size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
     if image.mode not in DEEP:
         return image.resize(size, Image.Resampling.LANCZOS)
+    import numpy as np
+
     values = np.asarray(image)
     smooth = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.LANCZOS)
     if values.dtype.kind == "f":

@@ -14,7 +14,6 @@ import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .signature import DEEP, signature
@@ -150,6 +149,8 @@ def orientation(image: Image.Image) -> int:
 
 def _sample(image: Image.Image) -> bytes:
     """Pixels spread evenly by the golden ratio: no generator whose stream may change, no beat with the rows."""
+    import numpy as np
+
     values = np.asarray(image).astype(np.float32).ravel()
     places = ((np.arange(SAMPLES) + 0.5) * 0.6180339887498949 % 1 * values.size).astype(np.int64)
     chosen = values[places]

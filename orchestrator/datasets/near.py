@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .signature import HEIGHT, SIGNATURE_BYTES, WIDTH, Pixels
+from .signature import HEIGHT, SIGNATURE_BYTES, WIDTH
 
 CONFIRMED = 0.03
 LIKELY = 0.1
@@ -30,7 +30,7 @@ _AT_ONCE = 2_000_000  # pairs compared in one step: 0.6 GB would be 10 times as 
 _PAIRS_MAX = 500_000_000  # about a minute
 
 Indices = NDArray[np.int64]
-Small = NDArray[np.uint8] | Pixels  # 32 × 32 × 3
+Small = NDArray[np.uint8] | NDArray[np.float32]  # 32 × 32 × 3
 
 
 @dataclass(frozen=True, slots=True)

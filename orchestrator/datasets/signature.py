@@ -2,15 +2,20 @@
 
 Both are of the picture as people see it: turned as EXIF says, on white where it is transparent (icons whose colours
 are all black differ in their transparency only). Mirrored, turned or cut copies have other fingerprints.
+
+numpy is loaded for images of more than 8 bits only, as in `judge` and `convert`: it is half of what a worker loads.
 """
 
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 9, 8  # a difference hash compares neighbours: 8 × 8 bits
 SIGNATURE_BYTES = WIDTH * HEIGHT + 4
@@ -30,9 +35,6 @@ _FINE = 64  # pixels of either side to which a larger picture is first averaged
 _GAP = 3.0
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
-Bytes = NDArray[np.uint8]
-Pixels = NDArray[np.float32]
-
 
 def signature(image: Image.Image, orientation: int) -> bytes:
     """9 × 8 grey averages, and a checksum of the picture at 64 to 127 pixels. `image` is loaded.
@@ -48,8 +50,10 @@ def signature(image: Image.Image, orientation: int) -> bytes:
     return averages + zlib.crc32(small.tobytes(), zlib.crc32(size)).to_bytes(4, "big")
 
 
-def pixels(image: Image.Image, orientation: int) -> Bytes | Pixels:
+def pixels(image: Image.Image, orientation: int) -> NDArray[np.uint8] | NDArray[np.float32]:
     """32 × 32 × 3, as the values are: 16-bit and float images are not scaled."""
+    import numpy as np
+
     small = _small(image, orientation)
     if small.mode != "F":
         return np.asarray(small.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
@@ -62,6 +66,8 @@ def flat(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode in DEEP:
+        import numpy as np
+
         return Image.fromarray(np.nan_to_num(np.asarray(image, dtype=np.float32)))
     if image.has_transparency_data or image.mode in _PREMULTIPLIED:
         straight = image.convert(_PREMULTIPLIED.get(image.mode, image.mode)).convert("RGBA")
@@ -84,6 +90,8 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 def _stretched(image: Image.Image) -> Image.Image:
     """Float values over their own range as grey: only for finding, never for deciding."""
+    import numpy as np
+
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))

@@ -57,10 +57,12 @@ def by_hash(
     """
     classes = dict(reversed(labelled))
     division = _Division(sorted(_units(classes, earlier, sets), key=lambda unit: unit.lot), classes)
-    for class_name, contents in sorted(Counter(classes.values()).items()):
+    sizes = sorted(Counter(classes.values()).items())
+    for class_name, _ in sizes:
+        division.give_train(class_name)
+    for class_name, contents in sizes:  # afterwards: what `train` needs, another class may have had in `val`
         if contents > 1:
             division.give_val(class_name)
-        division.give_train(class_name)
     return {sha256: side for unit, side in division.sides() for sha256 in unit.contents}
 
 
