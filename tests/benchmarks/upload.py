@@ -193,7 +193,9 @@ def many(folder: Path, count: int) -> Path:
                 break
     root = folder / "many"
     for number in range(count):
-        place = root / f"train/{number % 100:02d}" if number % 5 else root / f"val/{number % 100:02d}"
+        place = (
+            root / ("train" if number % 5 else "val") / f"{number % 99:02d}"
+        )  # both sides have every class
         if number < 1_000:
             place.mkdir(parents=True, exist_ok=True)
         data = real[number % len(real)]
@@ -222,7 +224,21 @@ def rsync(images: Set, work: Path, endpoint: str) -> float:
         if number < images.measured:
             (some / path.relative_to(images.folder)).parent.mkdir(parents=True, exist_ok=True)
             os.link(path, some / path.relative_to(images.folder))
-    environ: Mapping[str, str] = os.environ | {
+    began = time.perf_counter()
+    subprocess.run(
+        ["gcloud", "storage", "rsync", "-r", str(some), "gs://rsync"],
+        env=gcloud(work, endpoint),
+        capture_output=True,
+        check=True,
+    )
+    seconds = time.perf_counter() - began
+    print(f"rsync {images.measured}: {seconds:.2f} s", file=sys.stderr, flush=True)
+    return images.measured / seconds
+
+
+def gcloud(work: Path, endpoint: str) -> Mapping[str, str]:
+    """The environment in which gcloud speaks to the fake service, and keeps to itself."""
+    return os.environ | {
         "CLOUDSDK_CONFIG": str(work / "gcloud"),
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{endpoint}/",
         "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
@@ -230,16 +246,6 @@ def rsync(images: Set, work: Path, endpoint: str) -> float:
         "CLOUDSDK_CORE_PROJECT": "p",
         "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "1",
     }
-    began = time.perf_counter()
-    subprocess.run(
-        ["gcloud", "storage", "rsync", "-r", str(some), "gs://rsync"],
-        env=environ,
-        capture_output=True,
-        check=True,
-    )
-    seconds = time.perf_counter() - began
-    print(f"rsync {images.measured}: {seconds:.2f} s", file=sys.stderr, flush=True)
-    return images.measured / seconds
 
 
 def _row(at: str, kept: bool, text: str) -> str:
