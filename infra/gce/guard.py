@@ -159,6 +159,7 @@ class Guard:
             self.say(f"idle for {self.quiet_s / 60:.0f} minutes: the machine ends")
             self.end(self.metadata.attribute("tlvm-idle-action"))
         elif now - self._ended > STILL_S:
+            self._ended = now
             self.say("the machine is still here: it powers off")
             self.end("stop")
 
