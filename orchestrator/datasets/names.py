@@ -9,6 +9,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 _PLAIN = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%\\")
 
+_PLAIN_BYTES = re.compile(b"[%s]*" % re.escape(_PLAIN.encode()))  # of nearly all names
+
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
@@ -20,7 +22,7 @@ class SetAside:
 
 def encode(path: bytes) -> str:
     """Percent-encode what is not printable ASCII, "%" and the backslash: reversible, safe in JSON and on screens."""
-    return quote_from_bytes(path, safe=_PLAIN)
+    return path.decode("ascii") if _PLAIN_BYTES.fullmatch(path) else quote_from_bytes(path, safe=_PLAIN)
 
 
 def decode(path: str) -> bytes:

@@ -165,7 +165,7 @@ class Publication:
             head = versions.move_head(self._store, self._scan.name, version, head=self._head)
         except ConflictError:
             return None
-        if self._find_lost(planned.manifest):
+        if self._find_lost(planned.manifest.packs()):
             return None
         return self._published(head, planned, data, unchanged=False)
 
@@ -212,7 +212,9 @@ class Publication:
     def _with_packs(self, planned: Plan) -> Plan:
         """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
         lost_before = _packs_of(self._base)
-        if self._find_lost(planned.manifest):
+        if self._find_lost(
+            planned.manifest.packs() - self._packs_sent
+        ):  # those were verified as they were sent
             planned = self._plan(self._base)
         while planned.to_pack:
             gone = self._send([image for group in planned.to_pack for image in group], lost_before)
@@ -229,8 +231,8 @@ class Publication:
             )
         return planned
 
-    def _find_lost(self, manifest: DatasetManifest) -> set[str]:
-        lost = versions.lost_packs(self._store, manifest.packs() - {""}, self._sums)
+    def _find_lost(self, packs: set[str]) -> set[str]:
+        lost = versions.lost_packs(self._store, packs - {""}, self._sums)
         for lost_pack in sorted(lost - self._lost):
             self._progress.warn(f"Pack {lost_pack[:12]} is missing or damaged in the store: sent again")
         self._lost |= lost

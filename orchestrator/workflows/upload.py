@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.datasets import findings, grouping, tally
+from orchestrator.datasets import tally
 from orchestrator.datasets.cache import Cache
 from orchestrator.datasets.check import Outcome, check
 from orchestrator.datasets.convert import AS_IT_IS, Conversion
@@ -33,6 +33,7 @@ from orchestrator.datasets.offer import Offer, offer
 from orchestrator.datasets.pack import PACK_BYTES
 from orchestrator.datasets.plan import Plan, Wishes
 from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
+from orchestrator.datasets.remarks import remarks
 from orchestrator.datasets.remembered import Last, Remembered, fingerprint
 from orchestrator.datasets.scan import Scan, survey
 from orchestrator.datasets.scratch import spool
@@ -330,7 +331,7 @@ def _result(
         unusable=outcome.unusable,
         foreign=scan.set_aside,
         missed=done.missed if done else outcome.missed,
-        warnings=_warnings(scan, outcome, planned),
+        warnings=remarks(scan, outcome, planned),
         added=planned.added,
         changed=planned.changed,
         moved=planned.moved,
@@ -341,19 +342,3 @@ def _result(
         bytes_sent=done.bytes_sent if done else 0,
         seconds=seconds,
     )
-
-
-def _warnings(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
-    images = planned.manifest.images
-    said = [*scan.warnings, *findings.warnings(images), *grouping.too_few(images)]
-    if not outcome.near.searched:
-        said.append("So many images look alike that near copies were sought among the most alike only")
-    if hint := grouping.suggestion(scan.files):
-        said.append(hint)
-    if planned.kept:
-        said.append(
-            f"Kept, although this folder lacks them: {count(len(planned.kept), 'image')} that the store has"
-        )
-    if planned.manifest.split_source == "hash":
-        said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")
-    return said

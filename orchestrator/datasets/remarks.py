@@ -1,0 +1,26 @@
+"""What the user is told of a dataset that can be used, in sentences."""
+
+from __future__ import annotations
+
+from remote.contract.wording import count
+
+from . import findings, grouping
+from .check import Outcome
+from .plan import Plan
+from .scan import Scan
+
+
+def remarks(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
+    images = planned.manifest.images
+    said = [*scan.warnings, *findings.warnings(images), *grouping.too_few(images)]
+    if not outcome.near.searched:
+        said.append("So many images look alike that near copies were sought among the most alike only")
+    if hint := grouping.suggestion(scan.files):
+        said.append(hint)
+    if planned.kept:
+        said.append(
+            f"Kept, although this folder lacks them: {count(len(planned.kept), 'image')} that the store has"
+        )
+    if planned.manifest.split_source == "hash":
+        said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")
+    return said
