@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         "--latency", type=float, action="append", help="seconds a request; default 0 and 0.04"
     )
     parser.add_argument(
-        "--sets", default="small,medium", help="small: 60,000 of 1 KB; medium: 2,000 of 20 KB"
+        "--sets", default="medium", help="medium: 2,000 of 20 KB; small,medium: and 60,000 of 1 KB"
     )
     parser.add_argument(
         "--million", type=int, default=0, metavar="N", help="and N files of 1 KB, memory measured"
@@ -54,12 +54,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--without", default="", help="sides to leave out: rsync,single,stream,decode")
     parser.add_argument("--keep", action="store_true", help="append to RESULTS.md")
     chosen = parser.parse_args(arguments)
+    without = chosen.without.split(",")
     rows: list[str] = []
+    if shutil.which("gcloud") is None:
+        without.append("rsync")
+        rows.append("not measured: rsync, for gcloud is not installed")
     with tempfile.TemporaryDirectory(prefix="tlvm-bench-") as folder:
         for name in filter(None, chosen.sets.split(",")):
             images = SETS[name](Path(folder))
             for latency_s in chosen.latency or (0.0, 0.04):
-                rows += compared(images, latency_s, Path(folder, "work"), chosen.without.split(","))
+                rows += compared(images, latency_s, Path(folder, "work"), without)
             shutil.rmtree(images.folder)
         if chosen.million:
             rows += growing(Path(folder), chosen.million)
