@@ -79,6 +79,21 @@ def test_a_file_edited_at_equal_size_is_found(tmp_path: Path, folder: Path, how:
     assert one(tmp_path, folder).changed == 1
 
 
+def test_what_is_remembered_of_a_file_is_not_believed_of_other_bytes(tmp_path: Path, folder: Path) -> None:
+    """Size, time and inode are those of the file that was judged, and it must be read again for another store."""
+    one(tmp_path, folder)
+    path = folder / "train/ants/1.bmp"
+    seen, content = path.stat(), path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(b"??" + content[2:])
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    flags = {"store.url": str(tmp_path / "another")}
+    settings = load(flags, environ={"TLVM_DATA_DIR": str(tmp_path / "data")}, folder=tmp_path)
+    (result,) = upload(Workspace(settings), folder, processes=0)
+    assert [item.path for item in result.unusable] == ["train/ants/1.bmp"]
+    assert result.images == 15
+
+
 @pytest.mark.parametrize("harm", ["gone", "junk", "old"])
 def test_a_cache_that_is_lost_or_damaged_changes_only_time(tmp_path: Path, folder: Path, harm: str) -> None:
     first = one(tmp_path, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -47,6 +48,14 @@ MANIFESTS = st.lists(IMAGES, max_size=8, unique_by=lambda image: image.path).map
         sorted(images, key=lambda image: image.path),
     )
 )
+
+
+@settings(max_examples=60, deadline=None)
+@given(MANIFESTS)
+def test_each_line_is_canonical_json(manifest: DatasetManifest) -> None:
+    lines = gzip.decompress(encode(manifest)[0]).decode().splitlines()
+    rows = [dataclasses.asdict(image) for image in manifest.images]
+    assert lines[1:] == [json.dumps(row, sort_keys=True, separators=(",", ":")) for row in rows]
 
 
 @settings(max_examples=60, deadline=None)
