@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,10 @@ def up(
         float | None, typer.Option("--max-hours", metavar="H", help="The machine ends by itself after this.")
     ] = None,
     accelerator: Annotated[
-        str | None, typer.Option("--accelerator", metavar="KIND", help="none, or nvidia.")
+        str | None,
+        typer.Option(
+            "--accelerator", metavar="KIND", help="none, nvidia on docker; on gce l4, t4, several in order."
+        ),
     ] = None,
     accelerator_count: Annotated[
         int | None, typer.Option("--accelerator-count", metavar="N", help="How many of them.")
@@ -40,6 +44,29 @@ def up(
         float | None, typer.Option("--memory-gb", metavar="GB", help="0: all of it.")
     ] = None,
     disk_gb: Annotated[int | None, typer.Option("--disk-gb", metavar="GB", help="0: what there is.")] = None,
+    machine_type: Annotated[
+        str | None, typer.Option("--machine-type", metavar="TYPE", help="gce: instead of the one that fits.")
+    ] = None,
+    zones: Annotated[
+        str | None,
+        typer.Option("--zones", metavar="NAMES", help="gce: zones or regions, in order of preference."),
+    ] = None,
+    spot: Annotated[
+        bool | None, typer.Option("--spot/--no-spot", help="gce: cheaper, and may be taken away at any time.")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", metavar="USD", help="gce: the machine lives no longer than this lasts."),
+    ] = None,
+    idle_minutes: Annotated[
+        float | None, typer.Option("--idle-minutes", metavar="M", help="gce: so long without a run, it ends.")
+    ] = None,
+    iap: Annotated[
+        bool | None, typer.Option("--iap/--no-iap", help="gce: no address; SSH through Google's proxy.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="HOURS", help="While no place has one, ask again for so long.")
+    ] = 0.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be asked for; create nothing.")
     ] = False,
@@ -62,14 +89,20 @@ def up(
         machine__cpus=cpus,
         machine__memory_gb=memory_gb,
         machine__disk_gb=disk_gb,
+        machine__machine_type=machine_type,
+        machine__spot=spot,
+        machine__budget=budget,
+        machine__idle_minutes=idle_minutes,
+        gce__zones=zones,
+        gce__iap=iap,
     )
     if upload is None or dry_run:
-        common.show("up", up(workspace, dry_run=dry_run), machines.ready)
+        common.show("up", up(workspace, dry_run=dry_run, wait_hours=wait), machines.ready)
         return
     from orchestrator.render import datasets
     from orchestrator.workflows.up_upload import up_and_upload
 
-    made, uploaded = up_and_upload(workspace, upload)
+    made, uploaded = up_and_upload(workspace, upload, bring_up=partial(up, wait_hours=wait))
     common.show("up", made, machines.ready)
     if not common.json:
         datasets.uploaded(common.screen, uploaded)

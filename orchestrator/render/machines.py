@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.providers.base import Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import clock, columns, duration, last_word, moment, price
@@ -24,15 +25,8 @@ _RUN_STYLES = {
 
 def ready(screen: Screen, result: UpResult) -> None:
     """What `up` made, or would make."""
-    spec = result.spec
     if result.machine is None:
-        places = "; then ".join(f"{offer.place} ({price(offer.price_per_hour)})" for offer in result.offers)
-        screen.line(labelled("would ask", places))
-        screen.line(labelled("machine", f"{spec.name}, store {spec.store.url}"))
-        most = max((offer.price_per_hour for offer in result.offers), default=0) * spec.max_hours
-        costs = f"at most {price(most)}" if most else "free"
-        screen.line(labelled("ends", f"{duration(spec.max_hours * 3600)} after its start; {costs}"))
-        screen.next("the same without --dry-run; nothing has been created")
+        _would(screen, result)
         return
     machine = result.machine
     how = f"ready after {duration(result.seconds)}" if result.made else "was there and is ready"
@@ -47,7 +41,47 @@ def ready(screen: Screen, result: UpResult) -> None:
         ),
         style="green",
     )
-    screen.next("tlvm upload DIR, then tlvm run fixed-extractor     to end it: tlvm down")
+    if not result.uploaded:  # else what was uploaded is told below, and ends with what to do next
+        screen.next("tlvm upload DIR, then tlvm run fixed-extractor     to end it: tlvm down")
+
+
+def _would(screen: Screen, result: UpResult) -> None:
+    """What a dry run found: places in their order, the price, the end, and the most that it can cost."""
+    spec, first = result.spec, result.offers[0] if result.offers else None
+    screen.line(labelled("would ask", "; then ".join(_places(result.offers)) or "nowhere"))
+    parts = [spec.name, first.machine_type if first else "", f"store {spec.store.url}"]
+    screen.line(labelled("machine", ", ".join(part for part in parts if part)))
+    if first is None or not result.most:
+        screen.line(labelled("ends", f"{duration(spec.max_hours * 3600)} after its start; free"))
+    else:
+        hours = spec.hours(first.price_per_hour)
+        idle = f", or {spec.idle_minutes:g} min idle" if spec.idle_minutes else ""
+        by = ", which the budget pays for" if hours < spec.max_hours else ""
+        screen.line(
+            labelled("price", f"about {price(first.price_per_hour)} an hour, an estimate from list prices")
+        )
+        screen.line(
+            labelled(
+                "ends",
+                f"{duration(hours * 3600)} after its start{by}, deleted by the cloud itself{idle}; "
+                f"at most about {price(result.most)}",
+            )
+        )
+    screen.next(
+        "the same without --dry-run; nothing has been created"
+        + ("     the exact request: --dry-run --json" if result.request else "")
+    )
+
+
+def _places(offers: list[Offer]) -> list[str]:
+    """["nvidia-l4 in us-central1-a, us-central1-b", ...]: places of one accelerator together, in their order."""
+    groups: dict[str, list[str]] = {}
+    for offer in offers:
+        groups.setdefault(offer.accelerator, []).append(f"{offer.place} ({price(offer.price_per_hour)})")
+    return [
+        ", ".join(places) if accelerator == "none" else f"{accelerator} in {', '.join(places)}"
+        for accelerator, places in groups.items()
+    ]
 
 
 def overview(screen: Screen, result: StatusResult) -> None:
@@ -94,11 +128,8 @@ def gone(screen: Screen, result: DownResult) -> None:
         screen.line(f"Nothing was deleted: {result.machine} is still there.")
         screen.next("tlvm down")
         return
-    screen.line(
-        labelled(
-            "results", f"{count(len(result.runs), 'run')} of this machine verified in the store, file by file"
-        )
-    )
+    verified = f"{count(len(result.runs), 'run')} of this machine verified in the store, file by file"
+    screen.line(labelled("results", verified if result.runs else "no run of this machine has one"))
     for run_id in result.never_started:
         screen.line(labelled("taken back", f"{run_id} never started"), style="yellow")
     for run_id, why in result.abandoned.items():
@@ -113,7 +144,8 @@ def gone(screen: Screen, result: DownResult) -> None:
     if result.not_pulled:
         screen.next("; ".join(f"tlvm pull {short(run_id, result.runs)}" for run_id in result.not_pulled))
     else:
-        screen.next("tlvm runs shows the results; tlvm up makes a machine again")
+        results = "tlvm runs shows the results; " if result.runs else ""
+        screen.next(f"{results}tlvm up makes a machine again")
 
 
 def _machine(screen: Screen, result: StatusResult, line: MachineLine) -> None:

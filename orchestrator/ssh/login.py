@@ -51,6 +51,7 @@ def connect(
         host=address.host,
         user=address.user,
         port=address.port,
+        gateway=address.proxy_command or None,
         config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
         connect_kwargs={
             "key_filename": str(key_file),

@@ -71,6 +71,22 @@ def own_key(records: Records, provider: str, name: str) -> str:
         return public.read_text(encoding="ascii").strip()
 
 
+def check_gpu(machine: Machine, answer: Output) -> None:
+    """Before gigabytes travel: the GPU, its driver and the image's torch do fit together."""
+    if answer.exit_code == 0:
+        return
+    said = answer.stderr.decode(errors="replace").strip()[-1000:]
+    if _NO_CODE in said:
+        raise CloudError(
+            f"The torch of {machine.name} has no code for its GPU",
+            detail=said,
+            next="tlvm down ends it; take a newer accelerator, or an older gce.image_family.",
+        )
+    raise TransientError(
+        f"The GPU of {machine.name} does not compute yet", detail=said, next="It is waited for."
+    )
+
+
 @dataclass
 class _Waiting:
     """Running, its host key pinned and shown, the startup marker there; with a GPU, `nvidia-smi` answers."""
@@ -160,24 +176,8 @@ class _Waiting:
                         next="It is waited for.",
                     )
                 if self.fresh:
-                    self._compute(machine, connection.run(_CUDA, timeout_s=_CUDA_S))
+                    check_gpu(machine, connection.run(_CUDA, timeout_s=_CUDA_S))
                 self.workspace.progress.say("gpu", seen[0] + (", computes" if self.fresh else ""))
-
-    @staticmethod
-    def _compute(machine: Machine, answer: Output) -> None:
-        """Before gigabytes travel: the GPU, its driver and the image's torch do fit together."""
-        if answer.exit_code == 0:
-            return
-        said = answer.stderr.decode(errors="replace").strip()[-1000:]
-        if _NO_CODE in said:
-            raise CloudError(
-                f"The torch of {machine.name} has no code for its GPU",
-                detail=said,
-                next="tlvm down ends it; take a newer accelerator, or an older gce.image_family.",
-            )
-        raise TransientError(
-            f"The GPU of {machine.name} does not compute yet", detail=said, next="It is waited for."
-        )
 
     def _admit(self, machine: Machine) -> None:
         """Once: this computer may come from another address than the one that the machine's firewall knows."""
