@@ -26,6 +26,7 @@ from remote.contract.wording import count
 
 _STYLES = {"FAILED": "red", "LOST": "red", "INTERRUPTED": "yellow", "SUCCEEDED": "green", "RUNNING": "cyan"}
 _SHOWN_MAX = 30
+_MODEL_WIDTH = 28
 
 
 def result(screen: Screen, run: RunResult) -> None:
@@ -125,13 +126,18 @@ def _row(run: RunRow) -> tuple[str, ...]:
     return (
         run.run_id,
         run.state.lower(),
-        f"{run.model}, {run.weights}",
+        _cut(f"{run.model}, {run.weights}"),
         f"on {run.dataset} {run.dataset_version[:8]}",
         clock(created) if created else "",
         took,
         where,
         last_word(run.doubt, run.updated) or run.message,
     )
+
+
+def _cut(text: str) -> str:
+    """The name of a file of weights may be long; --json has all of it."""
+    return text if len(text) <= _MODEL_WIDTH else f"{text[: _MODEL_WIDTH - 1]}…"
 
 
 def beside_line(run: RunResult) -> str:

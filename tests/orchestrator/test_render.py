@@ -360,6 +360,23 @@ def test_every_output_ends_with_what_to_do_next() -> None:
         assert out.getvalue().splitlines()[-1].startswith("next: "), out.getvalue()
 
 
+def test_down_of_a_machine_without_a_run_promises_no_results() -> None:
+    to, out, _ = screen()
+    machines.gone(to, DownResult("m", True, True))
+    assert "no run of this machine has one" in out.getvalue()
+    assert out.getvalue().splitlines()[-1] == "next: tlvm up makes a machine again"
+
+
+def test_a_long_name_of_weights_does_not_fill_the_line() -> None:
+    to, out, _ = screen()
+    row = RunRow(
+        RUN, "SUCCEEDED", "", "fixed-extractor", "trees", "a" * 64, "squeezenet1_1", "file squeezenet1_1-fp32.pth",
+        "m", "ana", "trees", NOW.isoformat(), None, None, True, None,
+    )  # fmt: skip
+    runs.listed(to, RunsResult("/store", [row], []))
+    assert "  squeezenet1_1, file squeeze…  on trees" in out.getvalue()
+
+
 def test_status_says_whose_a_machine_is_and_what_runs() -> None:
     to, out, _ = screen()
     machines.overview(to, StatusResult("local", "/store", NOW, [machine_line(mine=False)], [], [], []))
