@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -24,9 +25,10 @@ from tests.fakes.compute_faults import OPERATION_KINDS, Faults, Refused, disable
 from tests.fakes.compute_hardware import Hardware, NoHardware
 from tests.fakes.compute_instance_calls import InstanceCalls
 from tests.fakes.compute_instances import Instances
+from tests.fakes.credentials import token_for, write_credentials
 from tests.fakes.discovery import Call, Unexpected
-from tests.fakes.http_service import Answer, Drop, HttpService, Incoming
-from tests.fakes.metadata_server import TOKEN, MetadataServer
+from tests.fakes.http_service import Answer, Drop, HttpService, Incoming, whole
+from tests.fakes.metadata_server import MetadataServer
 
 PROJECT = "trees-4711"
 _COMPUTE = "/compute/v1/"
@@ -89,7 +91,7 @@ class ComputeServer:
         self._stop_at: tuple[int, bool] | None = None
         self._go_on = threading.Event()
         self._counting = threading.Lock()
-        self._service = HttpService(self._serve, addresses)
+        self._service = HttpService(whole(self._serve), addresses)
         self.errors = self._service.errors
         self.url = self._service.url_at(addresses[0])
 
@@ -110,6 +112,10 @@ class ComputeServer:
     def url_at(self, address: str) -> str:
         """As seen from elsewhere: a container uses the address of the Docker bridge."""
         return self._service.url_at(address)
+
+    def credentials_file(self, folder: Path) -> Path:
+        """A service account's key file, made for this server, whose token address is this server."""
+        return write_credentials(folder, self.url)
 
     def stop_at(self, number: int, *, performed: bool = False) -> None:
         """Freeze at the request of this number (from now, the first is 1): it and all later ones get no answer.
@@ -143,8 +149,10 @@ class ComputeServer:
     # One request
 
     def _serve(self, request: Incoming) -> Answer:
-        if request.path in {"/token", "/tokeninfo"}:  # of google-auth; not counted
-            return _token(request)
+        if request.path == "/token":  # neither this nor the next is of the API: they are not counted
+            return token_for(request.body)
+        if request.path == "/tokeninfo":
+            return _account()
         body = json.loads(request.body) if request.body else None
         query = parse_qs(request.query, keep_blank_values=True)
         call, problem = self._recognise(request, query, body)
@@ -226,15 +234,10 @@ class ComputeServer:
         raise Drop("reset")
 
 
-def _token(request: Incoming) -> Answer:
-    """What google-auth asks for an access token (with a signed assertion or a refresh token), and what it belongs to."""
-    document: dict[str, Any] = {"access_token": TOKEN, "expires_in": 3599, "token_type": "Bearer"}
-    if request.path == "/tokeninfo":
-        document = {
-            "email": USER,
-            "expires_in": "3599",
-            "scope": "https://www.googleapis.com/auth/cloud-platform",
-        }
+def _account() -> Answer:
+    """Whose token it is, as the OAuth service says."""
+    scope = "https://www.googleapis.com/auth/cloud-platform"
+    document = {"email": USER, "expires_in": "3599", "scope": scope}
     return Answer(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
 
 

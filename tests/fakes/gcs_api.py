@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tests.fakes.discovery import Call, Unexpected, discovery
 from tests.fakes.gcs_buckets import Buckets, Refused, StoredObject
 from tests.fakes.gcs_uploads import Session, Sessions, split_multipart
+from tests.fakes.http_service import Answer
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,6 @@ class Request:
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     base: str  # the address under which the client sees us
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
 
 
 class Api:

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback for the fakes: one function answers, connections can be dropped, all ends with it."""
+"""An HTTP server on loopback for the fakes: one function serves, connections can be cut, all of it ends together."""
 
 from __future__ import annotations
 
@@ -25,24 +25,29 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Answer:
-    code: int
+    code: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
 
 class Drop(Exception):
-    """Raised instead of an answer: "reset" closes the connection with RST, "stall" keeps silent until somebody gives up."""
+    """Raised instead of an answer: "reset", or "stall" to keep silent until somebody gives up."""
 
 
 class HttpService:
-    """Running while it is entered as a context; `errors` are the tracebacks of what the function raised."""
+    """Running while it is entered as a context.
+
+    serve       serves one request on its connection, in a thread of its own
+    addresses   to listen on, all with the same port
+    errors      tracebacks of what `serve` raised
+    """
 
     def __init__(
-        self, serve: Callable[[Incoming], Answer], addresses: Sequence[str] = ("127.0.0.1",)
+        self, serve: Callable[[Connection], None], addresses: Sequence[str] = ("127.0.0.1",)
     ) -> None:
+        self.serve = serve
         self.errors: list[str] = []
         self.stopping = threading.Event()
-        self.serve = serve
         self._servers = [_Server((addresses[0], 0), self)]
         self.port = int(self._servers[0].server_address[1])
         self._servers += [_Server((address, self.port), self) for address in addresses[1:]]
@@ -78,7 +83,7 @@ class _Server(ThreadingHTTPServer):
         self.service = service
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
-        super().__init__(address, _Handler)
+        super().__init__(address, Connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -103,48 +108,68 @@ class _Server(ThreadingHTTPServer):
             self.service.errors.append(traceback.format_exc())
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Connection(BaseHTTPRequestHandler):
+    """One request, for functions that look at the connection itself; `whole` is for all others."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
 
     def do_GET(self) -> None:
-        self._serve()
+        cast(_Server, self.server).service.serve(self)
 
-    def do_POST(self) -> None:
-        self._serve()
-
-    def do_PUT(self) -> None:
-        self._serve()
-
-    def do_PATCH(self) -> None:
-        self._serve()
-
-    def do_DELETE(self) -> None:
-        self._serve()
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
-    def _serve(self) -> None:
-        service = cast(_Server, self.server).service
-        path, _, query = self.path.partition("?")
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", 0)))
-        try:
-            answer = service.serve(Incoming(self.command, path, query, headers, body))
-        except Drop as drop:
-            return self._drop(str(drop), service.stopping)
+    def read_body(self, share: float = 1.0) -> bytes:
+        """The body, or the first part of it."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(int(self.headers.get("Content-Length", 0)) * share))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def send(self, answer: Answer, *, truncated: bool = False) -> None:
         self.send_response(answer.code)
         for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(answer.body)
-        return None
+        if truncated:
+            self.wfile.write(answer.body[: len(answer.body) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+        else:
+            self.wfile.write(answer.body)
 
-    def _drop(self, how: str, stopping: threading.Event) -> None:
-        if how == "stall":
-            stopping.wait(60)
-        else:  # as a connection ends that a machine in between has forgotten
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
+    def reset(self) -> None:
+        """Close with RST instead of FIN, as a connection ends that a machine in between has forgotten."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
         self.close_connection = True
+
+    def stall(self) -> None:
+        """Say nothing until the client or the server gives up."""
+        cast(_Server, self.server).service.stopping.wait(60)
+        self.close_connection = True
+
+
+def whole(answered: Callable[[Incoming], Answer]) -> Callable[[Connection], None]:
+    """Serve with a function from a whole request to a whole answer, which may raise Drop."""
+
+    def serve(connection: Connection) -> None:
+        path, _, query = connection.path.partition("?")
+        headers = {name.lower(): value for name, value in connection.headers.items()}
+        request = Incoming(connection.command, path, query, headers, connection.read_body())
+        try:
+            connection.send(answered(request))
+        except Drop as drop:
+            if str(drop) == "stall":
+                connection.stall()
+            else:
+                connection.reset()
+
+    return serve

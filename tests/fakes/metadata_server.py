@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, unquote
 
 from tests.fakes.compute_cloud import NUMBER, Cloud, items
 from tests.fakes.compute_instances import Instances
-from tests.fakes.http_service import Answer, Drop, HttpService, Incoming
+from tests.fakes.credentials import TOKEN
+from tests.fakes.http_service import Answer, Drop, HttpService, Incoming, whole
 
-TOKEN = "ya29.fake"
 _ROOT = "/computeMetadata/v1/"
 _FLAVOUR = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
 
@@ -32,7 +32,7 @@ class MetadataServer:
         self.instances = instances
         self.id = id
         self.requests: list[str] = []
-        self._service = HttpService(self._serve, (address,))
+        self._service = HttpService(whole(self._serve), (address,))
         self.errors = self._service.errors
         self.host = f"{address}:{self._service.port}"
 

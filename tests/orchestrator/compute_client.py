@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from google.auth.credentials import AnonymousCredentials
+from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud import compute_v1 as compute
 
 from tests.fakes.compute_server import PROJECT, ComputeServer
@@ -21,10 +21,11 @@ class Client:
     """The library polls operations at Google's own address whatever endpoint it is given: so `*_unary` and `wait`."""
 
     server: ComputeServer
+    credentials: Credentials = field(default_factory=AnonymousCredentials)
 
     def of(self, kind: str) -> Any:
         options = {"api_endpoint": self.server.url}
-        return getattr(compute, f"{kind}Client")(credentials=AnonymousCredentials(), client_options=options)
+        return getattr(compute, f"{kind}Client")(credentials=self.credentials, client_options=options)
 
     @cached_property
     def instances(self) -> Any:

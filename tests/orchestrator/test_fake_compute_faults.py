@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 from google.api_core import exceptions as api
 from google.cloud import compute_v1 as compute
+from google.oauth2 import service_account
 
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
@@ -31,7 +33,6 @@ def client(server: ComputeServer) -> Client:
 @pytest.mark.parametrize(
     ("fault", "kind", "reason"),
     [
-        ("401", api.Unauthorized, "authError"),
         ("403 permission", api.Forbidden, "forbidden"),
         ("403 quota", api.Forbidden, "quotaExceeded"),
         ("403 rate", api.Forbidden, "rateLimitExceeded"),
@@ -50,6 +51,20 @@ def test_refused_at_once(
     assert caught.value.errors[0]["reason"] == reason
     assert not client.insert().error.errors  # nothing was made, and the fault is used up
     assert server.faults.unused() == []
+
+
+def test_a_login_that_counts_no_more(tmp_path: Path) -> None:
+    with ComputeServer(is_open=False) as server:
+        path = server.credentials_file(tmp_path)
+        client = Client(server, service_account.Credentials.from_service_account_file(str(path)))
+        client.insert()
+        server.faults.add("401", times=3)  # google-auth logs in anew twice before it gives up
+        with pytest.raises(api.Unauthorized) as caught:
+            client.insert(name="tlvm-b")
+        assert caught.value.errors[0]["reason"] == "authError"
+        address = f"{server.url}/compute/v1/projects/{PROJECT}"
+        assert requests.get(address, timeout=5).status_code == 401
+        assert server.errors == []
 
 
 def test_an_api_that_is_not_enabled_says_where_to_enable_it(server: ComputeServer, client: Client) -> None:

@@ -24,8 +24,8 @@ from tests.fakes import compute_loopback
 from tests.fakes.compute_container import ContainerHardware
 from tests.fakes.compute_hardware import Hardware
 from tests.fakes.compute_server import ComputeServer
+from tests.fakes.credentials import TOKEN
 from tests.fakes.guest_agent import welcome
-from tests.fakes.metadata_server import TOKEN
 from tests.orchestrator.compute_client import PLACE, Client, spot
 
 ASK = {"Metadata-Flavor": "Google"}
