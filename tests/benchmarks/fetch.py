@@ -67,6 +67,8 @@ def compared(work: Path, count: int, latency_s: float) -> list[str]:
                 ("cp", ["cp", "-r", "gs://rsync/*"]),
             )
         }
+    if not theirs_s:
+        return [f"not compared: gcloud is not installed; fetched in {ours_s:.2f} s"]
     verb = min(theirs_s, key=lambda verb: theirs_s[verb])
     ratio = theirs_s[verb] / ours_s
     row = (

@@ -14,7 +14,6 @@ from remote.contract import document, layout
 from remote.contract.dataset_manifest import DatasetManifest, Image, decode_manifest
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
-from remote.images.data import Packs
 from remote.job.fetch import MANIFEST_FILE, fetch
 from remote.store import open_store
 from tests.benchmarks import measure
@@ -42,6 +41,8 @@ def bring(endpoint: str, home: str) -> Mapping[str, Any]:
 
 
 def packs(home: str, _: str) -> Mapping[str, Any]:
+    from remote.images.data import Packs  # loads torch, which a fetch does not
+
     machine = MachineHome(Path(home))
     images = manifest(machine).images
     return timed(images, lambda: Packs(machine.pack).read, {machine.pack(image.pack) for image in images})
