@@ -75,6 +75,7 @@ def optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
             for depth, decays in sorted(groups)
         ],
         lr=recipe.learning_rate,
+        fused=True,  # one pass over the weights: half the time on a processor
     )
 
 

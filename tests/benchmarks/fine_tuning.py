@@ -138,7 +138,10 @@ def _ours(side: measure.Side) -> Epochs:
     later = [epoch for epoch in side.result["training"]["epochs"] if epoch["epoch"] > 1]
     spent = [epoch["seconds"] - epoch["measured_seconds"] for epoch in later]
     steps = sum(epoch["step_seconds"] for epoch in later)
-    return Epochs(statistics.median(spent) / side.result["training"]["trained_on"], 1 - steps / sum(spent))
+    whole = sum(
+        epoch["seconds"] for epoch in later
+    )  # with the images that steer, whose forward is in the steps
+    return Epochs(statistics.median(spent) / side.result["training"]["trained_on"], 1 - steps / whole)
 
 
 def _theirs(side: measure.Side) -> Epochs:

@@ -1,4 +1,4 @@
-"""A side of `images`: the batches of two epochs, taken and dropped."""
+"""A side of `images`: the batches of two epochs, taken and dropped, and those of a third, taken slowly."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from remote.training.trainee import Labelled
 from tests.benchmarks.measure import report
 from tests.remote import fixtures
 
+_STEP_S = 0.1  # as if a network were busy, so that as many batches wait on every side, however fast it loads
 RECIPE = Recipe(
     epochs=2,
-    batch_size=32,
+    batch_size=8,
     learning_rate=1e-3,
     first_layers_rate=1.0,
     weight_decay=0.0,
@@ -64,6 +65,8 @@ def main(arguments: list[str]) -> None:
                 began = time.perf_counter()
                 count = sum(len(batch.labels) for batch in loader.epoch(epoch, 0))
                 speeds.append(count / (time.perf_counter() - began))
+            for _ in loader.epoch(2, 0):
+                time.sleep(_STEP_S)
             return {
                 "images": len(images),
                 "decoded": reader.decoded,

@@ -35,12 +35,13 @@ def in_process(
     home: Path | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Side:
-    """Run `python -m module arguments` with so many threads; it ends with `report`.
+    """Run `python -m module arguments` with so many threads, which wait without spinning; it ends with `report`.
 
     variables       of the environment, as the supervisor of a run would set them
     """
     environ = (
         os.environ
+        | {"GOMP_SPINCOUNT": "1000"}  # as remote.train does before it loads torch
         | dict(variables or {})
         | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     )
