@@ -28,7 +28,7 @@ from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, deco
 from remote.contract.events import EventWriter
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.metrics import Metrics
-from remote.contract.run_spec import RunSpec
+from remote.contract.run_spec import RunSpec, WeightsRef
 from remote.networks import depths
 from remote.start import input_spec, load_backbone
 from remote.task import Task, open_task
@@ -37,6 +37,7 @@ from tests.remote import fixtures
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 PEER = "scikit-learn"  # in place of a scenario: its logistic regression on the features of fixed-extractor
+PEER_BALANCED = "scikit-learn, balanced"  # the same with class_weight="balanced"
 TURNS = 3  # besides the given split: train and val put together and dealt out anew, each image in val once
 WEIGHTS = {
     "squeezenet1_1": "squeezenet1_1-onnxzoo-fp32.pth",
@@ -70,8 +71,8 @@ def main(arguments: list[str]) -> int:
     if not machine.runs.exists():
         fixtures.home(machine.root)
     folder = _prepared(machine, work, cell)
-    if cell.scenario == PEER:
-        record = _peer(folder)
+    if cell.scenario in (PEER, PEER_BALANCED):
+        record = _peer(folder, "balanced" if cell.scenario == PEER_BALANCED else None)
     else:
         code = train.main(folder.spec, checkpoint_least_s=20.0, checkpoint_times_cost=10.0)
         if code != train.DONE:
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> int:
 
 def _prepared(machine: MachineHome, work: Path, cell: Cell) -> RunFolder:
     """The run's folder; the one that is there where an earlier process was stopped."""
-    scenario = "fixed-extractor" if cell.scenario == PEER else cell.scenario
+    scenario = "fixed-extractor" if cell.scenario in (PEER, PEER_BALANCED) else cell.scenario
     tail = hashlib.sha256(cell.key.encode()).hexdigest()[:4]
     folder = machine.run(f"{scenario}-20260807-142530-{tail}")
     if folder.spec.exists():
@@ -96,7 +97,7 @@ def _prepared(machine: MachineHome, work: Path, cell: Cell) -> RunFolder:
         dataset = _dealt(dataset.manifest, cell.turn)
     weights = None
     if cell.scenario != "from-scratch":
-        weights = fixtures.put_weights(machine, SHARED / "weights" / WEIGHTS[cell.model])
+        weights = _weights(machine, SHARED / "weights" / WEIGHTS[cell.model])
     parameters = {"decode_workers": 1, **cell.parameters}
     return fixtures.put_run(
         machine,
@@ -108,6 +109,14 @@ def _prepared(machine: MachineHome, work: Path, cell: Cell) -> RunFolder:
         seed=cell.seed,
         **parameters,
     )
+
+
+def _weights(machine: MachineHome, path: Path) -> WeightsRef:
+    """Copied once: another run may be reading them."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if machine.weights(digest).exists():
+        return WeightsRef("ImageNet", digest, f"weights/{path.name}")
+    return fixtures.put_weights(machine, path, "ImageNet")
 
 
 def _dataset(machine: MachineHome, work: Path, name: str) -> fixtures.Dataset:
@@ -217,18 +226,18 @@ def _record(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _peer(folder: RunFolder) -> dict[str, Any]:
+def _peer(folder: RunFolder, class_weight: str | None) -> dict[str, Any]:
     """scikit-learn's logistic regression, standardised, the penalty of least held-out log-loss inside train."""
     spec = document.decode(RunSpec, folder.spec.read_bytes(), what="run spec")
     events = EventWriter(folder.events)
     try:
         with open_task(spec, folder, events, lambda: False, Rhythm(60.0, 50.0)) as task:
-            return _fitted(task)
+            return _fitted(task, class_weight)
     finally:
         events.close()
 
 
-def _fitted(task: Task) -> dict[str, Any]:
+def _fitted(task: Task, class_weight: str | None) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
@@ -242,14 +251,16 @@ def _fitted(task: Task) -> dict[str, Any]:
     truth = task.labels(seen.images(val_rows))
 
     def model(inverse: float) -> Any:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=inverse, tol=1e-4, max_iter=1000))
+        regression = LogisticRegression(C=inverse, tol=1e-4, max_iter=1000, class_weight=class_weight)
+        return make_pipeline(StandardScaler(), regression)
 
     def held_out_loss(inverse: float) -> float:
         losses = np.zeros(len(labels))
         for kept, out in StratifiedKFold(5, shuffle=True, random_state=task.spec.seed).split(inputs, labels):
             shares = model(inverse).fit(inputs[kept], labels[kept]).predict_proba(inputs[out])
             losses[out] = -np.log(shares[np.arange(len(out)), labels[out]].clip(1e-12))
-        return float(losses.mean())
+        counts = np.bincount(labels) if class_weight else np.ones(int(labels.max()) + 1)
+        return float(np.average(losses, weights=1 / counts[labels]))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds

@@ -75,6 +75,8 @@ def text(records: Sequence[dict[str, Any]]) -> str:
             *_frozen("Given split, seed 0", given, 1),
             *_frozen("Train and val dealt out anew three times, each image in val once", dealt, 3),
             *_trained("Trained scenarios", given),
+            *_balance("Unequal classes, given split", given),
+            *_balance("Unequal classes, dealt out anew three times", dealt),
             *_depths(records),
             *_more(records),
         ]
@@ -145,12 +147,41 @@ def _cell(runs: Runs) -> str:
     return runs.text + (f", {epochs} epochs" if epochs else "")
 
 
+def _balance(title: str, rows: Rows) -> Iterator[str]:
+    """What is done for rare classes, beside what scikit-learn does."""
+    yield f"### {title}\n"
+    yield "| data | model | n | with | top-1 | balanced accuracy |"
+    yield "|---|---|---|---|---|---|"
+    for data, model in dict.fromkeys(key[:2] for key in rows if key[2].startswith("balance")):
+        default = rows[data, model, ""]
+        found = {
+            f"fixed-extractor, balance {name}": rows.get((data, model, f"balance {name}"))
+            for name in ("off", "on")
+        }
+        kinds = {
+            "fixed-extractor, default": default,
+            **{name: each for name, each in found.items() if each},
+            PEER: default,
+            f"{PEER}, balanced": default,
+        }
+        for name, runs in kinds.items():
+            scenario = name if name.startswith(PEER) else "fixed-extractor"
+            if scenario in runs:
+                one = runs[scenario]
+                yield f"| {data} | {model} | {len(one.right)} | {name} | {one.text} | {one.balanced:.3f} |"
+    yield ""
+
+
 def _depths(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "### By depth, held out inside train\n"
     for record in records:
         if (record["turn"], record["scenario"], record["parameters"]) == (0, "initial-layers", {}):
             curve = " ".join(f"{accuracy:.3f}" for _, accuracy, _ in record["by_depth"])
-            yield f"* {record['data']}, {record['model']}: {curve}; chosen {record['chosen']} at {record['held_out']:.3f}"
+            together = " ".join(f"{accuracy:.3f}" for _, accuracy in record.get("together", []))
+            yield (
+                f"* {record['data']}, {record['model']}: {curve}; all up to the second, third, ...: "
+                f"{together or 'not noted'}; chosen {record['chosen']} at {record['held_out']:.3f}"
+            )
     yield ""
 
 
