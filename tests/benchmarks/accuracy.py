@@ -83,9 +83,11 @@ def _run(records: Path, cell: Cell, through: Sequence[str]) -> bool:
 
 
 def _read(records: Path) -> list[dict[str, Any]]:
+    """Each cell once, whatever ran beside."""
     if not records.exists():
         return []
-    return [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    read = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    return list({_cell(record).key: record for record in read}.values())
 
 
 def _cell(record: dict[str, Any]) -> Cell:
