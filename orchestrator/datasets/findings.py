@@ -109,6 +109,12 @@ def warnings(images: Sequence[Image]) -> list[str]:
     return said + _equal(images) + _kinds(images)
 
 
+def left_out(images: Sequence[Image]) -> list[str]:
+    """One line about the images of train that are left out of training, for where they are not listed anyway."""
+    named = [f"{image.path} {image.excluded}" for image in images if image.excluded]
+    return [f"Left out of training, {len(named)}: {_few(named)}"] if named else []
+
+
 def _equal(images: Sequence[Image]) -> list[str]:
     times = Counter([image.sha256 for image in images])
     copies: dict[str, list[Image]] = defaultdict(list)
@@ -117,9 +123,6 @@ def _equal(images: Sequence[Image]) -> list[str]:
             copies[image.sha256].append(image)
     repeated = list(copies.values())
     said = []
-    if leaks := [image for image in images if image.excluded]:
-        named = [f"{image.path} {image.excluded}" for image in leaks]
-        said.append(f"Left out of training, {len(leaks)}: {_few(named)}")
     if within := [same for same in repeated if any(_twice(same))]:
         said.append(f"The same image more than once in a split, {len(within)}: {_few(map(_paths, within))}")
     if mixed := [same for same in repeated if len({image.class_name for image in same}) > 1]:

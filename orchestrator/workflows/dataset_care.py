@@ -95,7 +95,7 @@ def show(workspace: Workspace, name: str | None, version: str | None = None) -> 
         turned=sum(image.orientation > 1 for image in images),
         longer_sides=tally.longer_sides(images),
         excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
-        warnings=findings.warnings(images),
+        warnings=findings.left_out(images) + findings.warnings(images),
     )
 
 
