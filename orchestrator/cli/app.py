@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import datasets, machines, measures, runs, setup, versions, weights
+from orchestrator.cli import datasets, machines, measures, power, runs, setup, versions, weights
 from orchestrator.cli.groups import group
 from orchestrator.cli.options import nobody_reads
 from orchestrator.errors import TlvmError
@@ -35,6 +35,9 @@ COMMANDS = (
     measures.compare,
     weights.weights,
     machines.ssh,
+    power.extend,
+    power.stop,
+    power.start,
     machines.down,
     setup.doctor,
     setup.demo,

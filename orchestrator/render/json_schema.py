@@ -23,6 +23,7 @@ from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.evaluate import EvaluateResult
 from orchestrator.workflows.init import InitResult
 from orchestrator.workflows.launch import DetachedRun
+from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.run import RunResult
@@ -54,6 +55,9 @@ RESULTS: Mapping[str, object] = {
     "weights push": WeightsResult,
     "weights list": WeightsResult,
     "ssh": SshResult,
+    "extend": ExtendResult,
+    "stop": StopResult,
+    "start": StartResult,
     "down": DownResult,
     "doctor": DoctorResult,
     "demo": DemoResult,

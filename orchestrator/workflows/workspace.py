@@ -13,6 +13,8 @@ from orchestrator.errors import AuthError, ConfigError, ConflictError, NotFoundE
 from orchestrator.progress import Progress, Silent
 from orchestrator.providers import provider
 from orchestrator.providers.base import Machine, Provider
+from orchestrator.providers.rented import Rented
+from orchestrator.providers.retrying import retrying
 from orchestrator.records import MachineRecord, Records
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
@@ -47,6 +49,15 @@ class Workspace:
             attempts=Attempts(tell=self._tell),
         )
         return logged(found, settings.provider)
+
+    @cached_property
+    def rented(self) -> Rented | None:
+        """What only a provider has that rents its machines out; None where nothing is rented."""
+        account = getattr(self.provider, "account", None)
+        if account is None:
+            return None
+        found: Rented = retrying(account(), Attempts(tell=self._tell))
+        return logged(found, self.settings.provider)
 
     @property
     def project_folder(self) -> Path:

@@ -120,6 +120,12 @@ def translated(refusal: Refusal, doing: str, *, region: str = "") -> TlvmError:
             detail="\n".join(part for part in (detail, url) if part),
             next="Enable it, then wait some minutes: gcloud services enable compute.googleapis.com",
         )
+    if _is_about_the_account(refusal):
+        return ConfigError(
+            f"{what}: the service account that it should run as does not exist, or you may not use it",
+            detail=detail,
+            next=f"Make it, and let yourself use it: {SETUP}",
+        )
     if refusal.code in _TRANSIENT or refusal.reasons & (_LATER | _BUSY):
         return TransientError(f"{what} just now ({refusal.code or 'operation'})", detail=detail)
     if refusal.code == 401:
@@ -155,6 +161,14 @@ def no_answer(error: Exception, doing: str) -> TlvmError:
     if isinstance(error, TransportError) or (isinstance(error, GoogleAuthError) and error.retryable):
         return TransientError("Google's login service can't be reached", detail=line)
     return AuthError("Google Cloud does not know who you are", detail=line, next=f"Log in: {LOGIN}")
+
+
+def _is_about_the_account(refusal: Refusal) -> bool:
+    """Said in several ways: as a missing resource, a wrong value, or a permission that Google does not name."""
+    named = "serviceaccount" in refusal.message.lower().replace(" ", "") or any(
+        "SERVICE_ACCOUNT" in reason for reason in refusal.reasons
+    )
+    return named and refusal.code in (400, 403, 404) and not _PERMISSION.search(refusal.message)
 
 
 def _quota(refusal: Refusal, region: str) -> QuotaError:

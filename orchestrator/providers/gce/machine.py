@@ -43,7 +43,7 @@ def machine(instance: Mapping[str, Any], settings: GceSettings) -> Machine:
     """Whatever of it is damaged: a machine that carries our label is shown, because it costs money."""
     marks = instance["labels"]
     about = _about(instance)
-    created = _time(instance.get("creationTimestamp"))
+    created = _created(instance, about)
     store = _dict(about.get("store"))
     return Machine(
         name=instance["name"],
@@ -104,6 +104,18 @@ def _about(instance: Mapping[str, Any]) -> dict[str, Any]:
         return _dict(json.loads(metadata(instance).get(ABOUT, "{}")))
     except ValueError:
         return {}
+
+
+def _created(instance: Mapping[str, Any], about: Mapping[str, Any]) -> datetime:
+    """By the clock of the cloud or of the computer that asked, whichever is earlier.
+
+    A run counts as this machine's when it was made after it: by a clock that is behind, it must not seem to be older.
+    """
+    created = _time(instance.get("creationTimestamp"))
+    try:
+        return min(created, _time(str(about["asked"])))
+    except (KeyError, ValueError):
+        return created
 
 
 def _ends(marks: Mapping[str, str], created: datetime) -> datetime:

@@ -12,7 +12,7 @@ from orchestrator.config import GceSettings
 from orchestrator.errors import ConfigError
 from orchestrator.providers.base import MachineSpec, Offer
 
-from .prices import ADDRESS_PER_HOUR, disk_per_hour, per_hour
+from .prices import PriceTable
 from .request import ATTACHED, disk_type
 from .rest import Rest
 
@@ -101,7 +101,9 @@ def look(rest: Rest, places: Sequence[tuple[str, str]]) -> list[Zone]:
         ]
 
 
-def offers(spec: MachineSpec, settings: GceSettings, there: Sequence[Zone]) -> list[Offer]:
+def offers(
+    spec: MachineSpec, settings: GceSettings, there: Sequence[Zone], prices: PriceTable
+) -> list[Offer]:
     """Every zone for the first accelerator, then every zone for the next. Pure.
 
     ConfigError    no zone has any of them, or none has the machine type that was named
@@ -111,19 +113,21 @@ def offers(spec: MachineSpec, settings: GceSettings, there: Sequence[Zone]) -> l
         for zone in there:
             chosen = machine_type(zone, accelerator, spec)
             if chosen is not None:
-                price = price_per_hour(chosen, accelerator, spec, settings)
+                price = price_per_hour(chosen, accelerator, spec, settings, prices.of(zone.region))
                 found.append(Offer(zone.name, accelerator, price, chosen.name, zone.region))
     if not found:
         raise _nowhere(spec, there)
     return found
 
 
-def price_per_hour(chosen: MachineType, accelerator: str, spec: MachineSpec, settings: GceSettings) -> float:
+def price_per_hour(
+    chosen: MachineType, accelerator: str, spec: MachineSpec, settings: GceSettings, prices: PriceTable
+) -> float:
     """Machine, disk and address, as an estimate of today's list price."""
     count = 0 if accelerator == "none" else chosen.count or spec.accelerator_count
-    running = per_hour(chosen.name, chosen.cpus, chosen.memory_gb, accelerator, count, spot=spec.spot)
-    disk = disk_per_hour(spec.disk_gb or _DISK_GB, disk_type(settings, chosen.name))
-    return round(running + disk + (0 if settings.iap else ADDRESS_PER_HOUR), 4)
+    running = prices.per_hour(chosen.name, chosen.cpus, chosen.memory_gb, accelerator, count, spot=spec.spot)
+    disk = prices.disk_per_hour(spec.disk_gb or _DISK_GB, disk_type(settings, chosen.name))
+    return round(running + disk + (0 if settings.iap else prices.address_per_hour), 4)
 
 
 def machine_type(zone: Zone, accelerator: str, spec: MachineSpec) -> MachineType | None:

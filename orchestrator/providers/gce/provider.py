@@ -27,9 +27,11 @@ from orchestrator.progress import Progress, Silent
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
 
 from . import firewall, images, insertion, places
+from .account import GceAccount
 from .errors import SETUP, of_operation, translated
 from .machine import is_ours, machine, metadata, region, zone
 from .operations import Waiting, finish, wait
+from .prices import LIST, PriceTable
 from .request import (
     ATTEMPT,
     KEEP_UNTIL,
@@ -68,8 +70,10 @@ class GceProvider:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         waiting: Waiting | None = None,
+        prices: PriceTable = LIST,
     ) -> None:
         self.settings = settings
+        self._prices = prices
         self.rest = Rest(settings)
         self._progress = progress or Silent()
         self._now = now
@@ -83,9 +87,8 @@ class GceProvider:
         self._check(spec)
         with ThreadPoolExecutor(1) as pool:
             finding = pool.submit(self._image, spec.image)
-            found = places.offers(
-                spec, self.settings, places.look(self.rest, places.zones(self.rest, self.settings))
-            )
+            there = places.look(self.rest, places.zones(self.rest, self.settings))
+            found = places.offers(spec, self.settings, there, self._prices)
             image = finding.result()
         for accelerator in dict.fromkeys(offer.accelerator for offer in found):
             images.check_generation(image, accelerator)
@@ -200,6 +203,10 @@ class GceProvider:
             if is_ours(found):
                 self._delete(found)
 
+    def account(self) -> GceAccount:
+        """What the project holds and allows beside machines."""
+        return GceAccount(self, self._prices, self._waiting)
+
     def admit(self, owner: str) -> None:
         """Let this computer's address through the firewall, as it is now."""
         firewall.ensure(self.rest, self.settings, owner, self._progress, waiting=self._waiting)
@@ -257,13 +264,9 @@ class GceProvider:
             raise CapacityError(f"not made: {error.detail}"[:200], detail=error.what)
         raise error
 
-    def _lacking(self, error: TlvmError) -> ConfigError:
-        ours = "tlvm-machine@" in error.detail or "erviceAccount" in error.detail
-        return ConfigError(
-            error.what,
-            detail=error.detail,
-            next=f"Make the machine's service account: {SETUP}" if ours else "Change what the message names.",
-        )
+    @staticmethod
+    def _lacking(error: TlvmError) -> ConfigError:
+        return ConfigError(error.what, detail=error.detail, next="Change the setting that the message names.")
 
     def _prove_dead(self, spec: MachineSpec, place: str) -> None:
         """After an error nothing is left: no machine of this attempt, not even one that is just going."""

@@ -94,7 +94,7 @@ def insert(
             "enableVtpm": True,
             "enableIntegrityMonitoring": True,
         },
-        "metadata": {"items": _metadata(spec, offer, ends)},
+        "metadata": {"items": _metadata(spec, offer, now, ends)},
     }
     if offer.accelerator != "none" and offer.machine_type.startswith(ATTACHED):
         link = f"projects/{project}/zones/{offer.place}/acceleratorTypes/{offer.accelerator}"
@@ -158,8 +158,9 @@ def _network(settings: GceSettings, project: str, region: str) -> dict[str, Any]
     return network
 
 
-def _metadata(spec: MachineSpec, offer: Offer, ends: datetime) -> list[dict[str, str]]:
+def _metadata(spec: MachineSpec, offer: Offer, now: datetime, ends: datetime) -> list[dict[str, str]]:
     about = {
+        "asked": now.isoformat(),
         "settings": spec.settings(),
         "store": {"url": spec.store.url, "endpoint": spec.store.endpoint},
         "price_per_hour": offer.price_per_hour,

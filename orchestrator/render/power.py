@@ -1,0 +1,66 @@
+"""stop, start, extend."""
+
+from __future__ import annotations
+
+from orchestrator.render.console import Screen
+from orchestrator.render.progress import labelled
+from orchestrator.render.text import clock, duration, price
+from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
+
+
+def stopped(screen: Screen, result: StopResult) -> None:
+    name = result.machine.name
+    if not result.stopped:
+        screen.line(f"Nothing was stopped: {name} goes on.")
+        screen.next("tlvm stop")
+        return
+    screen.line(
+        labelled("stopped", f"{name} {'was stopped already' if result.was_stopped else 'has stopped'}")
+    )
+    if result.disk_per_month:
+        screen.line(
+            labelled(
+                "costs", f"its disk still does: about {price(result.disk_per_month)} a month (estimate)"
+            ),
+            style="yellow",
+        )
+    screen.line(labelled("ends", f"{clock(result.machine.ends)}; after that tlvm gc deletes it"))
+    for run_id in result.interrupted:
+        goes_on = "goes on after tlvm start" if result.resumes else "was interrupted"
+        screen.line(labelled("run", f"{run_id} {goes_on}"), style="yellow")
+    screen.next("tlvm start boots it; tlvm down deletes it, disk and all")
+
+
+def started(screen: Screen, result: StartResult) -> None:
+    machine = result.machine
+    how = "runs already" if result.was_running else f"is ready after {duration(result.seconds)}"
+    per_hour = f" · {price(machine.price_per_hour)} an hour" if machine.price_per_hour else ""
+    screen.line(
+        labelled(
+            "ready",
+            f"{machine.name} on {machine.place} {how}{per_hour} · ends at {clock(machine.ends)}, "
+            f"in {duration(result.hours_left * 3600)}",
+        ),
+        style="green",
+    )
+    screen.next("tlvm status shows its runs     to stop paying: tlvm down")
+
+
+def extended(screen: Screen, result: ExtendResult) -> None:
+    machine = result.machine
+    screen.line(labelled("kept", f"{machine.name} until {clock(result.until)}, even when it is idle"))
+    hard = f"{machine.name} ends at {clock(machine.ends)} whatever happens: the cloud itself deletes it"
+    if result.capped:
+        screen.line(
+            labelled(
+                "no longer",
+                f"{hard}, and that can't be moved while it runs; you asked for {clock(result.asked_for)}",
+            ),
+            style="yellow",
+        )
+        screen.next(
+            "for more: tlvm down, then tlvm up --max-hours H; results and datasets stay in the bucket"
+        )
+    else:
+        screen.line(labelled("ends", hard))
+        screen.next("tlvm down, as soon as you don't need it")
