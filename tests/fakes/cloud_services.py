@@ -7,6 +7,7 @@ discovery document. Their paths differ, so one address serves them all. Call nam
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ class Project:
     policies: dict[str, Resource] = field(
         default_factory=dict
     )  # of service accounts, by email; "" the project's
+    roles: dict[str, Resource] = field(default_factory=dict)  # custom ones
     public_keys: dict[str, str] = field(default_factory=dict)  # of OS Login, by fingerprint
 
 
@@ -98,12 +100,20 @@ class Services:
             "cloudresourcemanager.projects.get": self._project,
             "cloudresourcemanager.projects.testIamPermissions": lambda call, _, body: self._tested(body),
             "cloudresourcemanager.projects.getIamPolicy": lambda *_: self._policy(""),
+            "cloudresourcemanager.projects.setIamPolicy": lambda call, _, body: self._set_policy("", body),
+            "iam.permissions.queryTestablePermissions": lambda *_: {
+                "permissions": [{"name": "compute.instances.delete", "stage": "GA"}]
+            },
+            "iam.projects.roles.get": lambda call, *_: self._role(call.path["rolesId"]),
+            "iam.projects.roles.create": lambda call, _, body: self._make_role(body),
             "iam.projects.serviceAccounts.get": lambda call, *_: self._account(
                 call.path["serviceAccountsId"]
             ),
             "iam.projects.serviceAccounts.create": lambda call, _, body: self._make_account(body),
             "iam.projects.serviceAccounts.getIamPolicy": lambda call, *_: self._policy(self._email(call)),
-            "iam.projects.serviceAccounts.setIamPolicy": self._set_policy,
+            "iam.projects.serviceAccounts.setIamPolicy": lambda call, _, body: self._set_policy(
+                self._email(call), body
+            ),
             "iam.projects.serviceAccounts.testIamPermissions": lambda call, _, body: (
                 (self._email(call) and self._tested(body)) or {}
             ),
@@ -152,14 +162,29 @@ class Services:
     def _policy(self, of: str) -> Resource:
         return self.project.policies.get(of, {"version": 1, "etag": "BwYAAA=="})
 
-    def _set_policy(self, call: Call, _: Query, body: Resource) -> Resource:
-        email = self._email(call)
-        current = self._policy(email)["etag"]
-        if body["policy"].get("etag", current) != current:
+    def _set_policy(self, of: str, body: Resource) -> Resource:
+        current, wanted = self._policy(of)["etag"], body["policy"]
+        if wanted.get("etag", current) != current:
             raise Refused(409, "aborted", "There were concurrent policy changes. Please retry.")
-        changed = len(self.project.policies) + 1
-        self.project.policies[email] = {**body["policy"], "version": 1, "etag": f"BwYA{changed:03d}="}
-        return self.project.policies[email]
+        has_conditions = any("condition" in binding for binding in wanted.get("bindings", []))
+        if has_conditions and wanted.get("version") != 3:
+            raise Refused(400, "badRequest", "Policies with conditions must have version 3.")
+        etag = hashlib.sha256(str(self._policy(of)).encode()).hexdigest()[:8]  # hex is base64, too
+        self.project.policies[of] = {"version": 1, **wanted, "etag": etag}
+        return self.project.policies[of]
+
+    def _role(self, name: str) -> Resource:
+        if name not in self.project.roles:
+            raise Refused(404, "notFound", f"The role named {name} was not found.")
+        return self.project.roles[name]
+
+    def _make_role(self, body: Resource) -> Resource:
+        name = body["roleId"]
+        if name in self.project.roles:
+            raise Refused(409, "alreadyExists", f"A role named {name} already exists.")
+        full = f"projects/{self.cloud.project}/roles/{name}"
+        self.project.roles[name] = {**body["role"], "name": full, "etag": "BwYA"}
+        return self.project.roles[name]
 
     def _email(self, call: Call) -> str:
         return str(self._account(call.path["serviceAccountsId"])["email"])

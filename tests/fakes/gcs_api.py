@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ class Api:
     def __init__(self, *, page_size: int) -> None:
         self.buckets = Buckets(page_size=page_size)
         self.refused_permissions: set[str] = set()
+        self.policies: dict[str, dict[str, Any]] = {}  # of buckets
         self._sessions = Sessions()
         self._discovery = discovery("storage.v1")
         self._methods: dict[str, Callable[[Call, Request], Answer]] = {
@@ -39,6 +41,8 @@ class Api:
             "buckets.delete": self._delete_bucket,
             "buckets.getStorageLayout": self._layout,
             "buckets.testIamPermissions": self._test_permissions,
+            "buckets.getIamPolicy": self._get_policy,
+            "buckets.setIamPolicy": self._set_policy,
             "objects.list": self._list,
             "objects.get": self._get,
             "objects.download": self._download,
@@ -101,6 +105,29 @@ class Api:
         self.buckets.resource(call.path["bucket"])
         held = [name for name in request.query["permissions"] if name not in self.refused_permissions]
         return _json({"kind": "storage#testIamPermissionsResponse", "permissions": held})
+
+    def _get_policy(self, call: Call, request: Request) -> Answer:
+        self.buckets.resource(call.path["bucket"])
+        if "storage.buckets.getIamPolicy" in self.refused_permissions:
+            raise Refused(
+                403, "forbidden", "tester@example.org does not have storage.buckets.getIamPolicy access."
+            )
+        empty = {"kind": "storage#policy", "version": 1, "etag": "CAE="}
+        return _json(self.policies.get(call.path["bucket"], empty))
+
+    def _set_policy(self, call: Call, request: Request) -> Answer:
+        sent = self._document(call, request.body)
+        current = json.loads(self._get_policy(call, request).body)
+        if sent.get("etag", current["etag"]) != current["etag"]:
+            raise Refused(
+                412, "conditionNotMet", "At least one of the pre-conditions you specified did not hold."
+            )
+        conditions = any("condition" in binding for binding in sent.get("bindings", []))
+        if conditions and sent.get("version") != 3:
+            raise Refused(400, "invalid", "Policies with conditions must have version 3.")
+        sent["etag"] = hashlib.sha256(str(current).encode()).hexdigest()[:8]  # hex is base64, too
+        self.policies[call.path["bucket"]] = {"kind": "storage#policy", **sent}
+        return _json(self.policies[call.path["bucket"]])
 
     def _list(self, call: Call, request: Request) -> Answer:
         page = self.buckets.page(call.path["bucket"], call.query)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from orchestrator.resources import folder
 from tests.fakes.compute_cloud import USER
 from tests.fakes.compute_server import PROJECT, ComputeServer
+from tests.fakes.gcs_server import GcsServer
 
 ACCOUNT = f"tlvm-machine@{PROJECT}.iam.gserviceaccount.com"
 
@@ -65,6 +71,43 @@ def test_service_accounts(server: ComputeServer) -> None:
     assert (
         ask(server, "POST", f"{accounts}/{ACCOUNT}:setIamPolicy", changed) == "ALREADY_EXISTS"
     )  # the etag is old
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed here")
+def test_setup_by_gcloud_twice(server: ComputeServer, tmp_path: Path) -> None:
+    """infra/gce/setup.sh as its readers run it: a new project gets its account, its role and three bindings."""
+    server.cloud.service_accounts.discard(ACCOUNT)
+    server.project.enabled.discard("compute.googleapis.com")
+    with GcsServer() as storage:
+        storage.create_bucket("trees-4711-tlvm")
+        names = ("COMPUTE", "IAM", "SERVICEUSAGE", "CLOUDRESOURCEMANAGER")
+        environment = {
+            **os.environ,
+            "HOME": str(tmp_path),
+            "CLOUDSDK_CONFIG": str(tmp_path),
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
+            "CLOUDSDK_CORE_ACCOUNT": USER,
+            "CLOUDSDK_CORE_DISABLE_PROMPTS": "True",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{storage.endpoint}/",
+            **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": f"{server.url}/" for name in names},
+        }
+        script = folder("infra") / "gce" / "setup.sh"
+        policies = []
+        for _ in range(2):
+            subprocess.run(["bash", script, PROJECT, "gs://trees-4711-tlvm"], env=environment, check=True)
+            policies.append([storage.api.policies["trees-4711-tlvm"]["bindings"]])
+            policies[-1] += [policy["bindings"] for policy in server.project.policies.values()]
+        assert policies[0] == policies[1]
+        assert storage.errors == []
+    reading, writing = policies[0][0]
+    assert (reading["role"], writing["role"]) == ("roles/storage.objectViewer", "roles/storage.objectUser")
+    assert "objects/runs/" in writing["condition"]["expression"]
+    assert ACCOUNT in server.cloud.service_accounts
+    assert "compute.googleapis.com" in server.project.enabled
+    assert server.project.roles["tlvmMachineEnd"]["includedPermissions"] == ["compute.instances.delete"]
+    (acting,) = server.project.policies[ACCOUNT]["bindings"]
+    assert acting == {"role": "roles/iam.serviceAccountUser", "members": [f"user:{USER}"]}
 
 
 def test_billing_and_prices(server: ComputeServer) -> None:
