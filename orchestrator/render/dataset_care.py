@@ -86,8 +86,8 @@ def collected(screen: Screen, result: Collected) -> None:
     _packs(screen, "deleted", result.deleted, f"named by no version, {verb}")
     _packs(screen, "waiting", result.condemned, "named by no version; a later gc deletes them")
     for one in result.repacked:
-        verb = f"as version {one.version[:12]}" if one.version else "would be"
-        what = f"of {one.dataset} packed anew {verb}; version {one.before[:12]} goes later"
+        done = f"packed anew as version {one.version[:12]}" if one.version else "would be packed anew"
+        what = f"of {one.dataset} {done}; version {one.before[:12]} goes later"
         _packs(screen, "packed", one.packs, what)
     for name in result.replaced:
         screen.line(labelled("deleted", f"{_short(name)}: a newer version has the same images"))
