@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from remote.contract.dataset_manifest import Image
@@ -82,7 +83,7 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
         seconds=task.seconds,
         device=device_name(task.device),
         versions=versions(),
-        training=findings.training,
+        training={**findings.training, **_gpu_memory(task.device)},
         by_depth=list(findings.by_depth),
         train_images=[int(count) for count in train_images(task)],
         prior=findings.prior,
@@ -96,6 +97,13 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
 def train_images(task: Task) -> NDArray[np.int64]:
     """How many there are of each class."""
     return np.bincount(task.labels(task.images("train")), minlength=len(task.classes))
+
+
+def _gpu_memory(device: torch.device) -> dict[str, int]:
+    """Where there is an NVIDIA GPU, how much of its memory was in use at most."""
+    if device.type != "cuda":
+        return {}
+    return {"peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated(device) / 1e6)}
 
 
 def _show(task: Task, spec: Preprocessing) -> None:

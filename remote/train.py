@@ -73,6 +73,10 @@ def _set_up_torch() -> None:
     torch.set_deterministic_debug_mode("warn")
     torch._C._set_deterministic_fill_uninitialized_memory(False)  # for finding bugs; a pass over all memory
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = (
+        False  # float32 is float32: features are those that a processor computes
+    )
 
 
 def _end(events: EventWriter, code: int, level: str, text: str) -> int:

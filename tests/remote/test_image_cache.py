@@ -12,14 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
+from remote.contract import document
+from remote.contract.metrics import Metrics
 from remote.images import data, image_cache
 from remote.images.augmentation import Augmentation
 from remote.images.image_cache import ImageCache, free_memory_bytes
 from remote.images.preprocessing import Pixels, of_weights, with_image_size
+from remote.results import sample_page
+from remote.train import main
 from remote.training import precision
 from remote.training.loading import Loader
 from remote.training.trainee import Batch, Labelled
 from tests.remote import fixtures
+from tests.remote.drawn import draw
 from tests.remote.test_training import RECIPE
 
 
@@ -204,3 +209,17 @@ def test_precision_is_what_was_asked_for() -> None:
         assert layer(torch.ones(1, 4)).dtype == torch.bfloat16
     with precision.mixed(cpu, torch.float32):
         assert layer(torch.ones(1, 4)).dtype == torch.float32
+
+
+def test_fine_tuning_decodes_each_image_once_for_its_classifier_and_its_epochs(tmp_path: Path) -> None:
+    machine = fixtures.home(tmp_path / "home")
+    dataset = fixtures.pack_folder(machine, draw(tmp_path / "images", train=20, val=5))
+    found = []
+    for tail, epochs in (("aaaa", 1), ("bbbb", 2)):
+        run = fixtures.put_run(
+            machine, dataset, scenario="fine-tune-all", image_size=32, epochs=epochs, tail=tail, cache_gb=0.0
+        )
+        assert main(run.spec) == 0
+        metrics = document.decode(Metrics, (run.result / "metrics.json").read_bytes(), what="metrics.json")
+        found.append(metrics.counters.decoded)
+    assert found == [50 + sample_page.IMAGES_MAX] * 2
