@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import datasets, machines, measures, power, runs, setup, versions, weights
+from orchestrator.cli import cloud, datasets, machines, measures, power, runs, setup, versions, weights
 from orchestrator.cli.groups import group
 from orchestrator.cli.options import nobody_reads
 from orchestrator.errors import TlvmError
@@ -39,6 +39,7 @@ COMMANDS = (
     power.stop,
     power.start,
     machines.down,
+    cloud.gc,
     setup.doctor,
     setup.demo,
 )

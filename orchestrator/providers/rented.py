@@ -34,8 +34,8 @@ class Rented(Protocol):
     def keep_until(self, name: str, when: datetime) -> None:
         """Move the soft clock: the guard ends nothing before that. The hard clock stays."""
 
-    def things(self) -> list[Thing]:
-        """Everything with our label that is no machine, whoever owns it, in every place."""
+    def things(self, *, free: bool = True) -> list[Thing]:
+        """Everything with our label that is no machine, whoever owns it, in every place; also what costs nothing."""
 
     def remove(self, thing: Thing) -> bool:
         """Delete this very thing. False when it is gone, is another one by now, or a machine has come to need it."""
@@ -45,3 +45,6 @@ class Rented(Protocol):
 
     def storage_per_month(self, stored_bytes: int) -> float:
         """What a bucket costs that holds so much."""
+
+    def prices(self) -> str:
+        """Where prices come from, and of which day: "list prices of 2026-11-15"."""

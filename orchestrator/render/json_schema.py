@@ -21,6 +21,7 @@ from orchestrator.workflows.doctor import DoctorResult
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.evaluate import EvaluateResult
+from orchestrator.workflows.gc import GcResult
 from orchestrator.workflows.init import InitResult
 from orchestrator.workflows.launch import DetachedRun
 from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
@@ -59,6 +60,7 @@ RESULTS: Mapping[str, object] = {
     "stop": StopResult,
     "start": StartResult,
     "down": DownResult,
+    "gc": GcResult,
     "doctor": DoctorResult,
     "demo": DemoResult,
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.providers.base import Offer
+from orchestrator.providers.base import MachineState, Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, duration, last_word, moment, price
+from orchestrator.render.text import clock, columns, duration, last_word, moment, price, size
 from orchestrator.workflows.down import DownResult
+from orchestrator.workflows.left_over import LeftOver
 from orchestrator.workflows.runs import short
 from orchestrator.workflows.ssh import SshResult
 from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
@@ -100,15 +101,41 @@ def overview(screen: Screen, result: StatusResult) -> None:
             labelled("asked", f"elsewhere, too: {', '.join(result.elsewhere)} (tlvm status --provider NAME)")
         )
     screen.line(labelled("store", result.store))
+    if result.left_over is not None:
+        costing(screen, result.left_over, result.prices)
     mine = [machine for machine in result.machines if machine.mine]
     busy = [run for machine in mine for run in machine.runs if run.state in ("QUEUED", "STARTING", "RUNNING")]
-    if busy:
+    if any(machine.orphan for machine in mine):
+        screen.next("tlvm down ends a machine; tlvm gc ends what is past its time")
+    elif busy:
         known = [run.run_id for machine in result.machines for run in machine.runs]
         screen.next(f"tlvm logs -f {short(busy[0].run_id, known)}")
     elif mine:
         screen.next("tlvm run SCENARIO     to end the machine: tlvm down")
     else:
         screen.next("tlvm up")
+
+
+def costing(screen: Screen, left: LeftOver, prices: str = "") -> None:
+    """What costs without a machine, a line each; the bucket last."""
+    for thing in left.things:
+        gb = f"{thing.size_gb} GB, " if thing.size_gb else ""
+        screen.line(
+            labelled(
+                "left over",
+                f"{thing.kind} {thing.name}, {gb}{thing.place}, no machine, about "
+                f"{price(thing.per_month)} a month → tlvm gc",
+            ),
+            style="yellow",
+        )
+    if left.stored_bytes:
+        screen.line(
+            labelled(
+                "bucket", f"{size(left.stored_bytes)}, about {price(left.stored_per_month)} a month, stays"
+            )
+        )
+    if prices:
+        screen.line(labelled("prices", f"estimates from {prices}"), style="dim")
 
 
 def left(screen: Screen, result: SshResult) -> None:
@@ -141,6 +168,10 @@ def gone(screen: Screen, result: DownResult) -> None:
         style="green",
     )
     screen.line(labelled("cost", f"{price(result.cost)} for {duration(result.hours * 3600)} (estimate)"))
+    if result.left_over is not None:
+        for problem in result.left_over.problems:
+            screen.progress.warn(problem)
+        costing(screen, result.left_over)
     if result.not_pulled:
         screen.next("; ".join(f"tlvm pull {short(run_id, result.runs)}" for run_id in result.not_pulled))
     else:
@@ -151,16 +182,38 @@ def gone(screen: Screen, result: DownResult) -> None:
 def _machine(screen: Screen, result: StatusResult, line: MachineLine) -> None:
     machine = line.machine
     age = duration((result.now - machine.created).total_seconds())
-    left = (machine.ends - result.now).total_seconds()
     gpu = f", {machine.accelerator_count} × {machine.accelerator}" if machine.accelerator_count else ""
-    whose = "" if line.mine else f"     of {machine.owner}, not touched by your commands"
-    ends = f"ends {clock(machine.ends, result.now)}, in {duration(left)}" if left > 0 else "past its end"
+    spot = " spot" if machine.settings.get("spot") == "True" else ""
+    cost = "free" if not machine.price_per_hour else f"about {price(line.cost)} so far"
     screen.line(
-        f"{machine.name}  {machine.place}{gpu}, {machine.state.value}, made {age} ago, {price(line.cost)} so far"
-        f"     {ends}{whose}",
+        f"{machine.name}  {machine.place}{gpu}{spot}, {machine.state.value}, made {age} ago, {cost}",
         style="bold" if line.mine else "dim",
     )
+    if not line.mine:
+        screen.line(f"  of {machine.owner}, not touched by your commands", style="dim")
+    left = (machine.ends - result.now).total_seconds()
+    ends = f"ends {clock(machine.ends, result.now)}, in {duration(left)}" if left > 0 else "past its end"
+    screen.line(f"  {ends}{_soft_clock(result, line)}")
+    if machine.state is MachineState.STOPPED and line.disk_per_month:
+        screen.line(
+            f"  stopped; its disk costs about {price(line.disk_per_month)} a month → tlvm start, or tlvm down",
+            style="yellow",
+        )
+    if line.orphan:
+        what = "tlvm gc deletes it" if left <= 0 else "tlvm up looks closer, tlvm down ends it"
+        screen.line(f"  orphan: {line.orphan} → {what}", style="red")
     _runs(screen, line.runs)
+
+
+def _soft_clock(result: StatusResult, line: MachineLine) -> str:
+    if not line.has_soft_clock or line.machine.state is not MachineState.RUNNING:
+        return ""
+    if line.soft_end is None:
+        return "; the idle clock is off while it is at work"
+    left = (line.soft_end - result.now).total_seconds()
+    return (
+        f"; idle, so ends {clock(line.soft_end, result.now)}, in {duration(max(left, 0))} (tlvm extend HOURS)"
+    )
 
 
 def _runs(screen: Screen, runs: list[RunLine]) -> None:

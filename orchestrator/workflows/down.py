@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from orchestrator.errors import ConflictError, Interruption, TlvmError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.heard import heard
+from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.on_machine import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
 from orchestrator.workflows.runs import short
@@ -31,6 +32,7 @@ class DownResult:
     seconds: float = 0
     never_started: list[str] = field(default_factory=list)  # announced, but the machine does not know them
     others: list[str] = field(default_factory=list)  # of this owner, where there is none of that name
+    left_over: LeftOver | None = None  # what still costs; None where nothing is rented
 
     @property
     def exit_code(self) -> int:
@@ -81,8 +83,9 @@ def down(
         return DownResult(machine.name, was_there=True, deleted=False, runs=whole)
     with (
         _told(machine),
-        ThreadPoolExecutor(1) as pool,
+        ThreadPoolExecutor(2) as pool,
     ):  # beside the deletion, which never waits for this computer's line
+        leaving = pool.submit(_left_over, workspace, machine)
         pulls = {run_id: pool.submit(_pull, workspace, run_id) for run_id in _to_pull(workspace, whole)}
         workspace.progress.say("delete", f"{machine.name}, and wait until it is gone")
         workspace.provider.delete(machine.name)
@@ -90,6 +93,7 @@ def down(
         workspace.records.forget_machine(machine.provider, machine.name)
         for run_id in ghosts:
             take_back(workspace, run_id)
+        left = leaving.result()
         not_pulled = {run_id: why for run_id, pull in pulls.items() if (why := _outcome(pull))}
     hours = max(0.0, (min(datetime.now(UTC), machine.ends) - machine.created).total_seconds() / 3600)
     return DownResult(
@@ -103,6 +107,7 @@ def down(
         hours=hours,
         cost=hours * machine.price_per_hour,
         seconds=clock.now() - began,
+        left_over=left,
     )
 
 
@@ -151,6 +156,14 @@ def _refuse_active(workspace: Workspace, machine: Machine, runs: list[StoredRun]
         detail="\n".join(lines),
         next=f"Wait (tlvm logs -f {name}), or tlvm down --force ends it and loses what is not in the store.",
     )
+
+
+def _left_over(workspace: Workspace, machine: Machine) -> LeftOver | None:
+    """Asked while the machine is being deleted; its own disk, which has its name, goes with it."""
+    found = left_over(workspace, things_of(workspace.rented), with_store=True)
+    if found is None:
+        return None
+    return replace(found, things=[thing for thing in found.things if thing.name != machine.name])
 
 
 def _to_pull(workspace: Workspace, run_ids: list[str]) -> list[str]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from orchestrator.config import nearest
-from orchestrator.errors import NotFoundError
-from orchestrator.providers.base import Machine
+from orchestrator.errors import NotFoundError, TlvmError
+from orchestrator.providers.base import Machine, MachineState
+from orchestrator.providers.rented import Rented
 from orchestrator.workflows.heard import Heard, heard
+from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.on_machine import runs_of
 from orchestrator.workflows.run_documents import StoredRun, stored_runs
 from orchestrator.workflows.workspace import Workspace
+
+_BOOTS_WITHIN = timedelta(minutes=5)  # so long a new machine need not answer
+_ANSWERS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,10 @@ class MachineLine:
     mine: bool
     cost: float  # dollars until now, an estimate
     runs: list[RunLine] = field(default_factory=list)
+    orphan: str = ""  # why nobody may be looking after it: "its time is over"
+    soft_end: datetime | None = None  # when its guard ends it; None: at work, not said, or there is none
+    has_soft_clock: bool = False
+    disk_per_month: float = 0  # dollars, an estimate: what it costs while it is stopped
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,9 @@ class StatusResult:
     machines: list[MachineLine]
     other_runs: list[RunLine]  # active ones, and those that lost their machine
     elsewhere: list[str]  # "docker: tlvm-ana-trees": machines that this computer asked other providers for
-    problems: list[str]  # documents in the store that can't be read
+    problems: list[str]  # documents in the store that can't be read, and what could not be asked
+    left_over: LeftOver | None = None  # what costs without a machine; None where nothing is rented
+    prices: str = ""  # where the prices come from, and of which day
 
 
 def status(workspace: Workspace, *, machine: str | None = None, now: datetime | None = None) -> StatusResult:
@@ -57,9 +70,18 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
     NotFoundError   there is none of that name
     """
     now = now or datetime.now(UTC)
-    settings = workspace.settings
-    machines = workspace.provider.machines()
-    runs, problems = stored_runs(workspace.store)
+    settings, provider, store, rented = (
+        workspace.settings, workspace.provider, workspace.store, workspace.rented
+    )  # fmt: skip
+    with ThreadPoolExecutor(4, thread_name_prefix="status") as pool:
+        listing, reading = pool.submit(provider.machines), pool.submit(stored_runs, store)
+        things = pool.submit(things_of, rented)
+        machines = listing.result()
+        mine = [found for found in machines if found.owner == settings.owner_label]
+        leaving = pool.submit(left_over, workspace, things.result(), with_store=not mine)
+        looks = _look(mine, rented, now)
+        runs, problems = reading.result()
+        left = leaving.result()
     runs.reverse()
     there = {found.name for found in machines}
     if machine is not None:
@@ -70,7 +92,14 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
     known = heard(workspace, runs, machines)
     shown = {run.spec.run_id: _run(run, known[run.spec.run_id]) for run in runs}
     lines = [
-        _machine(found, settings.owner_label, [shown[run.spec.run_id] for run in runs_of(found, runs)], now)
+        _machine(
+            found,
+            looks.get(found.id, _Look()),
+            [shown[run.spec.run_id] for run in runs_of(found, runs)],
+            now,
+            mine=found.owner == settings.owner_label,
+            per_month=left.disks_of.get(found.name, 0.0) if left else 0.0,
+        )
         for found in sorted(machines, key=lambda found: (found.owner != settings.owner_label, found.name))
     ]
     placed = {run.run_id for line in lines for run in line.runs}
@@ -85,7 +114,17 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
         for record in workspace.records.machines()
         if record.provider != settings.provider
     ]
-    return StatusResult(settings.provider, workspace.store.url, now, lines, others, elsewhere, problems)
+    return StatusResult(
+        settings.provider,
+        store.url,
+        now,
+        lines,
+        others,
+        elsewhere,
+        [*problems, *(left.problems if left else [])],
+        left,
+        rented.prices() if rented else "",
+    )
 
 
 def no_machine(name: str, provider: str, known: Collection[str]) -> NotFoundError:
@@ -109,9 +148,77 @@ def _ours(run: StoredRun, workspace: Workspace) -> bool:
     return (run.spec.owner, run.spec.project) == mine
 
 
-def _machine(machine: Machine, owner: str, runs: list[RunLine], now: datetime) -> MachineLine:
+@dataclass(frozen=True)
+class _Look:
+    """What was seen of a machine beside the provider's list."""
+
+    orphan: str = ""
+    soft_end: datetime | None = None
+    has_soft_clock: bool = False
+
+
+def _look(machines: Sequence[Machine], rented: Rented | None, now: datetime) -> Mapping[str, _Look]:
+    """By the id of the machine. Nothing is looked at where nothing is rented."""
+    if rented is None or not machines:
+        return {}
+    with ThreadPoolExecutor(min(16, 2 * len(machines)), thread_name_prefix="look") as pool:
+        ends = {found.id: pool.submit(_soft_end, rented, found) for found in machines}
+        orphans = {found.id: pool.submit(_orphan, found, now) for found in machines}
+        return {
+            found.id: _Look(orphans[found.id].result(), ends[found.id].result(), has_soft_clock=_idles(found))
+            for found in machines
+        }
+
+
+def _orphan(machine: Machine, now: datetime) -> str:
+    """Why this machine may be forgotten; "" when it is as it should be."""
+    if machine.ends <= now:
+        return "its time is over"
+    if machine.state is not MachineState.RUNNING or now - machine.created < _BOOTS_WITHIN:
+        return ""
+    if machine.ssh is None:
+        return "it has no address"
+    if machine.ssh.proxy_command:
+        return ""  # only a connection through the proxy would tell
+    try:
+        socket.create_connection((machine.ssh.host, machine.ssh.port), _ANSWERS_S).close()
+    except OSError:
+        return "it does not answer"
+    return ""
+
+
+def _soft_end(rented: Rented, machine: Machine) -> datetime | None:
+    """None, too, when it can't be asked: this clock is told for comfort, the other one is what counts."""
+    if machine.state is not MachineState.RUNNING or not _idles(machine):
+        return None
+    try:
+        return rented.soft_end(machine.name)
+    except TlvmError:
+        return None
+
+
+def _idles(machine: Machine) -> bool:
+    """Whether its guard ends it when it is idle."""
+    try:
+        return float(machine.settings.get("idle_minutes", "0")) > 0
+    except ValueError:
+        return False
+
+
+def _machine(
+    machine: Machine, look: _Look, runs: list[RunLine], now: datetime, *, mine: bool, per_month: float
+) -> MachineLine:
     hours = max(0.0, (min(now, machine.ends) - machine.created).total_seconds() / 3600)
-    return MachineLine(machine, machine.owner == owner, hours * machine.price_per_hour, runs)
+    return MachineLine(
+        machine,
+        mine,
+        hours * machine.price_per_hour,
+        runs,
+        look.orphan,
+        look.soft_end,
+        look.has_soft_clock,
+        per_month,
+    )
 
 
 def _run(run: StoredRun, known: Heard) -> RunLine:

@@ -64,6 +64,13 @@ class Workspace:
         """Where results are put: beside `tlvm.toml`, or the current folder."""
         return self.settings.folder
 
+    def of_machine(self, name: str) -> Workspace:
+        """The same, meaning the machine of that name."""
+        machine = self.settings.machine.model_copy(update={"name": name})
+        found = Workspace(self.settings.model_copy(update={"machine": machine}), self.progress)
+        found.provider, found.store = self.provider, self.store
+        return found
+
     def machines(self) -> list[Machine]:
         """The machines of this owner and project, on the provider in force."""
         mine = (self.settings.owner_label, self.settings.project)

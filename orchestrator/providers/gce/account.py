@@ -37,8 +37,8 @@ class GceAccount:
     def keep_until(self, name: str, when: datetime) -> None:
         self._machines.keep_until(name, when)
 
-    def things(self) -> list[Thing]:
-        return things.things(self._rest, self._prices)
+    def things(self, *, free: bool = True) -> list[Thing]:
+        return things.things(self._rest, self._prices, free=free)
 
     def remove(self, thing: Thing) -> bool:
         return things.remove(self._rest, thing, waiting=self._waiting)
@@ -48,3 +48,6 @@ class GceAccount:
 
     def storage_per_month(self, stored_bytes: int) -> float:
         return self._prices.storage_per_month(stored_bytes)
+
+    def prices(self) -> str:
+        return f"{self._prices.source} of {self._prices.listed}"

@@ -22,13 +22,16 @@ _MADE_BY = "Made by tlvm"
 _INSTANCE = "items/*/instances(name,labels),items/*/warning,nextPageToken,unreachables"
 
 
-def things(rest: Rest, prices: PriceTable) -> list[Thing]:
-    """Everything, in every zone and region. A place that can't be asked is an error: what is not seen is not gone."""
+def things(rest: Rest, prices: PriceTable, *, free: bool = True) -> list[Thing]:
+    """Everything, in every zone and region. A place that can't be asked is an error: what is not seen is not gone.
+
+    free    also what costs nothing
+    """
     with ThreadPoolExecutor(4) as pool:
         disks = pool.submit(lambda: list(rest.aggregated("disks", filter=_LABELLED)))
         addresses = pool.submit(lambda: list(rest.aggregated("addresses", filter=_LABELLED)))
-        rules = pool.submit(lambda: list(rest.items("global/firewalls", filter=_RULES)))
-        owners = pool.submit(_owners, rest)
+        rules = pool.submit(lambda: list(rest.items("global/firewalls", filter=_RULES) if free else ()))
+        owners = pool.submit(lambda: _owners(rest) if free else [])
         return [
             *(disk(found, prices) for found in disks.result() if OWNER in found["labels"]),
             *(_address(found, prices) for found in addresses.result() if OWNER in found["labels"]),
