@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -13,8 +12,8 @@ from typing import Any
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig
 
-from orchestrator.errors import ConfigError
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, SshAddress
+from orchestrator.providers.keys import checked_key
 from remote.contract.run_spec import StoreRef
 
 from .store_access import StoreAccess
@@ -35,7 +34,6 @@ CAPABILITIES = [
 ]  # fmt: skip
 _PIDS = 4096  # loader workers and their threads; a fork bomb ends here
 _SHARED_MEMORY = "2g"  # loader workers hand batches over in /dev/shm; Docker's 64 MB are one batch
-_PUBLIC_KEY = re.compile(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2})(?: [^\r\n]*)?\n?")
 _LABELS = (
     "tlvm.owner", "tlvm.project", "tlvm.created", "tlvm.expires", "tlvm.accelerator", "tlvm.accelerator-count",
     "tlvm.settings", "tlvm.store",
@@ -134,17 +132,6 @@ def machine(container: Container, now: datetime) -> Machine:
 
 def ends(container: Container) -> datetime:
     return datetime.fromisoformat(container.labels["tlvm.expires"]).astimezone(UTC)
-
-
-def checked_key(line: str) -> str:
-    """Kind and key of one line in OpenSSH's format, without options or comment; ConfigError when it is none."""
-    found = _PUBLIC_KEY.fullmatch(line)
-    if found is None:
-        raise ConfigError(
-            f"This is not a public key in OpenSSH's format: {line[:60]!r}",
-            next='It looks like "ssh-ed25519 AAAA... comment".',
-        )
-    return found[1]
 
 
 def _address(attributes: Mapping[str, Any]) -> SshAddress | None:

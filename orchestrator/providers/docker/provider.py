@@ -22,9 +22,10 @@ from docker.models.containers import Container
 from orchestrator.errors import CapacityError, CloudError, ConfigError, ConflictError, NotFoundError
 from orchestrator.progress import Progress, Silent
 from orchestrator.providers.base import Machine, MachineSpec, Offer
+from orchestrator.providers.keys import checked_key
 
 from . import image, store_access
-from .container import AUTHORIZED_KEYS, HOST_KEY, LABEL, PLACE, arguments, checked_key, ends, is_ours, machine
+from .container import AUTHORIZED_KEYS, HOST_KEY, LABEL, PLACE, arguments, ends, is_ours, machine
 from .engine import alone, border, connect
 
 _HOST_KEY_LINE = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{68}")
