@@ -26,6 +26,7 @@ _POWER_BUTTON_S = 3  # from SIGTERM to the plug
 
 class ContainerHardware:
     """cpus, memory     of each container
+    boot_s              from power on until anything answers, in real seconds
     mounts              what else a container sees: {"/host/folder": {"bind": "/folder", "mode": "ro"}}
     """
 
@@ -35,11 +36,13 @@ class ContainerHardware:
         progress: Progress,
         cpus: float = 2.0,
         memory: str = "3g",
+        boot_s: float = 0.0,
         mounts: dict[str, dict[str, str]] | None = None,
     ) -> None:
         self._client: docker.DockerClient = engine.connect()
         lock = Path(tempfile.gettempdir()) / "tlvm-tests-image.lock"
         self._image = image.built(self._client, folder("infra") / "docker", lock, progress)
+        self._boot_s = boot_s
         self._options: dict[str, Any] = {"nano_cpus": int(cpus * 10**9), "mem_limit": memory}
         self._volumes = {str(_GUEST): {"bind": "/usr/local/sbin/guest_agent.py", "mode": "ro"}} | (
             mounts or {}
@@ -96,7 +99,7 @@ class ContainerHardware:
             name=f"fake-{boot.name}-{boot.id}",
             hostname=boot.name[:63],
             labels={LABEL: boot.id},
-            environment={"FAKE_GPUS": "\n".join(boot.gpus)},
+            environment={"FAKE_GPUS": "\n".join(boot.gpus), "FAKE_BOOT_S": str(self._boot_s)},
             extra_hosts={"metadata.google.internal": "169.254.169.254"},
             volumes=self._volumes,
             cap_add=["NET_ADMIN"],  # for the address of the metadata server

@@ -30,9 +30,13 @@ def missing() -> str:
 
 
 class LoopbackHardware:
-    def __init__(self, folder: Path) -> None:
-        """folder   holds what the machines have on their disks"""
+    """folder   holds what the machines have on their disks
+    boot_s   from power on until anything answers, in real seconds
+    """
+
+    def __init__(self, folder: Path, *, boot_s: float = 0.0) -> None:
         self._folder = folder
+        self._boot_s = boot_s
         self._machines: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
 
@@ -45,6 +49,7 @@ class LoopbackHardware:
             "PYTHONPATH": str(_ROOT),
             local_processes.ID_VARIABLE: boot.id,
             "FAKE_GPUS": "\n".join(boot.gpus),
+            "FAKE_BOOT_S": str(self._boot_s),
         }
         host = boot.metadata("127.0.0.1")
         with (folder / "console").open("ab") as console:

@@ -42,6 +42,7 @@ def main(host: str) -> int:
     gpus = os.environ.get("FAKE_GPUS", "").splitlines()
     if gpus:
         write(_BIN / "nvidia-smi", nvidia_smi(gpus))
+    time.sleep(float(os.environ.get("FAKE_BOOT_S", "0")))
     bring_metadata(host)
     metadata = Metadata(_ADDRESS)
     let_in(metadata.keys())

@@ -16,6 +16,7 @@ import shlex
 import signal
 import sys
 import urllib.error
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,6 +47,9 @@ async def _run(folder: Path, address: str, metadata: guest_agent.Metadata) -> in
     off = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, off.set)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(off.wait(), float(os.environ.get("FAKE_BOOT_S", "0")))
+        return 0
     now = datetime.now(UTC).isoformat()
     about = Description("fake", os.environ["TLVM_MACHINE_ID"], "", "", now, now, "none", 0, StoreRef(""), {})
     acceptor = await asyncssh.listen(
@@ -65,20 +69,27 @@ async def _run(folder: Path, address: str, metadata: guest_agent.Metadata) -> in
     if first:
         kind, value = keys.with_suffix(".pub").read_text().split()[:2]
         await asyncio.to_thread(metadata.put, f"instance/guest-attributes/hostkeys/{kind}", value)
+    await _run_startup_script(folder, metadata)
+    await off.wait()
+    acceptor.close()
+    return 0
+
+
+async def _run_startup_script(folder: Path, metadata: guest_agent.Metadata) -> None:
+    home = folder / "home"
     script = await asyncio.to_thread(metadata.attribute, "startup-script")
     if script:
         environment = {
             **os.environ,
             "PATH": f"{folder / 'bin'}:{home / '.bin'}:{os.environ['PATH']}",
-            "TLVM_SYSTEM": str(system),
+            "TLVM_SYSTEM": str(folder / "system"),
             "GCE_METADATA_HOST": metadata.host,
             "HOME": str(home),
         }
         guest_agent.write(folder / "startup-script", script)
-        await asyncio.create_subprocess_exec(folder / "startup-script", env=environment, stdin=-3)
-    await off.wait()
-    acceptor.close()
-    return 0
+        await asyncio.create_subprocess_exec(
+            folder / "startup-script", env=environment, stdin=asyncio.subprocess.DEVNULL
+        )
 
 
 class _Doorman(asyncssh.SSHServer):

@@ -267,6 +267,20 @@ def test_images_live_and_retire(client: Client) -> None:
         client.insert(name="tlvm-b", image=f"projects/{project}/global/images/{project}")
 
 
+def test_places_and_the_project(server: ComputeServer, client: Client) -> None:
+    zones = {zone.name: zone.region for zone in client.of("Zones").list(project=PROJECT)}
+    assert zones[ZONE].endswith("/regions/us-central1")
+    (region,) = client.of("Regions").list(compute.ListRegionsRequest(project=PROJECT, filter="name=us-east4"))
+    assert {zone.rpartition("/")[2] for zone in region.zones} < set(zones)
+    with pytest.raises(api.Forbidden, match="Location us-east1-d is not found or access is unauthorized"):
+        client.instances.get(project=PROJECT, zone="us-east1-d", instance="tlvm-a")
+    with pytest.raises(api.Forbidden):
+        client.of("Projects").get(project="others-1")
+    server.cloud.metadata["enable-oslogin"] = "TRUE"
+    (entry,) = client.of("Projects").get(project=PROJECT).common_instance_metadata.items
+    assert (entry.key, entry.value) == ("enable-oslogin", "TRUE")
+
+
 def test_firewalls_networks_and_addresses(server: ComputeServer, client: Client) -> None:
     firewalls = client.of("Firewalls")
     resource = instance()

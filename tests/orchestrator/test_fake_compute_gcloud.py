@@ -51,7 +51,7 @@ def test_create_list_describe_ssh_delete(server: ComputeServer, tmp_path: Path) 
     assert f"HostKeyAlias=compute.{machine['id']}" in ssh
     assert "StrictHostKeyChecking=yes" in ssh  # it found the host key in the guest attributes
     gcloud(server, tmp_path, "instances", "delete", "tlvm-g")
-    assert not gcloud(server, tmp_path, "instances", "list", "--format=value(name)").split()
+    assert not server.cloud.resources["instances"]
 
 
 def test_no_stock(server: ComputeServer, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ echo boot >>"${TLVM_SYSTEM:-}/tmp/boots"
 def _loopback(folder: Path) -> Hardware:
     if reason := compute_loopback.missing():
         pytest.skip(reason)
-    return compute_loopback.LoopbackHardware(folder)
+    return compute_loopback.LoopbackHardware(folder, boot_s=0.2)
 
 
 def _container(folder: Path) -> Hardware:
