@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator import config
 from orchestrator.errors import ConfigError
 from orchestrator.providers.base import MachineSpec, Offer
 from orchestrator.providers.gce import request as request_module
 from orchestrator.providers.gce.request import Image, insert
+from orchestrator.resources import folder as shipped
 from tests.fakes.compute_server import ComputeServer
 from tests.fakes.discovery import discovery
 from tests.orchestrator.gce_cloud import OFFER, gce, gce_settings, wanted
@@ -153,3 +156,28 @@ def test_a_disk_smaller_than_the_image_is_refused_before_it_is_asked_for(server:
     spec = wanted(disk_gb=5, name="tlvm-ana-small")
     with pytest.raises(ConfigError, match="disk_gb is 5"):
         held.create(spec, held.offers(spec)[0])
+
+
+def test_the_example_is_valid_and_begins_with_its_command(tmp_path: Path) -> None:
+    text = (shipped("configs") / "gce.toml").read_text(encoding="utf-8")
+    assert text.startswith("# tlvm up")
+    (tmp_path / config.FILE).write_text(text, encoding="utf-8")
+    found = config.load({}, environ={"TLVM_DATA_DIR": str(tmp_path)}, folder=tmp_path)
+    assert (found.accelerator, found.accelerator_count, found.idle_minutes) == ("l4,t4", 1, 30)
+    assert found.gce.zones == ("us-central1", "us-east1-b")
+
+
+@pytest.mark.parametrize("ranges", ["0.0.0.0/0", "203.0.113.7, ::/0", "nowhere"])
+def test_nobody_opens_ssh_to_everybody(tmp_path: Path, ranges: str) -> None:
+    environ = {"TLVM_DATA_DIR": str(tmp_path), "TLVM_PROVIDER": "gce", "TLVM_GCE_SSH_SOURCE_RANGES": ranges}
+    with pytest.raises(ConfigError, match="TLVM_GCE_SSH_SOURCE_RANGES"):
+        config.load({}, environ=environ, folder=tmp_path)
+
+
+def test_names_in_a_variable_are_separated_by_commas(tmp_path: Path) -> None:
+    environ = {
+        "TLVM_DATA_DIR": str(tmp_path), "TLVM_PROVIDER": "gce", "TLVM_GCE_ZONES": "us-east4-a, us-central1",
+        "TLVM_MACHINE_ACCELERATOR": "l4, t4",
+    }  # fmt: skip
+    found = config.load({}, environ=environ, folder=tmp_path)
+    assert found.gce.zones == ("us-east4-a", "us-central1") and found.accelerator == "l4,t4"

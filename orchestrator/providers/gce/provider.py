@@ -5,8 +5,6 @@ Everything that is known of a machine stands in its own labels and metadata: del
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +24,7 @@ from orchestrator.errors import (
 from orchestrator.progress import Progress, Silent
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
 
-from . import firewall, images, insertion, places
+from . import firewall, guest, images, insertion, places
 from .account import GceAccount
 from .errors import SETUP, of_operation, translated
 from .machine import is_ours, machine, metadata, region, zone
@@ -46,18 +44,8 @@ from .request import (
 )
 from .rest import Rest
 
-HOST_KEY_KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa")
 _DEFAULT_ACCOUNT = re.compile(r"\d+-compute@developer\.gserviceaccount\.com|default")
-_SAID_LINES = 40
 _DEAD_WITHIN_S = 180.0
-_ENDED = {
-    "compute.instances.preempted": "Google took it away: it was a spot machine",
-    "compute.instances.hostError": "its host failed",
-    "compute.instances.guestTerminate": "it powered itself off",
-    "compute.instances.terminateOnHostMaintenance": "its host went into maintenance",
-    "delete": "it was deleted",
-    "stop": "it was stopped",
-}
 
 
 class GceProvider:
@@ -141,18 +129,7 @@ class GceProvider:
         return [self._machine(instance) for instance in found if is_ours(instance)]
 
     def host_keys(self, name: str) -> list[str]:
-        found = self._existing(name)
-        path = f"{_path(found)}/getGuestAttributes"
-        answer = self.rest.find(path, queryPath="hostkeys/")
-        values = ((answer or {}).get("queryValue") or {}).get("items") or []
-        keys = {
-            item.get("key"): item.get("value", "") for item in values if item.get("namespace") == "hostkeys"
-        }
-        return [
-            f"{kind} {key}"
-            for kind in HOST_KEY_KINDS
-            if (key := _host_key(str(keys.get(kind, "")))) is not None
-        ]
+        return guest.host_keys(self.rest, _path(self._existing(name)))
 
     def said(self, name: str) -> str:
         """Why it ended, as far as the cloud says, and the end of its serial console."""
@@ -160,10 +137,9 @@ class GceProvider:
         where = (zone(found), str(found["id"])) if found else self._seen.get(name)
         if where is None:
             return ""
-        lines = [] if found and found.get("status") == "RUNNING" else self._why_it_ended(*where)
+        lines = [] if found and found.get("status") == "RUNNING" else guest.why_it_ended(self.rest, *where)
         if found:
-            console = self.rest.find(f"{_path(found)}/serialPort") or {}
-            lines += str(console.get("contents", "")).splitlines()[-_SAID_LINES:]
+            lines += guest.console(self.rest, _path(found))
         return "\n".join(lines).strip()
 
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
@@ -217,11 +193,7 @@ class GceProvider:
 
     def soft_end(self, name: str) -> datetime | None:
         """When the guard would end the machine; None while a run is active, somebody types, or it has not said."""
-        path = f"{_path(self._existing(name))}/getGuestAttributes"
-        answer = self.rest.find(path, queryPath="tlvm/soft-end") or {}
-        values = (answer.get("queryValue") or {}).get("items") or []
-        text = str(values[0].get("value", "")) if values else ""
-        return datetime.fromtimestamp(int(text), UTC) if re.fullmatch(r"\d{1,11}", text) else None
+        return guest.soft_end(self.rest, _path(self._existing(name)))
 
     def _check(self, spec: MachineSpec) -> None:
         """ConfigError for what can never be."""
@@ -351,15 +323,6 @@ class GceProvider:
         }
         self._act(found, "setMetadata", body=body)
 
-    def _why_it_ended(self, place: str, id: str) -> list[str]:
-        """From the cloud's operations on this very instance; the name may be another one's by now."""
-        operations = self.rest.items(f"zones/{place}/operations", filter=f"targetId={id}")
-        ended = [found for found in operations if found.get("operationType") in _ENDED]
-        if not ended:
-            return []
-        last = max(ended, key=lambda found: str(found.get("insertTime", "")))
-        return [f"{_ENDED[last['operationType']]} ({last['operationType']}, {last.get('insertTime', '')})"]
-
 
 def _path(found: Mapping[str, Any]) -> str:
     return f"zones/{zone(found)}/instances/{found['name']}"
@@ -367,13 +330,3 @@ def _path(found: Mapping[str, Any]) -> str:
 
 def _attempt(found: Mapping[str, Any]) -> str:
     return str(found.get("labels", {}).get(ATTEMPT, ""))
-
-
-def _host_key(text: str) -> str | None:
-    """The key alone: what follows it, a comment or another line, is the machine's word and goes nowhere."""
-    key = next(iter(text.split(maxsplit=1)), "")
-    try:
-        canonical = base64.b64encode(base64.b64decode(key, validate=True)).decode()
-    except (binascii.Error, ValueError):
-        return None
-    return key if key and key == canonical else None

@@ -1,0 +1,70 @@
+"""What a machine and the cloud say of its life: host keys, its serial console, its soft clock, why it ended."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from .rest import Rest
+
+HOST_KEY_KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa")
+_SAID_LINES = 40
+_ENDED = {
+    "compute.instances.preempted": "Google took it away: it was a spot machine",
+    "compute.instances.hostError": "its host failed",
+    "compute.instances.guestTerminate": "it powered itself off",
+    "compute.instances.terminateOnHostMaintenance": "its host went into maintenance",
+    "delete": "it was deleted",
+    "stop": "it was stopped",
+}
+
+
+def host_keys(rest: Rest, path: str) -> list[str]:
+    """As the machine published them; [] while it has not. path is that of the instance."""
+    found = _attributes(rest, path, "hostkeys/")
+    keys = {
+        item.get("key"): str(item.get("value", "")) for item in found if item.get("namespace") == "hostkeys"
+    }
+    return [f"{kind} {key}" for kind in HOST_KEY_KINDS if (key := _host_key(keys.get(kind, ""))) is not None]
+
+
+def soft_end(rest: Rest, path: str) -> datetime | None:
+    """When the guard would end the machine; None while it is needed, or has not said."""
+    found = _attributes(rest, path, "tlvm/soft-end")
+    text = str(found[0].get("value", "")) if found else ""
+    return datetime.fromtimestamp(int(text), UTC) if re.fullmatch(r"[0-9]{1,11}", text) else None
+
+
+def console(rest: Rest, path: str) -> list[str]:
+    """The last lines of its serial port, which the startup script writes to as well."""
+    found = rest.find(f"{path}/serialPort") or {}
+    return str(found.get("contents", "")).splitlines()[-_SAID_LINES:]
+
+
+def why_it_ended(rest: Rest, zone: str, id: str) -> list[str]:
+    """From the cloud's operations on this very instance; the name may be another one's by now."""
+    operations = rest.items(f"zones/{zone}/operations", filter=f"targetId={id}")
+    ended = [found for found in operations if found.get("operationType") in _ENDED]
+    if not ended:
+        return []
+    last = max(ended, key=lambda found: str(found.get("insertTime", "")))
+    return [f"{_ENDED[last['operationType']]} ({last['operationType']}, {last.get('insertTime', '')})"]
+
+
+def _attributes(rest: Rest, path: str, query: str) -> list[dict[str, Any]]:
+    """Guest attributes; a 404 says that there is none yet."""
+    answer = rest.find(f"{path}/getGuestAttributes", queryPath=query) or {}
+    return list((answer.get("queryValue") or {}).get("items") or [])
+
+
+def _host_key(text: str) -> str | None:
+    """The key alone: what follows it, a comment or another line, is the machine's word and goes nowhere."""
+    key = next(iter(text.split(maxsplit=1)), "")
+    try:
+        canonical = base64.b64encode(base64.b64decode(key, validate=True)).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return key if key and key == canonical else None
