@@ -18,7 +18,8 @@ from google.api_core import exceptions as api
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
+from google.cloud.storage import Blob as GcsBlob
+from google.cloud.storage import Client
 from google.cloud.storage.exceptions import DataCorruption
 from requests.adapters import HTTPAdapter
 
@@ -74,7 +75,7 @@ class GcsStore:
         self._session = session = AuthorizedSession(credentials)
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))
-        self._client = storage.Client(
+        self._client = Client(
             project=None,  # nothing here belongs to a project
             credentials=credentials,
             _http=session,
@@ -177,7 +178,7 @@ class GcsStore:
 
     def _stream(
         self,
-        blob: storage.Blob,
+        blob: GcsBlob,
         file: BinaryIO,
         key: str,
         size: int,
@@ -248,7 +249,7 @@ def _credentials(endpoint: str | None, credentials_file: str | None) -> Credenti
     return credentials
 
 
-def _blob(blob: storage.Blob, key: str) -> Blob:
+def _blob(blob: GcsBlob, key: str) -> Blob:
     return Blob(key, int(blob.size), str(blob.crc32c), int(blob.generation))
 
 

@@ -130,6 +130,7 @@ class Place:
     case: Case
     world: World
     provider: Provider
+    data_dir: Path
     key_file: Path
     public_key: str
     tag: str  # makes names unlike those of another test run on this computer
@@ -179,6 +180,7 @@ def place(case: Case, data_dir: Path) -> Iterator[Place]:
             case=case,
             world=world,
             provider=world.open(),
+            data_dir=data_dir,
             key_file=key_file,
             public_key=new_key(key_file),
             tag=f"{time.time_ns() % 36**6:x}",

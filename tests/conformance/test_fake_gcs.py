@@ -12,7 +12,7 @@ import pytest
 import requests
 from google.api_core import exceptions as api
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from google.cloud.storage import Bucket, Client
 
 from orchestrator.errors import AuthError, ConfigError, NotFoundError, TransientError
 from orchestrator.stores.gcs import GcsStore
@@ -29,14 +29,14 @@ def server() -> Iterator[GcsServer]:
 
 
 @pytest.fixture
-def bucket(server: GcsServer) -> storage.Bucket:
-    client = storage.Client(
+def bucket(server: GcsServer) -> Bucket:
+    client = Client(
         project="p", credentials=AnonymousCredentials(), client_options={"api_endpoint": server.endpoint}
     )
     return client.bucket("trees")
 
 
-def test_buckets(server: GcsServer, bucket: storage.Bucket) -> None:
+def test_buckets(server: GcsServer, bucket: Bucket) -> None:
     client = bucket.client
     made = client.create_bucket("new", location="us-central1")
     assert made.location == "US-CENTRAL1"
@@ -57,7 +57,7 @@ def test_buckets(server: GcsServer, bucket: storage.Bucket) -> None:
     assert bucket.test_iam_permissions(wanted) == ["storage.objects.create"]
 
 
-def test_objects(server: GcsServer, bucket: storage.Bucket) -> None:
+def test_objects(server: GcsServer, bucket: Bucket) -> None:
     first, second = bucket.blob("parts/1"), bucket.blob("parts/2")
     first.upload_from_string(b"one ")
     second.upload_from_string(b"two")
@@ -104,7 +104,7 @@ def test_what_the_real_service_would_refuse(server: GcsServer) -> None:
 
 
 def test_an_upload_whose_content_is_not_what_it_should_be_is_refused(
-    server: GcsServer, bucket: storage.Bucket
+    server: GcsServer, bucket: Bucket
 ) -> None:
     for size in (5, 9 * 1024 * 1024):
         blob = bucket.blob("a")
@@ -163,7 +163,7 @@ def test_errors_name_the_way_out(server: GcsServer) -> None:
         GcsStore("gs://Wrong_Name!")
 
 
-def test_names_that_are_no_keys_are_left_out(server: GcsServer, bucket: storage.Bucket) -> None:
+def test_names_that_are_no_keys_are_left_out(server: GcsServer, bucket: Bucket) -> None:
     """The console makes "folders" that end with a slash; a hostile bucket may hold anything."""
     for name in ("runs/", "runs/x", "../../etc/passwd", "/absolute", "a//b", "back\\slash"):
         bucket.blob(name).upload_from_string(b"x")
