@@ -40,10 +40,16 @@ COMMANDS = (
     power.start,
     machines.down,
     cloud.gc,
+    cloud.quota,
+    cloud.gpus,
     setup.doctor,
     setup.demo,
 )
-BELOW = {"datasets": versions.COMMANDS, "weights": weights.COMMANDS}  # commands with commands below them
+BELOW = {
+    "datasets": versions.COMMANDS,
+    "weights": weights.COMMANDS,
+    "quota": cloud.BELOW_QUOTA,
+}  # commands with commands below them
 
 
 def main(argv: Sequence[str] | None = None) -> None:

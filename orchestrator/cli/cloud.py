@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import Common, command
-from orchestrator.errors import AuthError, CloudError, ConflictError, NotFoundError, PartialError
+from orchestrator.errors import (
+    AuthError,
+    CloudError,
+    ConflictError,
+    NotFoundError,
+    PartialError,
+)
 
 
 @command(PartialError, NotFoundError, AuthError, CloudError, ConflictError)
@@ -36,3 +42,47 @@ def gc(
     )
     common.show("gc", result, render.collected)
     raise typer.Exit(result.exit_code)
+
+
+@command(AuthError, CloudError)
+def quota(common: Common) -> None:
+    """How many machines the cloud lets you have.
+
+    Shows the quotas that the machine of tlvm.toml takes from. A new account has none for GPUs.
+    """
+    from orchestrator.render import cloud
+    from orchestrator.workflows.quota import quota
+
+    common.show("quota", quota(common.workspace()), cloud.allowed)
+
+
+@command(AuthError, CloudError, below="quota")
+def request(
+    common: Common,
+    metric: Annotated[
+        str | None, typer.Argument(metavar="[QUOTA]", help="For example NVIDIA_L4_GPUS. Default: what lacks.")
+    ] = None,
+    value: Annotated[float | None, typer.Option("--value", metavar="N", help="How many in all.")] = None,
+    region: Annotated[str, typer.Option("--region", metavar="NAME", help="Whose quota it is.")] = "",
+) -> None:
+    """How to ask for more of a quota.
+
+    Prints the exact command and the page: Google wants a person to ask. The answer comes by mail, after minutes to days.
+    """
+    from orchestrator.render import cloud
+    from orchestrator.workflows.quota import quota_request
+
+    result = quota_request(common.workspace(), metric, value=value, region=region)
+    common.show("quota request", result, cloud.asked)
+
+
+@command(AuthError, CloudError)
+def gpus(common: Common) -> None:
+    """The GPUs that can be rented: where, for how much, and how many you may have."""
+    from orchestrator.render import cloud
+    from orchestrator.workflows.gpus import gpus
+
+    common.show("gpus", gpus(common.workspace()), cloud.offered)
+
+
+BELOW_QUOTA = (request,)

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import Common, command
-from orchestrator.errors import CloudError, ConflictError, ConnectionLost, DataError, RunFailed
+from orchestrator.errors import (
+    AuthError,
+    CloudError,
+    ConflictError,
+    ConnectionLost,
+    DataError,
+    QuotaError,
+    RunFailed,
+)
 
 
 @command(CloudError, ConflictError)
@@ -38,11 +46,13 @@ def init(
     common.show("init", result, setup.written)
 
 
-@command(CloudError)
+@command(AuthError, QuotaError, CloudError)
 def doctor(common: Common) -> None:
-    """Look at this computer: what it has and lacks.
+    """Look at this computer and at the cloud: what there is and what lacks.
 
-    Python, torch, cores, memory, GPU, disk, Docker; each line is ok, warn or FAIL and says what to do.
+    Here: Python, torch, cores, memory, GPU, disk, Docker. On gce: login, billing, APIs, permissions, the machines'
+    account, quotas, zones, image, network, bucket, clock. Each line is ok, warn or FAIL and says what to do; the exit
+    code is that of the first failure.
     """
     from orchestrator.render import setup
     from orchestrator.workflows.doctor import doctor

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from orchestrator.providers.base import MachineSpec
+from orchestrator.providers.findings import Finding
+from remote.contract.run_spec import StoreRef
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -25,6 +29,50 @@ class Thing:
     per_month: float
     size_gb: int = 0
     used_by: tuple[str, ...] = ()  # machines that need it; "" stands for one whose name is not known
+
+
+@dataclass(frozen=True)
+class Quota:
+    metric: str  # the cloud's own name: "NVIDIA_L4_GPUS"
+    region: str  # "" for the whole project
+    limit: float
+    used: float
+    needed: float = 0  # by a machine as tlvm.toml describes it
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.limit - self.used)
+
+
+@dataclass(frozen=True)
+class QuotaRequest:
+    """How to ask for more."""
+
+    metric: str
+    region: str
+    value: float
+    command: list[str]
+    link: str
+
+
+@dataclass(frozen=True)
+class AcceleratorKind:
+    """A kind of GPU, and where it may be had."""
+
+    name: str  # Google's: "nvidia-l4"
+    title: str
+    short: str  # ours: "l4"; "" when there is none
+    zones: list[str]
+    machine_type: (
+        str  # of the machine that is priced: one of them, with disk and address; "" when it has no price
+    )
+    region: str  # where that is
+    per_hour: float
+    per_hour_spot: float
+    quota: dict[
+        str, float | None
+    ]  # by region of its zones: how many more; None where the cloud does not tell
+    count: int = 1  # of them in the machine that is priced
 
 
 class Rented(Protocol):
@@ -45,6 +93,18 @@ class Rented(Protocol):
 
     def storage_per_month(self, stored_bytes: int) -> float:
         """What a bucket costs that holds so much."""
+
+    def examine(self, spec: MachineSpec, store: StoreRef) -> list[Finding]:
+        """Everything that may keep a machine of this kind from being made and used; all looked at at the same time."""
+
+    def quotas(self, spec: MachineSpec) -> list[Quota]:
+        """Those that matter for a machine of this kind, in the places of the settings."""
+
+    def quota_request(self, metric: str, region: str, value: float) -> QuotaRequest:
+        """How to ask for so many."""
+
+    def accelerators(self, spec: MachineSpec) -> list[AcceleratorKind]:
+        """Every kind of GPU that is offered anywhere; priced as a machine of that kind with otherwise these wishes."""
 
     def prices(self) -> str:
         """Where prices come from, and of which day: "list prices of 2026-11-15"."""

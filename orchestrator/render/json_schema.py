@@ -22,11 +22,13 @@ from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.download import DownloadResult
 from orchestrator.workflows.evaluate import EvaluateResult
 from orchestrator.workflows.gc import GcResult
+from orchestrator.workflows.gpus import GpusResult
 from orchestrator.workflows.init import InitResult
 from orchestrator.workflows.launch import DetachedRun
 from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
+from orchestrator.workflows.quota import QuotaRequests, QuotaResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import RunsResult
 from orchestrator.workflows.ssh import SshResult
@@ -61,6 +63,9 @@ RESULTS: Mapping[str, object] = {
     "start": StartResult,
     "down": DownResult,
     "gc": GcResult,
+    "quota": QuotaResult,
+    "quota request": QuotaRequests,
+    "gpus": GpusResult,
     "doctor": DoctorResult,
     "demo": DemoResult,
 }

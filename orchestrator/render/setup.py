@@ -6,10 +6,11 @@ from orchestrator.render import runs
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, duration
 from orchestrator.workflows.demo import DemoResult
-from orchestrator.workflows.doctor import DoctorResult
+from orchestrator.workflows.doctor import DoctorResult, Finding
 from orchestrator.workflows.init import InitResult
 from remote.contract.wording import count
 
+_WIDTH = 100  # what to do stands in a line of its own where it would not fit
 _STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
 
 
@@ -23,26 +24,30 @@ def written(screen: Screen, result: InitResult) -> None:
 
 def examined(screen: Screen, result: DoctorResult) -> None:
     """A line for each finding; the ones that need something say what."""
-    rows = [
-        (
-            finding.level.upper() if finding.level == "fail" else finding.level,
-            finding.name,
-            f"{finding.text} → {finding.next}" if finding.next else finding.text,
-        )
-        for finding in result.findings
-    ]
+    rows = [(_word(finding), finding.name, finding.text) for finding in result.findings]
     for line, finding in zip(columns(rows), result.findings, strict=True):
-        screen.line(line, style=_STYLES[finding.level])
+        style = _STYLES[finding.level]
+        if finding.next and len(line) + len(finding.next) < _WIDTH:
+            screen.line(f"{line} → {finding.next}", style=style)
+            continue
+        screen.line(line, style=style)
+        if finding.next:
+            screen.line(f"      → {finding.next}", style=style)
     exits = f" (exit {result.exit_code})" if result.exit_code else ""
     screen.line(
         f"{count(result.failures, 'failure')}, {count(result.warnings, 'warning')}, "
         f"{duration(result.seconds)}{exits}"
     )
-    screen.next(
-        "what the arrows say, then tlvm doctor again"
-        if result.failures
+    ready = (
+        "tlvm up --dry-run"
+        if result.provider == "gce"
         else "tlvm demo, or tlvm run fixed-extractor --data DIR"
     )
+    screen.next("what the arrows say, then tlvm doctor again" if result.failures else ready)
+
+
+def _word(finding: Finding) -> str:
+    return finding.level.upper() if finding.level == "fail" else finding.level
 
 
 def shown(screen: Screen, result: DemoResult) -> None:

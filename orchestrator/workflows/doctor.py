@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from orchestrator.config import Settings
 from orchestrator.errors import TlvmError
+from orchestrator.providers.findings import Finding, Level
+from orchestrator.workflows.up import spec_of
+from orchestrator.workflows.workspace import Workspace
 
-Level = Literal["ok", "warn", "fail"]
+__all__ = ["DoctorResult", "Finding", "doctor"]
+
 _TORCH = """
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -38,31 +41,36 @@ print(json.dumps(found))
 
 
 @dataclass(frozen=True)
-class Finding:
-    level: Level
-    name: str
-    text: str
-    next: str = ""  # what to do about it; "" for ok
-
-
-@dataclass(frozen=True)
 class DoctorResult:
     findings: list[Finding]
     failures: int
     warnings: int
     seconds: float
-    exit_code: int  # of the worst finding: 0, or 7
+    exit_code: int  # of the first failure; 0 when there is none
+    provider: str = "local"
 
 
 def doctor(settings: Settings) -> DoctorResult:
     """Look at everything at the same time; a look that breaks is a finding too."""
     began = time.monotonic()
     looks: list[Callable[[Settings], list[Finding]]] = [_python, _hardware, _torch, _disk, _docker, _records]
+    if settings.provider == "gce":  # nothing is computed here
+        looks = [_python, _disk, _records, _cloud]
     with ThreadPoolExecutor(len(looks)) as pool:
         findings = [finding for found in pool.map(lambda look: look(settings), looks) for finding in found]
-    failures = sum(finding.level == "fail" for finding in findings)
+    failed = [finding for finding in findings if finding.level == "fail"]
     warnings = sum(finding.level == "warn" for finding in findings)
-    return DoctorResult(findings, failures, warnings, time.monotonic() - began, 7 if failures else 0)
+    seconds = time.monotonic() - began
+    return DoctorResult(
+        findings, len(failed), warnings, seconds, failed[0].code if failed else 0, settings.provider
+    )
+
+
+def _cloud(settings: Settings) -> list[Finding]:
+    """The project that machines are rented in."""
+    workspace = Workspace(settings)
+    rented = workspace.rented
+    return rented.examine(spec_of(workspace), settings.store_ref) if rented else []
 
 
 def _python(settings: Settings) -> list[Finding]:

@@ -13,7 +13,17 @@ from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.readiness import READY_TIMEOUT_S, make_ready, own_key
 from orchestrator.workflows.workspace import Workspace, agree
 
-__all__ = ["Attempt", "Clock", "UpResult", "ensure", "make_ready", "own_key", "up", "wait_until_gone"]
+__all__ = [
+    "Attempt",
+    "Clock",
+    "UpResult",
+    "ensure",
+    "make_ready",
+    "own_key",
+    "spec_of",
+    "up",
+    "wait_until_gone",
+]
 
 _SOME_KEY = "ssh-ed25519 THE+KEY+OF+THIS+COMPUTER"  # in a dry run, which makes none
 
@@ -51,7 +61,7 @@ def up(
     """
     clock = clock or Clock()
     began = clock.now()
-    spec = _spec(workspace)
+    spec = spec_of(workspace)
     if dry_run:
         return _dry(workspace, spec)
     machine = workspace.provider.get(spec.name)
@@ -85,7 +95,7 @@ def ensure(workspace: Workspace, *, clock: Clock | None = None) -> Machine:
     try:
         machine = workspace.machine()
     except NotFoundError:
-        spec = _spec(workspace)
+        spec = spec_of(workspace)
         if any(offer.price_per_hour > 0 for offer in workspace.provider.offers(spec)):
             raise
         made = up(workspace, clock=clock).machine
@@ -106,7 +116,7 @@ def _most(spec: MachineSpec, offers: list[Offer]) -> float:
     return max((offer.price_per_hour * spec.hours(offer.price_per_hour) for offer in offers), default=0.0)
 
 
-def _spec(workspace: Workspace) -> MachineSpec:
+def spec_of(workspace: Workspace) -> MachineSpec:
     """As the settings say; the key is made when it is needed."""
     settings = workspace.settings
     wanted = settings.machine

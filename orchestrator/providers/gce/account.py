@@ -6,9 +6,13 @@ from datetime import datetime
 from typing import Protocol
 
 from orchestrator.config import GceSettings
-from orchestrator.providers.rented import Thing
+from orchestrator.providers.base import MachineSpec
+from orchestrator.providers.findings import Finding
+from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest, Thing
+from remote.contract.run_spec import StoreRef
 
-from . import things
+from . import checks, kinds, quotas, things
+from .checks_context import Context
 from .operations import Waiting
 from .prices import PriceTable
 from .rest import Rest
@@ -48,6 +52,19 @@ class GceAccount:
 
     def storage_per_month(self, stored_bytes: int) -> float:
         return self._prices.storage_per_month(stored_bytes)
+
+    def examine(self, spec: MachineSpec, store: StoreRef) -> list[Finding]:
+        return checks.examine(Context(self._rest, self._machines.settings, spec, store))
+
+    def quotas(self, spec: MachineSpec) -> list[Quota]:
+        return kinds.quotas_of(self._rest, self._machines.settings, spec)
+
+    def quota_request(self, metric: str, region: str, value: float) -> QuotaRequest:
+        email = checks.login(self._rest)
+        return quotas.request(self._rest.project, metric, region, value, email if "@" in email else "")
+
+    def accelerators(self, spec: MachineSpec) -> list[AcceleratorKind]:
+        return kinds.accelerators(self._rest, self._machines.settings, spec, self._prices)
 
     def prices(self) -> str:
         return f"{self._prices.source} of {self._prices.listed}"

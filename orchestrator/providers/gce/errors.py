@@ -115,10 +115,12 @@ def translated(refusal: Refusal, doing: str, *, region: str = "") -> TlvmError:
         return _quota(refusal, region)
     if refusal.reasons & _NOT_ENABLED:
         url = refusal.facts.get("activationUrl", "")
+        service = refusal.facts.get("service", "compute.googleapis.com")
+        title = "Compute Engine API" if service.startswith("compute.") else f"API {service}"
         return AuthError(
-            f"{what}: the Compute Engine API is not enabled in the project",
+            f"{what}: the {title} is not enabled in the project",
             detail="\n".join(part for part in (detail, url) if part),
-            next="Enable it, then wait some minutes: gcloud services enable compute.googleapis.com",
+            next=f"Enable it, then wait some minutes: gcloud services enable {service}",
         )
     if _is_about_the_account(refusal):
         return ConfigError(

@@ -17,7 +17,7 @@ import google.auth
 import requests
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import AuthorizedSession
+from google.auth.transport.requests import AuthorizedSession, Request
 from requests.adapters import HTTPAdapter
 
 from orchestrator.config import GceSettings
@@ -54,6 +54,11 @@ class Rest:
     @property
     def endpoint(self) -> str:
         return (self._settings.endpoint or _PUBLIC).rstrip("/")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another server than Google's is spoken to."""
+        return self._settings.endpoint is not None
 
     @property
     def credentials(self) -> Credentials:
@@ -128,6 +133,23 @@ class Rest:
         with self._border(doing):
             answer = self._session.request(verb, url, json=body, timeout=self._timeout_s)
         return self._said(answer, doing)
+
+    def whose_token(self) -> str:
+        """The address of the account behind the login, as Google says; "" when it does not, or nobody is logged in."""
+        credentials = self.credentials
+        with self._border("say who you are"):
+            if not credentials.valid:
+                credentials.refresh(Request())
+            token = getattr(credentials, "token", None)
+            if not token:
+                return ""
+            host = self.endpoint if self.is_elsewhere else "https://oauth2.googleapis.com"
+            # In the body: an address may be logged.
+            answer = requests.post(f"{host}/tokeninfo", data={"access_token": token}, timeout=self._timeout_s)
+        try:
+            return str(answer.json().get("email", ""))
+        except (ValueError, AttributeError):
+            return ""
 
     @cached_property
     def _login(self) -> tuple[Credentials, str]:

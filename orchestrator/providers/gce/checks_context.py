@@ -1,0 +1,50 @@
+"""What every look of `tlvm doctor` at a project gets, and the exit codes that a failure asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.config import GceSettings
+from orchestrator.providers.base import MachineSpec
+from orchestrator.resources import folder
+from remote.contract.run_spec import StoreRef
+
+from .request import service_account
+from .rest import Rest
+from .services import Services, bucket_of
+
+CONFIG, AUTH, QUOTA, CLOUD = 2, 5, 6, 7
+
+
+@dataclass(frozen=True)
+class Context:
+    rest: Rest
+    settings: GceSettings
+    spec: MachineSpec
+    store: StoreRef
+
+    @cached_property
+    def services(self) -> Services:
+        return Services(self.rest)
+
+    @property
+    def project(self) -> str:
+        return self.rest.project
+
+    @property
+    def account(self) -> str:
+        """What machines run as."""
+        return service_account(self.settings, self.project)
+
+    @property
+    def regions(self) -> list[str]:
+        """Of the zones and regions that the user named."""
+        names = (name if name.count("-") < 2 else name.rpartition("-")[0] for name in self.settings.zones)
+        return list(dict.fromkeys(names))
+
+    @property
+    def setup(self) -> str:
+        """The command that makes the machines' account and gives it its rights."""
+        bucket = bucket_of(self.store) or "BUCKET"
+        return f"bash {folder('infra') / 'gce' / 'setup.sh'} {self.project} {bucket}"

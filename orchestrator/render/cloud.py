@@ -1,0 +1,65 @@
+"""What a project in the cloud allows and offers: quota, gpus."""
+
+from __future__ import annotations
+
+import shlex
+
+from orchestrator.providers.rented import AcceleratorKind, Quota
+from orchestrator.render.console import Screen
+from orchestrator.render.text import columns, price
+from orchestrator.workflows.gpus import GpusResult
+from orchestrator.workflows.quota import QuotaRequests, QuotaResult
+
+_ZONES_MAX = 3
+
+
+def allowed(screen: Screen, result: QuotaResult) -> None:
+    rows = [("", "quota", "where", "limit", "in use", "needed"), *map(_quota, result.quotas)]
+    lacking = [True, *(quota in result.lacking for quota in result.quotas)]
+    for line, is_short in zip(columns(rows), lacking, strict=True):
+        screen.line(line, style="yellow" if is_short and line.startswith("short") else "")
+    if result.lacking:
+        screen.line(
+            "A GPU that is not allowed yet: minutes to days; a Free Trial account must upgrade first."
+        )
+        screen.next("tlvm quota request     meanwhile: tlvm up --accelerator none, or --provider local")
+    else:
+        screen.next("tlvm up --dry-run")
+
+
+def asked(screen: Screen, result: QuotaRequests) -> None:
+    if not result.requests:
+        screen.line("Your quotas are enough for this machine.")
+        screen.next("tlvm up --dry-run     to ask for more: tlvm quota request QUOTA --value N")
+        return
+    for request in result.requests:
+        where = f" in {request.region}" if request.region else " of the project"
+        screen.line(f"{request.metric}{where}, to {request.value:g}:")
+        screen.line(f"  {shlex.join(request.command)}")
+    screen.line(f"or on the page {result.requests[0].link}")
+    screen.next("run that; the answer comes by mail, and tlvm quota shows it")
+
+
+def offered(screen: Screen, result: GpusResult) -> None:
+    header = ("", "GPU", "$/h", "spot", "you may", "zones")
+    for line in columns([header, *map(_kind, result.accelerators)]):
+        screen.line(line)
+    screen.line(
+        f"A machine with one, disk and address included; estimates from {result.prices}.", style="dim"
+    )
+    screen.next("tlvm up --accelerator NAME --dry-run     more of them: tlvm quota request")
+
+
+def _quota(quota: Quota) -> tuple[str, ...]:
+    word = "short" if quota.left < quota.needed else "ok"
+    where = quota.region or "project"
+    return word, quota.metric, where, f"{quota.limit:g}", f"{quota.used:g}", f"{quota.needed:g}"
+
+
+def _kind(kind: AcceleratorKind) -> tuple[str, ...]:
+    told = [left for left in kind.quota.values() if left is not None]
+    may = f"{max(told):g}" if told else "?"
+    more = f" +{len(kind.zones) - _ZONES_MAX}" if len(kind.zones) > _ZONES_MAX else ""
+    title = kind.title if kind.count == 1 else f"{kind.count} × {kind.title}"
+    prices = (price(kind.per_hour), price(kind.per_hour_spot)) if kind.per_hour else ("?", "?")
+    return kind.short or kind.name, title, *prices, may, " ".join(kind.zones[:_ZONES_MAX]) + more
