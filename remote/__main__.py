@@ -4,11 +4,12 @@
     start RUN_SPEC                               the same, detached; prints {"pid": ...}; "-" reads the spec from stdin
     follow RUN_ID [--from BYTE] [--stream S]     send events or log as they grow (frames of contract.frames)
     status                                       every run of this machine as JSON
+    prefetch                                     fetch the packs that stdin names, from the store in its first line
     cancel RUN_ID                                end a run, waiting or running; prints {"state": ...}
     train RUN_SPEC                               the training itself; the supervisor calls it
     predict MODEL_DIR PATHS...                   JSON lines
 
-Errors are one line on stderr; exit codes are those of tlvm: 2 usage, 4 no such run, 10 already active.
+Errors are one line on stderr; exit codes are those of tlvm: 2 usage, 4 no such run, 7 the store, 10 already active.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ from pathlib import Path
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome, checked_run_id
 
-VERBS = ("supervise", "start", "follow", "status", "cancel", "train", "predict")
+VERBS = ("supervise", "start", "follow", "status", "prefetch", "cancel", "train", "predict")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 
     status = verbs.add_parser("status", help="every run of this machine, as JSON")
     status.set_defaults(act=_status)
+
+    prefetch = verbs.add_parser("prefetch", help="fetch packs as stdin names them, a hash in each line")
+    prefetch.set_defaults(act=_prefetch)
 
     cancel = verbs.add_parser("cancel", help="end a run, waiting or running")
     cancel.add_argument("run_id", type=checked_run_id)
@@ -124,6 +129,18 @@ def _status(options: argparse.Namespace, home: MachineHome) -> int:
     from remote.job.status import status
 
     print(json.dumps(status(home)))
+    return 0
+
+
+def _prefetch(options: argparse.Namespace, home: MachineHome) -> int:
+    from remote.job.prefetch import NoRoom, prefetch
+    from remote.store import StoreError
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a laptop that goes still wants what it has named
+    try:
+        prefetch(sys.stdin.buffer, home)
+    except (StoreError, NoRoom, OSError) as error:
+        return _refuse(7, str(error))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from remote.contract.dataset_manifest import decode_manifest
@@ -12,6 +13,7 @@ from remote.contract.document import ContractError, decode
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import FINAL, RunStatus
+from remote.job import line
 
 LIMIT_SHARE = 0.5  # of the disk, for packs
 FREE_SHARE = 0.05  # of the disk, for everything else that a run writes
@@ -30,32 +32,49 @@ def make_room(home: MachineHome, size: int, *, keep: set[str], limit_bytes: int 
     folder = home.root / "packs"
     if not folder.is_dir():
         return []
-    _sweep(folder)
+    with packs_in_peace(home):
+        _sweep(folder)
+        over = _over(folder, size, limit_bytes)
+        if over <= 0:
+            return []
+        needed = keep | _needed(home)
+        evicted = []
+        for _, path, length in sorted(_files(folder, "*.tar")):
+            if over > 0 and path.stem not in needed:
+                path.unlink(missing_ok=True)
+                evicted.append(path.stem)
+                over -= length
+        return evicted
+
+
+def has_room(home: MachineHome, size: int, *, limit_bytes: int | None = None) -> bool:
+    """Whether `size` bytes of packs more fit as things are."""
+    folder = home.root / "packs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _over(folder, size, limit_bytes) <= 0
+
+
+def packs_in_peace(home: MachineHome) -> AbstractContextManager[None]:
+    """Nobody makes room meanwhile: a pack that is seen here, by a run that has its manifest, stays."""
+    return line.holding(home.locks / "packs")
+
+
+def _over(folder: Path, size: int, limit_bytes: int | None) -> int:
+    """Bytes that have to go so that `size` more fit."""
     disk = shutil.disk_usage(folder)
     limit = int(disk.total * LIMIT_SHARE) if limit_bytes is None else limit_bytes
-    packs = sorted(_packs(folder))
-    used = sum(length for _, _, length in packs)
-    over = max(used + size - limit, int(disk.total * FREE_SHARE) + size - disk.free if size else 0)
-    if over <= 0:
-        return []
-    needed = keep | _needed(home)
-    evicted = []
-    for _, pack, length in packs:
-        if over > 0 and pack not in needed:
-            home.pack(pack).unlink(missing_ok=True)
-            evicted.append(pack)
-            over -= length
-    return evicted
+    used = sum(length for _, _, length in _files(folder, "*.tar"))
+    return max(used + size - limit, int(disk.total * FREE_SHARE) + size - disk.free if size else 0)
 
 
-def _packs(folder: Path) -> Iterator[tuple[float, str, int]]:
-    """When each was used last, its name and its size."""
-    for path in folder.glob("*.tar"):
+def _files(folder: Path, pattern: str) -> Iterator[tuple[float, Path, int]]:
+    """When each was used last, where it is and its size."""
+    for path in folder.glob(pattern):
         try:
             seen = path.stat()
-        except FileNotFoundError:  # another run was faster
+        except FileNotFoundError:  # another process was faster
             continue
-        yield seen.st_mtime, path.stem, seen.st_size
+        yield seen.st_mtime, path, seen.st_size
 
 
 def _needed(home: MachineHome) -> set[str]:
@@ -76,6 +95,6 @@ def _needed(home: MachineHome) -> set[str]:
 
 
 def _sweep(folder: Path) -> None:
-    for part in folder.glob(".*.tar.*"):
-        if part.stat().st_mtime < time.time() - STALE_S:
+    for written, part, _ in _files(folder, ".*"):
+        if written < time.time() - STALE_S:
             part.unlink(missing_ok=True)

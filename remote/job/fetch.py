@@ -1,15 +1,19 @@
 """Bring what a run needs onto its machine: the manifest, the packs that it names and the weights, all verified.
 
 Packs are shared by the runs of a machine. What came whole stays, so a fetch that was interrupted goes on with the
-packs that are missing; where the disk gets full, packs that no run has used for longest make room (`evict`).
+packs that are missing; where the disk gets full, packs that no run has used for longest make room (`evict`). What
+another process is just fetching is waited for: packs may come before any run asks for them (`prefetch`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from remote.contract import layout
@@ -17,13 +21,36 @@ from remote.contract.dataset_manifest import DatasetManifest, decode_manifest
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec
-from remote.job.evict import MANIFEST_FILE, make_room
+from remote.job import line
+from remote.job.evict import MANIFEST_FILE, make_room, packs_in_peace
 from remote.store import Store
 
-__all__ = ["MANIFEST_FILE", "fetch"]
+__all__ = ["MANIFEST_FILE", "THREADS", "Wanted", "bring", "fetch"]
 
 THREADS = 8
+PATIENCE_S = 60.0  # with another process that fetches the same file, and may hang
+_LOOK_S = 0.05
 _CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file that is to come from the store."""
+
+    key: str
+    path: Path
+    sha256: str
+    bytes_min: int = 0
+
+    def is_here(self) -> bool:
+        """Verified when it came; it thereby counts as used. One that was cut short is none."""
+        try:
+            if self.path.stat().st_size < self.bytes_min:
+                return False
+            os.utime(self.path)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def fetch(spec: RunSpec, home: MachineHome, store: Store, tell: Callable[[int, int], None]) -> None:
@@ -37,18 +64,13 @@ def fetch(spec: RunSpec, home: MachineHome, store: Store, tell: Callable[[int, i
     if spec.evaluates:
         _manifest(spec.evaluates.trained_on, home.run(spec.run_id).root / layout.TRAINED_ON_FILE, store)
     ends = _ends(manifest)
-    missing = [pack for pack in sorted(ends) if not _is_there(home.pack(pack), ends[pack])]
-    make_room(home, sum(_sizes(store, missing, ends)), keep=set(ends))
-    wanted = [(layout.pack_key(pack), home.pack(pack), pack) for pack in missing]
-    weights = spec.weights
-    if weights.source != "none" and not home.weights(weights.sha256).exists():
-        wanted.append((weights.key, home.weights(weights.sha256), weights.sha256))
-    if spec.evaluates and not home.weights(spec.evaluates.card_sha256).exists():
-        card = layout.run_key(spec.evaluates.run_id, "model/model.json")
-        wanted.append((card, home.weights(spec.evaluates.card_sha256), spec.evaluates.card_sha256))
+    with packs_in_peace(home):
+        wanted = [want for want in _packs(home, ends) if not want.is_here()]
+    make_room(home, sum(_sizes(store, [want.sha256 for want in wanted], ends)), keep=set(ends))
+    wanted += [want for want in _models(spec, home) if not want.is_here()]
     tell(0, len(wanted))
     with ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
-        transfers = [pool.submit(_fetch, store, *want, spec.run_id) for want in wanted]
+        transfers = [pool.submit(bring, want, home, store, by=spec.run_id) for want in wanted]
         try:
             for done, transfer in enumerate(as_completed(transfers), 1):
                 transfer.result()
@@ -56,6 +78,44 @@ def fetch(spec: RunSpec, home: MachineHome, store: Store, tell: Callable[[int, i
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def bring(want: Wanted, home: MachineHome, store: Store, *, by: str, patience_s: float = PATIENCE_S) -> None:
+    """One file, beside its place and then into it; nothing, when another process has brought it meanwhile.
+
+    by              a name that no other process has: two never write one part
+    StoreError, ContractError
+    """
+    want.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = want.path.with_name(f".{want.path.name}.{by}")
+    with _turn(home.locks / f"fetch-{want.path.name}", patience_s):
+        if want.is_here():
+            return
+        try:
+            store.download(want.key, part)
+            found = _sha256(part)
+            if found != want.sha256:
+                raise ContractError(
+                    f"{want.key} in the store has the hash {found[:12]}, not {want.sha256[:12]}: it was damaged. "
+                    "tlvm upload DIR --replace repairs a dataset"
+                )
+            part.replace(want.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _packs(home: MachineHome, ends: Mapping[str, int]) -> Iterator[Wanted]:
+    for pack in sorted(ends):
+        yield Wanted(layout.pack_key(pack), home.pack(pack), pack, ends[pack])
+
+
+def _models(spec: RunSpec, home: MachineHome) -> Iterator[Wanted]:
+    weights = spec.weights
+    if weights.source != "none":
+        yield Wanted(weights.key, home.weights(weights.sha256), weights.sha256)
+    if spec.evaluates:
+        card = layout.run_key(spec.evaluates.run_id, "model/model.json")
+        yield Wanted(card, home.weights(spec.evaluates.card_sha256), spec.evaluates.card_sha256)
 
 
 def _ends(manifest: DatasetManifest) -> dict[str, int]:
@@ -74,21 +134,11 @@ def _sizes(store: Store, packs: Sequence[str], ends: Mapping[str, int]) -> list[
     for pack, blob in zip(packs, found, strict=True):
         if blob is not None and blob.size < ends[pack]:
             raise ContractError(
-                f"The manifest names bytes behind the end of {layout.pack_key(pack)}; upload the dataset again"
+                f"{layout.pack_key(pack)} in the store ends before what the manifest names in it: it was damaged. "
+                "tlvm upload DIR --replace repairs a dataset"
             )
         sizes.append(blob.size if blob is not None else 0)  # one that is missing is named when it is fetched
     return sizes
-
-
-def _is_there(path: Path, end: int) -> bool:
-    """Whether the pack is here, which thereby counts as used. One that was cut short is none."""
-    try:
-        if path.stat().st_size < end:
-            return False
-        os.utime(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _manifest(dataset: DatasetRef, path: Path, store: Store) -> DatasetManifest:
@@ -97,21 +147,18 @@ def _manifest(dataset: DatasetRef, path: Path, store: Store) -> DatasetManifest:
     return decode_manifest(path.read_bytes(), version=dataset.version)
 
 
-def _fetch(store: Store, key: str, path: Path, digest: str, run_id: str) -> None:
-    """One file, beside its place and then into it. The part carries the run's id: two runs never share one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{run_id}")
+@contextmanager
+def _turn(lock: Path, patience_s: float) -> Iterator[None]:
+    """Alone at a file, unless whoever is at it takes too long: then both are, which costs only the bytes."""
+    deadline = time.monotonic() + patience_s
+    while (held := line.try_hold(lock)) is None and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
     try:
-        store.download(key, part)
-        found = _sha256(part)
-        if found != digest:
-            raise ContractError(
-                f"{key} in the store has the hash {found[:12]}, not {digest[:12]}: it was damaged. "
-                "tlvm upload DIR --replace repairs a dataset"
-            )
-        part.replace(path)
+        yield
     finally:
-        part.unlink(missing_ok=True)
+        if held is not None:
+            lock.unlink(missing_ok=True)
+            os.close(held)
 
 
 def _sha256(path: Path) -> str:

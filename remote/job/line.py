@@ -6,6 +6,8 @@ Everything is a file lock (flock) below `MachineHome.locks`, so a crash frees it
     waiting-<number>    held by a run that waits; the lowest number that is held is the next
     accelerator-<n>     held while a run uses that accelerator
     line                held for the moment in which the line is looked at or changed
+    packs               the same, for what is in the folder of packs
+    fetch-<file>        held while that file is fetched
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Ticket:
 
     def try_take(self, count: int, of: int) -> Places | None:
         """`count` accelerators of the `of` that the machine has, once this ticket is the first in line."""
-        with _looking(self.locks):
+        with holding(self.locks / "line"):
             if self._ahead():
                 return None
             places = _take(self.locks, count, of)
@@ -57,11 +59,11 @@ class Ticket:
 
     def ahead(self) -> int:
         """How many runs wait before this one."""
-        with _looking(self.locks):
+        with holding(self.locks / "line"):
             return self._ahead()
 
     def leave(self) -> None:
-        with _looking(self.locks):
+        with holding(self.locks / "line"):
             self._tear()
 
     def _ahead(self) -> int:
@@ -75,7 +77,7 @@ class Ticket:
 
 def join(locks: Path) -> Ticket:
     """Take the last place in the line. Tickets of runs that died are swept on the way."""
-    with _looking(locks):
+    with holding(locks / "line"):
         tickets = waiting(locks)
         number = 1 + max((int(path.name.rpartition("-")[2]) for path in tickets), default=0)
         for path in tickets:
@@ -127,6 +129,18 @@ def try_hold(path: Path) -> int | None:
     return descriptor
 
 
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """An exclusive lock for a moment; whoever has it is waited for."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def is_held(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -153,14 +167,3 @@ def _take(locks: Path, count: int, of: int) -> Places | None:
             return places
     places.release()
     return None
-
-
-@contextmanager
-def _looking(locks: Path) -> Iterator[None]:
-    locks.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(locks / "line", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

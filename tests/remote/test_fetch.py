@@ -235,7 +235,7 @@ def test_no_hostile_version_reaches_outside_of_the_home_or_drives_packs_out(
             assert home.pack(good.pack).stat().st_size >= offset + size >= 0
         assert kept in here(home)
         assert {place.name for place in tmp_path.iterdir()} <= {"home", "store", "pack", "manifest"}
-        assert {place.name for place in home.root.iterdir()} <= {"packs", "runs", "weights"}
+        assert {place.name for place in home.root.iterdir()} <= {"packs", "runs", "weights", "locks"}
         assert {place.suffix for place in (home.root / "packs").iterdir()} == {".tar"}
         inside = {
             str(place.relative_to(home.runs / spec.run_id)) for place in (home.runs / spec.run_id).rglob("*")
