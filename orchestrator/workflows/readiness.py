@@ -99,7 +99,6 @@ class _Waiting:
     _began: float = 0.0
     _stopped: float | None = None  # since when
     _let_in: bool = False
-    _admitted: bool = False
     _told: set[str] = field(default_factory=set)
 
     def until_ready(self) -> Machine:
@@ -112,8 +111,6 @@ class _Waiting:
                 self._look(machine)
             except (TransientError, ConnectionLost) as error:
                 last = error
-                if isinstance(error, ConnectionLost):
-                    self._admit(machine)
             except AuthError:
                 if self._let_in:
                     raise
@@ -178,13 +175,6 @@ class _Waiting:
                 if self.fresh:
                     check_gpu(machine, connection.run(_CUDA, timeout_s=_CUDA_S))
                 self.workspace.progress.say("gpu", seen[0] + (", computes" if self.fresh else ""))
-
-    def _admit(self, machine: Machine) -> None:
-        """Once: this computer may come from another address than the one that the machine's firewall knows."""
-        admit = getattr(self.workspace.provider, "admit", None)
-        if admit is not None and not self.fresh and not self._admitted:
-            self._admitted = True
-            admit(machine.owner)
 
     def _tell(self, stage: str) -> None:
         seconds = self.clock.now() - self._began

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import Settings
-from orchestrator.errors import AuthError, ConfigError, ConflictError, NotFoundError, TransientError
+from orchestrator.errors import (
+    AuthError,
+    ConfigError,
+    ConflictError,
+    ConnectionLost,
+    NotFoundError,
+    TlvmError,
+    TransientError,
+)
 from orchestrator.progress import Progress, Silent
 from orchestrator.providers import provider
 from orchestrator.providers.base import Machine, Provider
@@ -103,6 +111,7 @@ class Workspace:
     def connect(self, machine: Machine, *, timeout_s: float = 10) -> Connection:
         """Over SSH, to a machine whose host key is the one pinned when this instance was first met.
 
+        Where nobody answers, the provider may have to let this computer's address through: it changes with the network.
         TransientError while the machine has not yet said its address or host keys.
         """
         from orchestrator.ssh import connect  # fabric costs 0.2 to 0.8 s
@@ -119,7 +128,21 @@ class Workspace:
                 next="tlvm up lets this computer in with a key of its own.",
             )
         host_keys = self._pinned(machine)
-        return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
+        try:
+            return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
+        except ConnectionLost:
+            if not self._admitted(machine):
+                raise
+            return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
+
+    def _admitted(self, machine: Machine) -> bool:
+        """Whether this computer may come in now, and could not before."""
+        admit = getattr(self.provider, "admit", None)
+        try:
+            return admit is not None and bool(admit(machine.owner))
+        except TlvmError as error:
+            self.progress.warn(f"The firewall could not be looked at: {error.what}")
+            return False
 
     def _tell(self, error: Exception, wait_s: float) -> None:
         self.progress.say("retry", f"{str(error).splitlines()[0]}; tried again in {wait_s:.0f} s")

@@ -307,6 +307,20 @@ def test_a_boot_that_hangs_shows_the_end_of_the_console(server: ComputeServer, t
     assert "Booting from disk" in bring_up(workspace(server, tmp_path), server).detail
 
 
+def test_who_comes_from_another_network_is_let_through_when_nobody_answers(
+    server: ComputeServer, tmp_path: Path
+) -> None:
+    bring_up(workspace(server, tmp_path), server)
+    elsewhere = workspace(server, tmp_path, gce_more={"ssh_source_ranges": "198.51.100.9/32"})
+    machine = elsewhere.machine()
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            elsewhere.connect(machine, timeout_s=1)
+    rules = {name: rule for (_, name), rule in server.cloud.resources["firewalls"].items()}
+    assert rules["tlvm-ssh-ana"]["sourceRanges"] == ["198.51.100.9/32"]
+    assert server.count("firewalls.patch") == 1
+
+
 def test_a_dry_run_prints_the_very_request_and_sends_none(server: ComputeServer, tmp_path: Path) -> None:
     result = up(workspace(server, tmp_path, budget=1.0), dry_run=True)
     assert [offer.place for offer in result.offers] == ["us-central1-a", "us-central1-b", "us-central1-c"]

@@ -32,11 +32,15 @@ _COMPARED = ("priority", "direction", "sourceRanges", "targetTags", "allowed", "
 
 def ensure(
     rest: Rest, settings: GceSettings, owner: str, progress: Progress, *, waiting: Waiting | None = None
-) -> None:
-    """Both rules as they should be. The first one is made first: at no moment is a machine open to everybody."""
+) -> bool:
+    """Both rules as they should be; whether one of them had to be made or changed.
+
+    That which denies is made first: at no moment is a machine open to everybody.
+    """
     ranges = source_ranges(settings, progress)
-    for rule in (deny(rest.project, settings), allow(rest.project, settings, owner, ranges)):
-        _put(rest, rule, waiting)
+    rules = (deny(rest.project, settings), allow(rest.project, settings, owner, ranges))
+    changed = [_put(rest, rule, waiting) for rule in rules]
+    return any(changed)
 
 
 def source_ranges(settings: GceSettings, progress: Progress) -> list[str]:
@@ -114,19 +118,20 @@ def check_private_access(rest: Rest, settings: GceSettings, region: str) -> None
         )
 
 
-def _put(rest: Rest, rule: Mapping[str, Any], waiting: Waiting | None) -> None:
+def _put(rest: Rest, rule: Mapping[str, Any], waiting: Waiting | None) -> bool:
     path, doing = f"global/firewalls/{rule['name']}", f"set the firewall rule {rule['name']}"
     found = rest.find(path)
     if found is None:
         try:
             operation = rest.send("POST", "global/firewalls", body=rule, doing=doing)
         except ConflictError:  # another terminal was faster, with the same rule
-            return
+            return True
     elif _same(found, rule):
-        return
+        return False
     else:
         operation = rest.send("PATCH", path, body={**rule, "disabled": False}, doing=doing)
     finish(rest, operation, doing, waiting=waiting)
+    return True
 
 
 def _same(found: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:

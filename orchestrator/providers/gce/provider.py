@@ -67,6 +67,7 @@ class GceProvider:
         self._now = now
         self._waiting = waiting or Waiting()
         self._images: dict[str, Image] = {}
+        self._admitted: set[str] = set()
         self._seen: dict[
             str, tuple[str, str]
         ] = {}  # name -> (zone, id): where to look first, and what to ask of
@@ -101,7 +102,7 @@ class GceProvider:
         if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
             return self._machine(found)
         firewall.check_private_access(self.rest, self.settings, offer.region or region(offer.place))
-        firewall.ensure(self.rest, self.settings, spec.owner, self._progress, waiting=self._waiting)
+        self.admit(spec.owner)
         request = self.request(spec, offer)
         doing = f"create the machine {spec.name} in {offer.place}"
         try:
@@ -183,9 +184,13 @@ class GceProvider:
         """What the project holds and allows beside machines."""
         return GceAccount(self, self._prices, self._waiting)
 
-    def admit(self, owner: str) -> None:
-        """Let this computer's address through the firewall, as it is now."""
-        firewall.ensure(self.rest, self.settings, owner, self._progress, waiting=self._waiting)
+    def admit(self, owner: str) -> bool:
+        """Let this computer's address through the firewall, as it is now; whether that changed anything."""
+        if owner in self._admitted:  # by this process: an address does not change so fast
+            return False
+        changed = firewall.ensure(self.rest, self.settings, owner, self._progress, waiting=self._waiting)
+        self._admitted.add(owner)
+        return changed
 
     def keep_until(self, name: str, when: datetime) -> None:
         """Move the soft clock: the guard ends nothing before that."""
