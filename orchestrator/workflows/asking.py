@@ -52,9 +52,14 @@ def ask(
     deadline, pause_s = clock.now() + wait_s, FIRST_PAUSE_S
     while True:
         errors: list[TlvmError] = []
-        if machine := _round(workspace, spec, offers, attempts, errors, clock):
-            return machine
-        waits_for = [error for error in errors if isinstance(error, CapacityError)]
+        try:
+            if machine := _round(workspace, spec, offers, attempts, errors, clock):
+                return machine
+        except TransientError as error:  # no answer: the next round begins with the same request
+            if clock.now() + pause_s > deadline:
+                raise
+            errors.append(error)
+        waits_for = [error for error in errors if isinstance(error, CapacityError | TransientError)]
         if not waits_for or clock.now() + pause_s > deadline:
             forget_if_gone(workspace, spec.name)
             raise _nowhere(workspace, spec, attempts, errors)

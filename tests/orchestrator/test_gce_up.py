@@ -217,6 +217,18 @@ def test_waiting_asks_politely_until_a_place_has_one(server: ComputeServer, tmp_
     assert "asked again in 60 s" in told(made)
 
 
+def test_waiting_outlasts_a_cloud_that_gives_no_answer(server: ComputeServer, tmp_path: Path) -> None:
+    """And asks the same again: what was accepted without an answer makes no second machine."""
+    made = workspace(server, tmp_path)
+    server.faults.add("503 after")
+    server.faults.add("503", times=9)
+    with pytest.raises(ConnectionLost):
+        up(made, wait_hours=2, clock=waiting(server), ready_timeout_s=30)
+    inserts = [request for request in server.requests if request.call == "instances.insert"]
+    assert len(inserts) == 11 and len({request.query["requestId"][0] for request in inserts}) == 1
+    assert instances(server) == [("us-central1-a", "tlvm-ana-default")]
+
+
 def test_waiting_ends(server: ComputeServer, tmp_path: Path) -> None:
     server.cloud.frozen_zones |= {f"us-central1-{letter}" for letter in "abcf"}
     began = server.clock.now()
