@@ -78,7 +78,7 @@ def request(
 
 @command(AuthError, CloudError)
 def gpus(common: Common) -> None:
-    """The GPUs that can be rented: where, for how much, and how many you may have."""
+    """GPUs that can be rented: zones, price, your quota."""
     from orchestrator.render import cloud
     from orchestrator.workflows.gpus import gpus
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,35 +21,73 @@ from orchestrator.errors import (
 )
 
 
-@command(CloudError, ConflictError)
+@command(AuthError, CloudError, ConflictError)
 def init(
     common: Common,
     store: Annotated[
         str | None,
         typer.Option("--store", metavar="URL", help="gs://bucket, or a folder. Default: one of this user."),
     ] = None,
+    create_bucket: Annotated[
+        bool, typer.Option("--create-bucket", help="gce: make the bucket: private, in the machines' region.")
+    ] = False,
+    project: Annotated[
+        str | None, typer.Option("--project", metavar="ID", help="gce: default is that of your login.")
+    ] = None,
+    zones: Annotated[
+        str | None,
+        typer.Option("--zones", metavar="NAMES", help="gce: zones or regions, in order of preference."),
+    ] = None,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(
+            "--accelerator", metavar="KIND", help="gce: none, t4, l4, a100, h100; several in order."
+        ),
+    ] = None,
+    accelerator_count: Annotated[
+        int | None, typer.Option("--accelerator-count", metavar="N", help="gce: how many of them.")
+    ] = None,
+    machine_type: Annotated[
+        str | None, typer.Option("--machine-type", metavar="TYPE", help="gce: instead of the one that fits.")
+    ] = None,
+    spot: Annotated[
+        bool | None, typer.Option("--spot/--no-spot", help="gce: cheaper, and may be taken away at any time.")
+    ] = None,
+    disk_gb: Annotated[
+        int | None, typer.Option("--disk-gb", metavar="GB", help="gce: 200 if not given.")
+    ] = None,
+    image_family: Annotated[
+        str | None,
+        typer.Option("--image-family", metavar="NAME", help="gce: instead of the newest with PyTorch."),
+    ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option("--max-hours", metavar="H", help="gce: Google deletes a machine after this."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", metavar="USD", help="gce: a machine lives no longer than this lasts."),
+    ] = None,
 ) -> None:
     """Write a commented tlvm.toml here.
 
-    Asks on a terminal; elsewhere what no option names takes its default. An existing file is replaced only with --yes.
+    For Google Cloud it looks at login, billing and quota first, since a new account has no GPU. Asks on a terminal; elsewhere what no option names takes its default. An existing file is replaced only with --yes.
     """
     from orchestrator.render import setup
-    from orchestrator.workflows.init import init
+    from orchestrator.workflows.init import Answers, init
 
+    given = Answers(
+        common.provider, store, project, zones, accelerator, accelerator_count, machine_type, spot, disk_gb,
+        image_family, max_hours, budget, create_bucket,
+    )  # fmt: skip
     asking = not common.yes and not common.json and sys.stdin.isatty() and sys.stderr.isatty()
-    result = init(
-        Path.cwd(),
-        provider=common.provider,
-        store=store,
-        replace=common.yes,
-        ask=_ask if asking else None,
-    )
+    result = init(Path.cwd(), given, replace=common.yes, asking=_Terminal() if asking else None)
     common.show("init", result, setup.written)
 
 
 @command(AuthError, QuotaError, CloudError)
 def doctor(common: Common) -> None:
-    """Look at this computer and at the cloud: what there is and what lacks.
+    """Look for what lacks, here and in the cloud.
 
     Here: Python, torch, cores, memory, GPU, disk, Docker. On gce: login, billing, APIs, permissions, the machines'
     account, quotas, zones, image, network, bucket, clock. Each line is ok, warn or FAIL and says what to do; the exit
@@ -75,8 +114,25 @@ def demo(common: Common) -> None:
     common.show("demo", result, setup.shown)
 
 
-def _ask(question: str, choices: dict[str, str]) -> str:
-    keys = list(choices)
-    shown = "  ".join(f"[{number}] {text}" for number, text in enumerate(choices.values(), 1))
-    number: int = typer.prompt(f"{question}  {shown}", default=1, type=int, err=True)
-    return keys[min(max(number, 1), len(keys)) - 1]
+class _Terminal:
+    """Questions on stderr: stdout is for the result."""
+
+    def choose(self, question: str, choices: Mapping[str, str]) -> str:
+        keys = list(choices)
+        typer.echo(question, err=True)
+        for place, text in enumerate(choices.values(), 1):
+            typer.echo(f"  [{place}] {text}", err=True)
+        number = 0
+        while not 1 <= number <= len(keys):
+            number = typer.prompt("Choose", default=1, type=int, err=True)
+        return keys[number - 1]
+
+    def text(self, question: str, default: str) -> str:
+        answer: str = typer.prompt(question, default=default, err=True)
+        return answer
+
+    def yes(self, question: str) -> bool:
+        return typer.confirm(question, default=False, err=True)
+
+    def say(self, text: str) -> None:
+        typer.echo(text, err=True)

@@ -56,6 +56,16 @@ class QuotaRequest:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Who asks, and whether anything can be rented at all."""
+
+    account: str
+    project: str
+    billing: bool | None  # None: it can't be read
+    gpus: float | None  # how many the project may have in all; None: it can't be read
+
+
+@dataclass(frozen=True)
 class AcceleratorKind:
     """A kind of GPU, and where it may be had."""
 
@@ -96,6 +106,15 @@ class Rented(Protocol):
 
     def examine(self, spec: MachineSpec, store: StoreRef) -> list[Finding]:
         """Everything that may keep a machine of this kind from being made and used; all looked at at the same time."""
+
+    def standing(self) -> Standing:
+        """AuthError when nobody is logged in."""
+
+    def make_bucket(self, store: StoreRef, region: str) -> bool:
+        """A private bucket in which only checkpoints expire. False when it is there already: it stays as it is.
+
+        ConflictError when the name is somebody else's.
+        """
 
     def quotas(self, spec: MachineSpec) -> list[Quota]:
         """Those that matter for a machine of this kind, in the places of the settings."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 from orchestrator.render import runs
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, duration
 from orchestrator.workflows.demo import DemoResult
 from orchestrator.workflows.doctor import DoctorResult, Finding
 from orchestrator.workflows.init import InitResult
+from orchestrator.workflows.init_cloud import said
 from remote.contract.wording import count
 
 _WIDTH = 100  # what to do stands in a line of its own where it would not fit
@@ -15,6 +18,16 @@ _STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
 
 
 def written(screen: Screen, result: InitResult) -> None:
+    if result.standing is not None:
+        screen.line(said(result.standing))
+    for note in result.notes:
+        screen.line(f"note: {note}", style="yellow")
+    if result.bucket:
+        how = "created: private, in the machines' region" if result.bucket == "created" else result.bucket
+        screen.line(f"{result.store} {how}")
+    for request in result.requests:
+        screen.line("To ask for a GPU, run this (the answer comes by mail; tlvm quota shows it):")
+        screen.line(f"  {shlex.join(request.command)}")
     verb = "Replaced" if result.replaced else "Wrote"
     screen.line(
         f"{verb} {result.file} ({count(result.comments, 'commented line')}), provider {result.provider}"

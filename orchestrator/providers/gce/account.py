@@ -8,10 +8,10 @@ from typing import Protocol
 from orchestrator.config import GceSettings
 from orchestrator.providers.base import MachineSpec
 from orchestrator.providers.findings import Finding
-from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest, Thing
+from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest, Standing, Thing
 from remote.contract.run_spec import StoreRef
 
-from . import checks, kinds, quotas, things
+from . import checks, kinds, quotas, standing, things
 from .checks_context import Context
 from .operations import Waiting
 from .prices import PriceTable
@@ -55,6 +55,12 @@ class GceAccount:
 
     def examine(self, spec: MachineSpec, store: StoreRef) -> list[Finding]:
         return checks.examine(Context(self._rest, self._machines.settings, spec, store))
+
+    def standing(self) -> Standing:
+        return standing.standing(self._rest)
+
+    def make_bucket(self, store: StoreRef, region: str) -> bool:
+        return standing.make_bucket(self._rest, store, region)
 
     def quotas(self, spec: MachineSpec) -> list[Quota]:
         return kinds.quotas_of(self._rest, self._machines.settings, spec)
