@@ -106,9 +106,19 @@ def look(
         on_progress=task.progress("extract", len(rows), "images"),
         should_stop=task.should_stop,
     )
+    warn(task, extraction)
+    return Seen(rows, extraction, ends, before)
+
+
+def warn(task: Task, extraction: Extraction) -> None:
+    """What did not go as it should, in the run's log."""
+    if extraction.at_a_time:
+        task.events.log(
+            f"Out of memory: from some point on {extraction.at_a_time} images passed through the network at a time",
+            level="warning",
+        )
     if extraction.trouble:
         task.events.log(f"Features are not kept for later runs: {extraction.trouble}", level="warning")
-    return Seen(rows, extraction, ends, before)
 
 
 def cache_of(task: Task, spec: Preprocessing, ends: Sequence[str], before: dict[str, str]) -> FeatureCache:

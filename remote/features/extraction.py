@@ -6,7 +6,7 @@ What this machine has computed before is not computed again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from remote.features.feature_cache import FeatureCache, Floats32
 from remote.features.views import CENTRE, View, seen
 from remote.images.data import Reader, batches
 from remote.images.preprocessing import Pixels, Preprocessing, network_input
-from remote.networks import depths
+from remote.networks import depths, memory
 from remote.networks.backbones import Network, pass_without_numbers
 
 _KEEP_EVERY_ROWS = 4096
@@ -50,6 +50,7 @@ class Extraction:
     found: int  # rows that this machine had computed before
     seconds: float
     trouble: str = ""  # why the features could not be kept for later runs
+    at_a_time: int = 0  # images that passed together where memory did not allow the whole batch; 0: it did
 
     @property
     def features(self) -> Floats32:
@@ -86,7 +87,8 @@ def extract(
     ends        modules whose outputs are pooled on the way
     wanted      the blocks that are given back; None: all. The others go to the cache only
     Stopped     between two batches, when `should_stop` says so; what is computed is kept
-    CannotRun   an image that can't be read, by name
+    Out of memory   fewer images pass at a time, and the extraction says how many
+    CannotRun   an image that can't be read, by name; one image of this size does not fit into memory
     """
     began = time.perf_counter()
     rows = [image if isinstance(image, Row) else Row(image) for image in images]
@@ -109,6 +111,7 @@ def extract(
     def load(index: int) -> Pixels:
         return seen(rows[index].view, spec, rows[index].image, reader.rgb(rows[index].image))
 
+    at_a_time = max(batch_size, _BATCH_MIN)
     done = len(rows) - len(todo)
     on_progress(done)
     with torch.inference_mode(), depths.watched(network, ends) as watched:
@@ -116,10 +119,10 @@ def extract(
             if should_stop():
                 keep.now()
                 raise Stopped("while features were extracted")
-            given = network_input(spec, _filled(batch.loaded), device)
-            watched[depths.LAST] = network.module(given).flatten(1)
             count = len(batch.items)
-            values = {name: _numbers(watched[name][:count]) for name in widths}
+            filled = network_input(spec, _filled(batch.loaded), device)
+            passed, at_a_time = _passed(network, watched, filled, widths, at_a_time)
+            values = {name: block[:count] for name, block in passed.items()}
             for name, block in blocks.items():
                 block[list(batch.items)] = values[name]
             keep.add(batch.items, values)
@@ -128,7 +131,26 @@ def extract(
     keep.now()
     for block in blocks.values():
         block[again] = block[[first[names[index]] for index in again]]
-    return Extraction(blocks, len(todo), len(copied), time.perf_counter() - began, keep.trouble)
+    halved = at_a_time if at_a_time < max(batch_size, _BATCH_MIN) else 0
+    return Extraction(blocks, len(todo), len(copied), time.perf_counter() - began, keep.trouble, halved)
+
+
+def _passed(
+    network: Network, watched: dict[str, Tensor], inputs: Tensor, names: Iterable[str], at_a_time: int
+) -> tuple[dict[str, Floats32], int]:
+    """What the network makes of a batch, and how many images may pass together: fewer where memory ran out."""
+    while True:
+        parts: dict[str, list[Floats32]] = {name: [] for name in names}
+        try:
+            for part in memory.parts(inputs, at_a_time):
+                watched[depths.LAST] = network.module(part).flatten(1)
+                for name, found in parts.items():
+                    found.append(_numbers(watched[name]))
+            return {name: np.concatenate(found) for name, found in parts.items()}, at_a_time
+        except RuntimeError as error:
+            if not memory.ran_out(error):
+                raise
+        at_a_time = memory.halved(min(at_a_time, len(inputs)), inputs.device)
 
 
 class _Keeping:

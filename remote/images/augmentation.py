@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from remote.contract.dataset_manifest import Flips, Image
-from remote.images.preprocessing import Pixels, Preprocessing, normalised, pixels
+from remote.images.preprocessing import Pixels, Preprocessing, normalised, pixels, plain_name
 
 Shares = NDArray[np.float64]  # (images, NUMBERS), each from 0 to below 1
 NUMBERS = 16  # drawn for an image in an epoch
@@ -92,9 +92,9 @@ class Augmentation:
     @property
     def name(self) -> str:
         """Under which name sources are kept."""
-        return (
-            f"source at {self.side}, {self.spec.text}, {'plain' if self.strength == 'none' else 'augmented'}"
-        )
+        if self.strength == "none":
+            return plain_name(self.spec)
+        return f"source at {self.side}, {self.spec.text}"
 
     def source(self, rgb: Pillow.Image) -> Pixels:
         """What is kept of an image, whatever the epoch: (height, width, 3)."""

@@ -104,3 +104,8 @@ def normalised(spec: Preprocessing, batch: torch.Tensor) -> torch.Tensor:
     mean = torch.tensor(spec.mean, device=batch.device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, device=batch.device).view(1, 3, 1, 1)
     return batch.div_(255.0).sub_(mean).div_(std)
+
+
+def plain_name(spec: Preprocessing) -> str:
+    """Under which name images are kept as the network sees them without augmentation."""
+    return f"plain, {spec.text}"

@@ -114,6 +114,7 @@ def _fitted_head(
             on_progress=task.progress("extract", len(train.images), "images"),
             should_stop=task.should_stop,
         )
+    frozen.warn(task, extraction)
     if len(train.images) > _HOLDOUT_ABOVE:
         fold_of = np.where(holdout(train.images, share=_HOLDOUT, seed=task.spec.seed), 0, NEVER)
     else:

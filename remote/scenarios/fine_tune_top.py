@@ -12,6 +12,7 @@ import torch
 from remote import frozen, trained
 from remote.contract.metrics import Depth, Frozen
 from remote.heads import curve, logistic
+from remote.images.augmentation import Augmentation
 from remote.images.preprocessing import Preprocessing
 from remote.networks import backbones, depths, stages
 from remote.result import finish, in_words
@@ -120,7 +121,9 @@ def _fitted_head(
     backbones.freeze(network.module)
     ends = depths.stage_ends(network, str(task.parameters["stages"]))
     wanted = [*depths.blocks_of(ends, deviations=False), depths.LAST]
-    seen = frozen.look(task, network, spec, wanted=wanted, splits=["train"])
+    kept = Augmentation.of(train.images, spec, settings.augmentation, settings.flips)
+    with task.reader.keeping(kept.name, kept.source):  # for what is computed up to the cut, or for the epochs
+        seen = frozen.look(task, network, spec, wanted=wanted, splits=["train"])
     rows = frozen.training_rows(task, seen, train.images)
     head = logistic.fit(
         seen.extraction.features[rows.rows],
@@ -153,7 +156,7 @@ def _upper(
     if settings.augmentation != "none" or settings.mixup or not isinstance(loader, Loader):
         return None
     images = task.images("train", "val", "test")
-    sample = next(iter(loader.plain(images[:2])))
+    sample = next(iter(loader.plain(task.images("train")[:2])))
     network.module.eval()
     module, given = cut.upper(network, where, sample), cut.below(network, where, sample)
     if module is None or 4 * given[0].numel() * len(images) > task.number("activations_gb") * 1e9:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from remote.training import memory, precision
+from remote.networks import memory
+from remote.training import precision
 
 Forward = Callable[[Tensor], Tensor]
 

@@ -18,7 +18,7 @@ from remote.contract.dataset_manifest import Image
 from remote.images import augmentation
 from remote.images.augmentation import FACTS, Augmentation, Shares
 from remote.images.data import Reader, ahead
-from remote.images.preprocessing import Preprocessing, network_input, pixels
+from remote.images.preprocessing import Preprocessing, network_input, pixels, plain_name
 from remote.training.recipe import Recipe
 from remote.training.trainee import Batch, Labelled
 
@@ -151,11 +151,6 @@ class Loader:
         """
         count = len(self.train.images)
         return count - 1 if count % self.recipe.batch_size == 1 and count > 1 else count
-
-
-def plain_name(spec: Preprocessing) -> str:
-    """Under which name images are kept as the network sees them without augmentation."""
-    return f"plain, {spec.text}"
 
 
 def one_thread_each() -> None:

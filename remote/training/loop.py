@@ -21,7 +21,8 @@ from torch.nn import functional
 from remote.contract.dataset_manifest import Image
 from remote.errors import CannotRun, Stopped
 from remote.measures.evaluation import Floats, Labels, fit_temperature, log_losses
-from remote.training import memory, precision, recipe
+from remote.networks import memory
+from remote.training import precision, recipe
 from remote.training.averaging import Average
 from remote.training.checkpoint import State
 from remote.training.compiling import Forward

@@ -222,6 +222,26 @@ def test_a_full_disk_ends_the_keeping_and_not_the_run(tmp_path: Path, photos: Pa
     assert "Features are not kept" in (result.parent / "events.jsonl").read_text()
 
 
+def test_too_little_memory_for_a_batch_halves_it(tmp_path: Path, photos: Path) -> None:
+    """Batches of 8, in a memory for 3 images: 2 pass at a time, and the features are those of the whole batch."""
+    machine = fixtures.home(tmp_path / "home")
+    whole = _metrics(_run(machine, photos, "fixed-extractor", "aaaa", cache_gb=0.0))
+
+    def room_for_3(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d) and given[0].device.type != "meta" and len(given[0]) > 3:
+            raise torch.OutOfMemoryError(f"{len(given[0])} images")
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(room_for_3)
+    try:
+        result = _run(machine, photos, "fixed-extractor", "bbbb", cache_gb=0.0)
+    finally:
+        hook.remove()
+    halved = _metrics(result)
+    assert (halved.counters.decoded, halved.counters.forwarded) == (36, 36)
+    assert halved.evaluations[0].accuracy == whole.evaluations[0].accuracy
+    assert "2 images passed through the network at a time" in (result.parent / "events.jsonl").read_text()
+
+
 @pytest.mark.parametrize("model", [name for name in _FAMILIES if name != "vgg11_bn"])
 def test_a_network_in_two_parts_is_the_network(model: str) -> None:
     network = backbones.build(model, 2, seed=0)

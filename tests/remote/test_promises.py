@@ -138,6 +138,7 @@ def test_what_is_before_the_cut_stays_to_the_bit_and_passes_once(
     before = TRAIN + 3 * 2  # for the first classifier; two images show that the two parts are the whole
     steps = VAL + epochs * (TRAIN + VAL) + VAL + TEST
     assert (seen.passed[False], seen.passed[True]) == (before + (ALL if activations_gb else steps), 0)
+    assert seen.decoded == ALL
 
 
 @pytest.mark.parametrize("scenario", ["fine-tune-all", "from-scratch"])

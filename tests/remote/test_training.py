@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from remote.contract.dataset_manifest import Image
 from remote.errors import CannotRun, Stopped
 from remote.images import augmentation
+from remote.networks.memory import parts
 from remote.training.checkpoint import State, digest
 from remote.training.compiling import Forward
 from remote.training.loop import fit, train_mode
-from remote.training.memory import parts
 from remote.training.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
 from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
 
