@@ -21,7 +21,7 @@ _CHOICES = {
     "docker": "a Docker container on this computer, free",
     "gce": "Google Cloud",
 }
-_EXAMPLE = {"local": FILE, "docker": FILE, "gce": "gce.toml"}
+_EXAMPLE = {"local": FILE, "docker": FILE, "gce": "google-cloud.toml"}
 
 
 class Asking(Protocol):
