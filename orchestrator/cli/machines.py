@@ -72,7 +72,11 @@ def up(
     ] = False,
     upload: Annotated[
         Path | None,
-        typer.Option("--upload", metavar="DIR", help="Upload these images meanwhile, as tlvm upload does."),
+        typer.Option(
+            "--upload",
+            metavar="DIR",
+            help="Upload these images meanwhile; the machine fetches them as they come.",
+        ),
     ] = None,
 ) -> None:
     """Bring up a machine, or adopt the one that is there.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,9 @@ class Publication:
         spool: Path,
         *,
         pack_bytes: int = pack.PACK_BYTES,
+        stored: Callable[[str], None] | None = None,
     ) -> None:
+        """`stored` is told each pack that this upload sends or meets in the store; several threads call it."""
         self._store = store
         self._scan = scan
         self._wishes = wishes
@@ -84,6 +86,7 @@ class Publication:
         self._progress = progress
         self._spool = spool
         self._pack_bytes = pack_bytes
+        self._stored = stored
         self._images: Sequence[Checked] = []
         self._missed: list[SetAside] = []
         self._near = NOTHING
@@ -265,6 +268,8 @@ class Publication:
             if was_sent:
                 self._packs_sent.add(written.sha256)
                 self._bytes_sent += written.size
+        if self._stored is not None:
+            self._stored(written.sha256)
 
     def _place(self, written: pack.Pack) -> None:
         self._placed |= {sha256: Place(written.sha256, at) for sha256, at in written.offsets.items()}

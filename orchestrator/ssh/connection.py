@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import selectors
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -72,10 +72,12 @@ class Connection:
     def close(self) -> None:
         self._client.client.close()
 
-    def run(self, command: str, *, input: bytes | None = None, timeout_s: float = 60) -> Output:
+    def run(
+        self, command: str, *, input: bytes | Iterable[bytes] | None = None, timeout_s: float = 60
+    ) -> Output:
         """Run a command in the user's shell on the machine and wait for its end, whatever its exit code.
 
-        input           its standard input; without, that is empty
+        input           its standard input, whole or piece by piece as it comes about; without, that is empty
         timeout_s       CloudError when it takes longer
         ConnectionLost  when the connection is cut, or the machine answers nothing for SILENCE_S
 
@@ -85,7 +87,7 @@ class Connection:
         started, size = self._clock(), 0
         with self._channel() as channel:
             channel.exec_command(command)
-            _send(channel, input or b"")
+            _send(channel, [input] if isinstance(input, bytes) else input or [])
             for piece in self._pieces(channel, SILENCE_S):
                 if piece is not None:
                     outputs[piece.is_stderr].append(piece.data)
@@ -267,15 +269,16 @@ class Connection:
         return code
 
 
-def _send(channel: paramiko.Channel, data: bytes) -> None:
+def _send(channel: paramiko.Channel, pieces: Iterable[bytes]) -> None:
     """Standard input, from a thread: a peer may want its output read before it reads on."""
 
     def send() -> None:
         with suppress(OSError):  # the command ended without reading all of it; its exit code tells
-            for start in range(
-                0, len(data), _PIECE_BYTES
-            ):  # paramiko copies all that is left for each packet
-                channel.sendall(data[start : start + _PIECE_BYTES])
+            for data in pieces:
+                for start in range(
+                    0, len(data), _PIECE_BYTES
+                ):  # paramiko copies all that is left for each packet
+                    channel.sendall(data[start : start + _PIECE_BYTES])
             channel.shutdown_write()
 
     threading.Thread(target=send, name="tlvm-ssh-stdin", daemon=True).start()

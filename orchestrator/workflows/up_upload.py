@@ -1,4 +1,4 @@
-"""`tlvm up --upload DIR`: the images travel while the machine boots."""
+"""`tlvm up --upload DIR`: the images travel while the machine boots, which then fetches packs as they are stored."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import shlex
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from orchestrator.errors import Interruption, TlvmError
 from orchestrator.progress import Bar, Progress
+from orchestrator.workflows.datasets import load_manifest
+from orchestrator.workflows.prefetch import Prefetching
 from orchestrator.workflows.up import UpResult, up
 from orchestrator.workflows.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 
 PATIENCE_S = 2.0  # with an upload that was told to stop; what is on a slow line is not waited for
+AHEAD_S = 5.0  # until the machine has the last packs; with a large dataset that was stored before, a run need not wait
+
+Stored = Callable[[str], None]  # told each pack that the store has
+Send = Callable[[Workspace, Path, Stored], list[UploadResult]]
 
 
 def up_and_upload(
@@ -24,16 +30,19 @@ def up_and_upload(
     folder: Path,
     *,
     bring_up: Callable[[Workspace], UpResult] = up,
-    send: Callable[[Workspace, Path], list[UploadResult]] = upload,
+    send: Send | None = None,
     patience_s: float = PATIENCE_S,
+    ahead_s: float = AHEAD_S,
 ) -> tuple[UpResult, list[UploadResult]]:
     """Both at once; returns when both are done.
 
     Whichever fails, the other one is brought to its end: its error says what became of that. Where both fail, the
-    machine's error is raised and names the upload's.
+    machine's error is raised and names the upload's. That the machine fetches packs ahead is a courtesy: where it
+    fails, one line says so.
     Interruption    on Ctrl-C, which ends both: says what stands
     """
-    uploading = _Uploading(workspace, folder, send)
+    ahead = Prefetching(Workspace(workspace.settings, workspace.progress))
+    uploading = _Uploading(workspace, folder, send or _send, ahead.stored)
     machine = ""  # what became of it
     try:
         try:
@@ -42,30 +51,43 @@ def up_and_upload(
             machine = error.what
             raise _with(error, uploading.end()) from error
         machine = f"The machine{f' {made.machine.name}' if made.machine else ''} is up"
+        if made.machine is not None:
+            ahead.begin(made.machine)
         try:
             uploaded = uploading.result()
         except TlvmError as error:
             raise _with(error, f"{machine}; tlvm down ends it.") from error
+        ahead.end(ahead_s)
     except KeyboardInterrupt as error:
         asked = error.what if isinstance(error, Interruption) else "No machine was asked for"
         raise _interrupted(machine or asked, uploading.stop(patience_s), folder) from None
+    finally:
+        ahead.stop()
     for line in uploading.warned:
         workspace.progress.warn(line)
     versions = {result.name: result.version for result in uploaded}
     return dataclasses.replace(made, uploaded=versions), uploaded
 
 
+def _send(workspace: Workspace, folder: Path, stored: Stored) -> list[UploadResult]:
+    uploaded = upload(workspace, folder, stored=stored)
+    for result in uploaded:
+        if result.packs_reused:
+            with suppress(TlvmError):  # a version that can't be read is said by the run that needs it
+                for pack in load_manifest(workspace.store, result.name, result.version).packs():
+                    stored(pack)
+    return uploaded
+
+
 class _Uploading:
     """An upload in a thread of its own, which ends with the process: Ctrl-C waits for no slow line."""
 
-    def __init__(
-        self, workspace: Workspace, folder: Path, send: Callable[[Workspace, Path], list[UploadResult]]
-    ) -> None:
+    def __init__(self, workspace: Workspace, folder: Path, send: Send, stored: Stored) -> None:
         self._future: Future[list[UploadResult]] = Future()
         self._quiet = _Quiet(workspace.progress)
         own = Workspace(workspace.settings, self._quiet)
         self._thread = threading.Thread(
-            target=self._run, args=(own, folder, send), name="upload", daemon=True
+            target=self._run, args=(own, folder, send, stored), name="upload", daemon=True
         )
         self._thread.start()
 
@@ -92,11 +114,9 @@ class _Uploading:
             return []
         return [result.name for result in self.result()]
 
-    def _run(
-        self, workspace: Workspace, folder: Path, send: Callable[[Workspace, Path], list[UploadResult]]
-    ) -> None:
+    def _run(self, workspace: Workspace, folder: Path, send: Send, stored: Stored) -> None:
         try:
-            self._future.set_result(send(workspace, folder))
+            self._future.set_result(send(workspace, folder, stored))
         except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
             self._future.set_exception(error)
 

@@ -98,6 +98,7 @@ def upload(
     ask: Callable[[Offer], bool] | None = None,
     processes: int | None = None,
     pack_bytes: int = PACK_BYTES,
+    stored: Callable[[str], None] | None = None,
 ) -> list[UploadResult]:
     """Upload every dataset that `folder` holds; all are checked before the last pack of each, and a version, is sent.
 
@@ -111,6 +112,7 @@ def upload(
     conversion      what becomes of images before they travel; `resize_px` None is as the last time, 0 as they are
     ask             whether photos that are much larger than models see are to be sent smaller; None: only say so
     pack_bytes      at most so many in a pack
+    stored          told the hash of each pack that is sent, once the store has it; several threads call it
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
 
     Files that vanished or changed meanwhile stand in `missed`: `require_all` makes them an error.
@@ -126,7 +128,7 @@ def upload(
             return [_look(workspace, scan, wishes, cache, processes, began, strict=strict) for scan in scans]
         with spool(workspace.records.cache) as place:
             uploads = [
-                _Upload(workspace, scan, wishes, place / str(number), began, pack_bytes)
+                _Upload(workspace, scan, wishes, place / str(number), began, pack_bytes, stored)
                 for number, scan in enumerate(scans)
             ]
             try:
@@ -209,7 +211,14 @@ class _Upload:
     """One dataset: `take_in`, `settle`, `publish`, and `stop` in any case."""
 
     def __init__(
-        self, workspace: Workspace, scan: Scan, wishes: Wishes, folder: Path, began: float, pack_bytes: int
+        self,
+        workspace: Workspace,
+        scan: Scan,
+        wishes: Wishes,
+        folder: Path,
+        began: float,
+        pack_bytes: int,
+        stored: Callable[[str], None] | None,
     ) -> None:
         folder.mkdir()
         self._scan = scan
@@ -230,6 +239,7 @@ class _Upload:
             workspace.progress,
             folder,
             pack_bytes=pack_bytes,
+            stored=stored,
         )
         self._same: UploadResult | None = None  # nothing has changed
         self._outcome: Outcome | None = None

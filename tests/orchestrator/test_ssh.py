@@ -190,6 +190,17 @@ def test_input_that_nobody_reads_and_input_longer_than_every_buffer(connection: 
     assert connection.check("cat", input=long) == long
 
 
+def test_input_that_comes_about_piece_by_piece(connection: Connection, tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        for number in range(3):
+            yield f"{tmp_path}/{number}\n".encode()
+            while not (tmp_path / str(number)).exists():  # the next one when this one was read
+                time.sleep(0.01)
+
+    command = 'while read -r path; do touch "$path"; done; echo over'
+    assert connection.run(command, input=pieces()).stdout == b"over\n"
+
+
 def test_a_command_that_takes_too_long(connection: Connection) -> None:
     with pytest.raises(CloudError, match=r"within 0\.3 s"):
         connection.run("sleep 30", timeout_s=0.3)

@@ -12,7 +12,7 @@ from orchestrator.errors import CapacityError, DataError, Interruption
 from orchestrator.providers.base import MachineSpec
 from orchestrator.workflows.datasets import resolve
 from orchestrator.workflows.up import UpResult
-from orchestrator.workflows.up_upload import up_and_upload
+from orchestrator.workflows.up_upload import Stored, up_and_upload
 from orchestrator.workflows.upload import UploadResult
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import StoreRef
@@ -71,7 +71,7 @@ def test_images_that_can_not_be_used_say_that_the_machine_is_up(tmp_path: Path, 
 def test_ctrl_c_waits_for_no_slow_line(tmp_path: Path, workspace: Workspace) -> None:
     line = threading.Event()
 
-    def slow(_: Workspace, folder: Path) -> list[UploadResult]:
+    def slow(_: Workspace, folder: Path, stored: Stored) -> list[UploadResult]:
         line.wait(60)
         return []
 
@@ -93,7 +93,7 @@ def test_ctrl_c_waits_for_no_slow_line(tmp_path: Path, workspace: Workspace) -> 
 def test_ctrl_c_ends_the_upload_before_anything_is_published(tmp_path: Path, workspace: Workspace) -> None:
     said = threading.Event()
 
-    def sending(own: Workspace, folder: Path) -> list[UploadResult]:
+    def sending(own: Workspace, folder: Path, stored: Stored) -> list[UploadResult]:
         with own.progress.bar("check", 2, "images") as bar:
             bar.advance()
             said.wait(60)
