@@ -18,6 +18,27 @@ BUCKET = "trees-4711-tlvm"
 OWNER = "ana"
 MACHINE = "tlvm-ana-trees"
 
+SETTINGS = (
+    f"""provider = "gce"
+owner = "{OWNER}"
+
+[machine]
+name = "{MACHINE}"
+accelerator = "none"
+
+[gce]
+project = "{PROJECT}"
+zones = ["us-central1-a", "us-central1-b"]
+ssh_source_ranges = ["203.0.113.7/32"]
+"""
+    """endpoint = "{cloud}"
+
+[store]
+url = "{bucket}"
+endpoint = "{storage}"
+"""
+)
+
 
 @dataclass(frozen=True)
 class World:
@@ -57,34 +78,10 @@ def world(
     addresses = tuple(dict.fromkeys(("127.0.0.1", address)))
     with bucket or GcsServer(addresses) as storage, ComputeServer(hardware, clock=clock) as cloud:
         tlvm = Tlvm(home, variables=dict(variables or {}))
-        text = _SETTINGS.format(
-            owner=OWNER,
-            machine=MACHINE,
-            bucket=storage.create_bucket(BUCKET),
-            storage=storage.endpoint_at(address),
-            project=PROJECT,
-            cloud=cloud.url,
+        text = SETTINGS.format(
+            bucket=storage.create_bucket(BUCKET), storage=storage.endpoint_at(address), cloud=cloud.url
         )
         (tlvm.folder / "tlvm.toml").write_text(text)
         yield World(tlvm, cloud, storage)
         assert cloud.errors == []
         assert storage.errors == []
-
-
-_SETTINGS = """provider = "gce"
-owner = "{owner}"
-
-[store]
-url = "{bucket}"
-endpoint = "{storage}"
-
-[machine]
-name = "{machine}"
-accelerator = "none"
-
-[gce]
-project = "{project}"
-zones = ["us-central1-a", "us-central1-b"]
-endpoint = "{cloud}"
-ssh_source_ranges = ["203.0.113.7/32"]
-"""
