@@ -172,3 +172,15 @@ def test_a_store_that_refuses_is_said(home: MachineHome) -> None:
     lines = json.dumps({"url": "relative"}) + f"\n{OTHER}\n"
     with pytest.raises(StoreError, match="neither a bucket"):
         prefetch(io.BytesIO(lines.encode()), home)
+
+
+def test_what_a_killed_fetch_left_is_swept_when_it_is_old(tmp_path: Path, home: MachineHome) -> None:
+    bring(published(tmp_path, home, 1), home)
+    packs = home.root / "packs"
+    old, young = packs / ".0123456789abcdef.part", packs / ".fedcba9876543210.part"
+    for part in (old, young):
+        part.write_bytes(b"cut short")
+    os.utime(old, (0, 0))
+    make_room(home, 0, keep=set())
+    assert not old.exists()
+    assert young.exists()
