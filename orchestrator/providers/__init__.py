@@ -48,5 +48,7 @@ def provider(
     module, _, attribute = NAMES[name].partition(":")
     make = getattr(importlib.import_module(module), attribute)
     if name == "gce":
-        return cast(Provider, retrying(make(gce or GceSettings(), progress), attempts or Attempts()))
+        prices_file = data_dir / "cache" / "gce-prices.json"
+        made = make(gce or GceSettings(), progress, prices_file=prices_file)
+        return cast(Provider, retrying(made, attempts or Attempts()))
     return cast(Provider, make(data_dir, progress) if name == "docker" else make(data_dir))

@@ -14,6 +14,7 @@ from orchestrator.config import load
 from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.render import setup as render_setup
 from orchestrator.render.console import Screen
+from orchestrator.resources import folder as shipped
 from orchestrator.workflows.init import Answers, InitResult, init
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
@@ -180,3 +181,15 @@ def test_no_billing_is_told(cloud: Cloud, tmp_path: Path) -> None:
     server.project.billing_enabled = False
     result = init(tmp_path, Answers("gce"))
     assert "no billing account" in result.notes[0] and "NO billing" in shown(result)
+
+
+def test_every_key_of_the_commented_file_is_one_that_exists(tmp_path: Path) -> None:
+    text = (shipped("configs") / "google-cloud.toml").read_text(encoding="utf-8")
+    assert text.startswith("# ") and "tlvm up --dry-run" in text.splitlines()[0]
+    opened = [line.removeprefix("# ") if " = " in line else line for line in text.splitlines()]
+    (tmp_path / "tlvm.toml").write_text("\n".join(opened), encoding="utf-8")
+    found = load({}, environ={"TLVM_DATA_DIR": str(tmp_path)}, folder=tmp_path)
+    (tmp_path / "tlvm.toml").write_text('provider = "gce"\n', encoding="utf-8")
+    bare = load({}, environ={"TLVM_DATA_DIR": str(tmp_path)}, folder=tmp_path)
+    for name in ("accelerator", "accelerator_count", "max_hours", "idle_minutes"):
+        assert getattr(found, name) == getattr(bare, name)

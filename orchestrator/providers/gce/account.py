@@ -12,9 +12,9 @@ from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest, 
 from remote.contract.run_spec import StoreRef
 
 from . import checks, kinds, quotas, standing, things
+from .catalogue import Prices
 from .checks_context import Context
 from .operations import Waiting
-from .prices import PriceTable
 from .rest import Rest
 
 
@@ -29,7 +29,7 @@ class Machines(Protocol):
 
 
 class GceAccount:
-    def __init__(self, machines: Machines, prices: PriceTable, waiting: Waiting) -> None:
+    def __init__(self, machines: Machines, prices: Prices, waiting: Waiting) -> None:
         self._machines = machines
         self._rest = machines.rest
         self._prices = prices
@@ -42,16 +42,18 @@ class GceAccount:
         self._machines.keep_until(name, when)
 
     def things(self, *, free: bool = True) -> list[Thing]:
-        return things.things(self._rest, self._prices, free=free)
+        return things.things(self._rest, self._prices.known(), free=free)
 
     def remove(self, thing: Thing) -> bool:
         return things.remove(self._rest, thing, waiting=self._waiting)
 
     def disk_per_month(self, name: str) -> float:
-        return sum(things.disk(found, self._prices).per_month for found in things.disks_of(self._rest, name))
+        return sum(
+            things.disk(found, self._prices.known()).per_month for found in things.disks_of(self._rest, name)
+        )
 
     def storage_per_month(self, stored_bytes: int) -> float:
-        return self._prices.storage_per_month(stored_bytes)
+        return self._prices.known().storage_per_month(stored_bytes)
 
     def examine(self, spec: MachineSpec, store: StoreRef) -> list[Finding]:
         return checks.examine(Context(self._rest, self._machines.settings, spec, store))
@@ -70,7 +72,8 @@ class GceAccount:
         return quotas.request(self._rest.project, metric, region, value, email if "@" in email else "")
 
     def accelerators(self, spec: MachineSpec) -> list[AcceleratorKind]:
-        return kinds.accelerators(self._rest, self._machines.settings, spec, self._prices)
+        return kinds.accelerators(self._rest, self._machines.settings, spec, self._prices.today())
 
     def prices(self) -> str:
-        return f"{self._prices.source} of {self._prices.listed}"
+        table = self._prices.known()
+        return f"{table.source} of {table.listed}"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config import GceSettings
@@ -26,10 +27,10 @@ from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offe
 
 from . import firewall, guest, images, insertion, places
 from .account import GceAccount
+from .catalogue import Prices
 from .errors import SETUP, of_operation, translated
 from .machine import is_ours, machine, metadata, region, zone
 from .operations import Waiting, finish, wait
-from .prices import LIST, PriceTable
 from .request import (
     ATTEMPT,
     KEEP_UNTIL,
@@ -58,11 +59,11 @@ class GceProvider:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         waiting: Waiting | None = None,
-        prices: PriceTable = LIST,
+        prices_file: Path | None = None,
     ) -> None:
         self.settings = settings
-        self._prices = prices
         self.rest = Rest(settings)
+        self._prices = Prices(self.rest, prices_file, now)
         self._progress = progress or Silent()
         self._now = now
         self._waiting = waiting or Waiting()
@@ -74,10 +75,10 @@ class GceProvider:
 
     def offers(self, spec: MachineSpec) -> list[Offer]:
         self._check(spec)
-        with ThreadPoolExecutor(1) as pool:
-            finding = pool.submit(self._image, spec.image)
+        with ThreadPoolExecutor(2) as pool:
+            finding, pricing = pool.submit(self._image, spec.image), pool.submit(self._prices.today)
             there = places.look(self.rest, places.zones(self.rest, self.settings))
-            found = places.offers(spec, self.settings, there, self._prices)
+            found = places.offers(spec, self.settings, there, pricing.result())
             image = finding.result()
         for accelerator in dict.fromkeys(offer.accelerator for offer in found):
             images.check_generation(image, accelerator)
