@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from . import shared_parameters as shared
 from .document import ContractError
 from .parameters import Parameter, Value
 
@@ -61,196 +62,20 @@ def _nearest(name: str, valid: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else "There are: " + ", ".join(names)
 
 
-_IMAGE_SIZE = Parameter(
-    "image_size",
-    0,
-    "side in pixels of what the network sees; 0: what its weights were made for (a multiple of 32 suits most)",
-    low=0,
-    least=16,
-    high=1024,
-)
-_FRAMING = Parameter(
-    "framing",
-    "crop",
-    "what the network sees of an image: crop is the middle square, whole is all of it, squeezed into a square",
-    choices=("crop", "whole"),
-)
-_BATCH_SIZE = Parameter("batch_size", 32, "images that pass through the network together", low=1, high=4096)
-_DECODE_WORKERS = Parameter(
-    "decode_workers",
-    0,
-    "threads that decode images; 0: as many as there are cores, at most 16",
-    low=0,
-    high=128,
-)
-_IMAGE_MEMORY_MB = Parameter(
-    "image_memory_mb",
-    0,
-    "memory for decoded images, MB; what is more goes to a file. 0: half of what is free",
-    low=0,
-    high=10_000_000,
-)
-_PRECISION = Parameter(
-    "precision",
-    "auto",
-    "of the numbers in training: bf16 halves them; auto: bf16 where the device has instructions for it",
-    choices=("auto", "fp32", "bf16"),
-)
-_COMPILE = Parameter(
-    "compile",
-    "auto",
-    "the passes of training compiled by torch; auto: on an NVIDIA GPU with a compiler, in a long run",
-    choices=("auto", "on", "off"),
-)
-
-_CACHE_GB = Parameter(
-    "cache_gb",
-    10.0,
-    "features that the machine keeps for later runs, of all datasets together; 0: none",
-    low=0.0,
-    high=100_000.0,
-)
-
-# Of the scenarios that train layers step by step.
-_EPOCHS = Parameter(
-    "epochs", 15, "passes over train, at most; early stopping may end it sooner", low=1, high=10_000
-)
-_TRAIN_BATCH_SIZE = Parameter("batch_size", 64, "images per step", low=2, high=4096)
-_LEARNING_RATE = Parameter(
-    "learning_rate",
-    0.0,
-    "of AdamW, at its highest: after the warm-up, before the cosine takes it down; 0: what suits the network",
-    low=0.0,
-    high=10.0,
-)
-_WEIGHT_DECAY = Parameter(
-    "weight_decay", 0.05, "of the weights; norms and biases have none", low=0.0, high=10.0
-)
-_WARMUP_EPOCHS = Parameter(
-    "warmup_epochs",
-    1.0,
-    "epochs (or parts of one) over which the rate rises; at most half of all",
-    low=0.0,
-    high=1000.0,
-)
-_LABEL_SMOOTHING = Parameter(
-    "label_smoothing", 0.0, "share of each label that is spread over all classes", low=0.0, high=0.9
-)
-_MIXUP = Parameter(
-    "mixup", 0.0, "how much images are blended in pairs, 0.2 is usual; 0: not at all", low=0.0, high=10.0
-)
-_EMA_EPOCHS = Parameter(
-    "ema_epochs",
-    0.0,
-    "epochs (or parts of one) over which the weights that are kept are averaged; 0: not at all",
-    low=0.0,
-    high=1000.0,
-)
-_BALANCE = Parameter(
-    "balance",
-    "auto",
-    "on: rare classes count as much as frequent ones; auto: where the largest has over 3 times the smallest",
-    choices=("auto", "on", "off"),
-)
-_AUGMENTATION = Parameter(
-    "augmentation",
-    "light",
-    "what is done to a train image at random: light shifts and scales a little, strong crops widely; flips as the dataset allows",
-    choices=("none", "light", "strong"),
-)
-_STEERING_SHARE = Parameter(
-    "holdout",
-    0.1,
-    "share of train that steers early stopping where val is the reported figure",
-    low=0.01,
-    high=0.5,
-)
-_PATIENCE = Parameter(
-    "patience", 5, "epochs without a better log-loss after which training stops", low=1, high=10_000
-)
-
-# Of the scenarios that leave the network as it is.
-_FROZEN = (
-    _BATCH_SIZE,
-    _DECODE_WORKERS,
-    _IMAGE_SIZE,
-    _FRAMING,
-    Parameter(
-        "views",
-        1,
-        "ways to look at each train image: 2 adds it turned over, where the dataset allows it, more add crops",
-        low=1,
-        high=32,
-    ),
-    Parameter(
-        "stages",
-        "",
-        "modules after which the network is looked into, with commas between them; empty: the ends of its stages",
-    ),
-    _CACHE_GB,
-    Parameter(
-        "folds",
-        5,
-        "of the cross-validation inside train that chooses the penalty",
-        low=2,
-        high=20,
-    ),
-    Parameter(
-        "penalties",
-        13,
-        "how many penalties are tried, evenly spaced in their logarithm",
-        low=1,
-        high=100,
-    ),
-    Parameter(
-        "penalty_max",
-        10.0,
-        "the strongest penalty (of the squared weights, beside the mean log-loss)",
-        low=1e-12,
-        high=1e6,
-    ),
-    Parameter("penalty_min", 1e-5, "the weakest penalty", low=1e-12, high=1e6),
-    _BALANCE,
-    Parameter(
-        "holdout_above",
-        20_000,
-        "with more train images than this, one holdout takes the place of the folds",
-        low=100,
-        high=10_000_000,
-    ),
-    Parameter(
-        "refit",
-        "auto",
-        "auto: where test is the reported figure, the classifier that is kept is fitted on train and val; off: on train",
-        choices=("auto", "off"),
-    ),
-)
-
-# Of these, what also a classifier needs that training begins with.
-_CLASSIFIER = (
-    "stages",
-    "cache_gb",
-    "folds",
-    "penalties",
-    "penalty_max",
-    "penalty_min",
-    "holdout_above",
-)
-
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "fixed-extractor": Scenario(
             "fixed-extractor",
             "little new data, similar to the old",
             "Train only a new classifier, on features of the frozen network.",
-            _FROZEN,
+            shared.FROZEN,
         ),
         "initial-layers": Scenario(
             "initial-layers",
             "little new data, different from the old",
             "Train a classifier on features of the network's earlier layers; data choose which.",
             (
-                *_FROZEN,
+                *shared.FROZEN,
                 Parameter(
                     "pooling",
                     "mean and deviation",
@@ -269,22 +94,22 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                     "",
                     "the first module that is trained, such as layer4; empty: the last stage's first",
                 ),
-                replace(_EPOCHS, default=15),
-                replace(_TRAIN_BATCH_SIZE, default=32),
-                _DECODE_WORKERS,
-                _IMAGE_MEMORY_MB,
-                _PRECISION,
-                _COMPILE,
-                _IMAGE_SIZE,
-                _FRAMING,
-                _LEARNING_RATE,
-                _WEIGHT_DECAY,
-                _WARMUP_EPOCHS,
-                _LABEL_SMOOTHING,
-                _MIXUP,
-                _EMA_EPOCHS,
-                _BALANCE,
-                replace(_AUGMENTATION, default="none"),
+                replace(shared.EPOCHS, default=15),
+                replace(shared.TRAIN_BATCH_SIZE, default=32),
+                shared.DECODE_WORKERS,
+                shared.IMAGE_MEMORY_MB,
+                shared.PRECISION,
+                shared.COMPILE,
+                shared.IMAGE_SIZE,
+                shared.FRAMING,
+                shared.LEARNING_RATE,
+                shared.WEIGHT_DECAY,
+                shared.WARMUP_EPOCHS,
+                shared.LABEL_SMOOTHING,
+                shared.MIXUP,
+                shared.EMA_EPOCHS,
+                shared.BALANCE,
+                replace(shared.AUGMENTATION, default="none"),
                 Parameter(
                     "activations_gb",
                     4.0,
@@ -292,9 +117,9 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                     low=0.0,
                     high=100_000.0,
                 ),
-                *(parameter for parameter in _FROZEN if parameter.name in _CLASSIFIER),
-                _STEERING_SHARE,
-                _PATIENCE,
+                *(parameter for parameter in shared.FROZEN if parameter.name in shared.CLASSIFIER),
+                shared.STEERING_SHARE,
+                shared.PATIENCE,
             ),
         ),
         "fine-tune-all": Scenario(
@@ -302,16 +127,16 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             "lots of new data, similar to the old",
             "Fit a new classifier, then tune every layer, the first ones least.",
             (
-                _EPOCHS,
-                replace(_TRAIN_BATCH_SIZE, default=32),
-                _DECODE_WORKERS,
-                _IMAGE_SIZE,
-                _CACHE_GB,
-                _FRAMING,
-                _IMAGE_MEMORY_MB,
-                _PRECISION,
-                _COMPILE,
-                _LEARNING_RATE,
+                shared.EPOCHS,
+                replace(shared.TRAIN_BATCH_SIZE, default=32),
+                shared.DECODE_WORKERS,
+                shared.IMAGE_SIZE,
+                shared.CACHE_GB,
+                shared.FRAMING,
+                shared.IMAGE_MEMORY_MB,
+                shared.PRECISION,
+                shared.COMPILE,
+                shared.LEARNING_RATE,
                 Parameter(
                     "first_layers_rate",
                     0.1,
@@ -319,15 +144,15 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                     low=0.0,
                     high=1.0,
                 ),
-                _WEIGHT_DECAY,
-                _WARMUP_EPOCHS,
-                _LABEL_SMOOTHING,
-                _MIXUP,
-                _EMA_EPOCHS,
-                _BALANCE,
-                _AUGMENTATION,
-                _STEERING_SHARE,
-                _PATIENCE,
+                shared.WEIGHT_DECAY,
+                shared.WARMUP_EPOCHS,
+                shared.LABEL_SMOOTHING,
+                shared.MIXUP,
+                shared.EMA_EPOCHS,
+                shared.BALANCE,
+                shared.AUGMENTATION,
+                shared.STEERING_SHARE,
+                shared.PATIENCE,
             ),
         ),
         "from-scratch": Scenario(
@@ -335,24 +160,24 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             "lots of new data, different from the old",
             "Reuse the architecture, compute all weights anew.",
             (
-                replace(_EPOCHS, default=90),
-                _TRAIN_BATCH_SIZE,
-                _DECODE_WORKERS,
-                _IMAGE_SIZE,
-                _FRAMING,
-                _IMAGE_MEMORY_MB,
-                _PRECISION,
-                _COMPILE,
-                replace(_LEARNING_RATE, default=1e-3),
-                _WEIGHT_DECAY,
-                _WARMUP_EPOCHS,
-                replace(_LABEL_SMOOTHING, default=0.1),
-                _MIXUP,
-                _EMA_EPOCHS,
-                _BALANCE,
-                _AUGMENTATION,
-                _STEERING_SHARE,
-                replace(_PATIENCE, default=15),
+                replace(shared.EPOCHS, default=90),
+                shared.TRAIN_BATCH_SIZE,
+                shared.DECODE_WORKERS,
+                shared.IMAGE_SIZE,
+                shared.FRAMING,
+                shared.IMAGE_MEMORY_MB,
+                shared.PRECISION,
+                shared.COMPILE,
+                replace(shared.LEARNING_RATE, default=1e-3),
+                shared.WEIGHT_DECAY,
+                shared.WARMUP_EPOCHS,
+                replace(shared.LABEL_SMOOTHING, default=0.1),
+                shared.MIXUP,
+                shared.EMA_EPOCHS,
+                shared.BALANCE,
+                shared.AUGMENTATION,
+                shared.STEERING_SHARE,
+                replace(shared.PATIENCE, default=15),
             ),
         ),
     }

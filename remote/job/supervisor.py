@@ -13,12 +13,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from remote.contract import document
 from remote.contract.attempts import Attempts
@@ -32,6 +30,7 @@ from remote.job.follow import read_status
 from remote.job.news import News
 from remote.job.publish import Publisher, now
 from remote.job.record import Record, begin, is_over, read_spec
+from remote.job.signals import asked_to_end
 from remote.job.training_process import LIMITS, End, Limits, Why, in_words, tail
 from remote.store import StoreError, open_store
 
@@ -85,7 +84,7 @@ def supervise(
     status = read_status(folder)
     if status and is_over(status):
         return EXIT_CODES[status.state]
-    with _signals() as asked:
+    with asked_to_end() as asked:
         record = begin(folder, spec)
         code = _Job(spec, home, folder, record, command, limits, held, asked, echo).carry_out()
     if echo:
@@ -342,20 +341,3 @@ def _stopped(why: Why) -> Outcome:
     if why == "cancelled":
         return Outcome("CANCELLED", "cancelled")
     return Outcome("INTERRUPTED", "the machine is being taken away")
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """The event is set when this process is asked to end. A terminal that goes away asks for nothing."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
