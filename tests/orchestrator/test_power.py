@@ -18,7 +18,7 @@ from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, wanted
-from tests.orchestrator.test_gce_up import NoRuns, waiting, workspace
+from tests.orchestrator.gce_workspace import NoRuns, waiting, workspace
 from tests.orchestrator.test_up_down import RUN, put_run
 
 NAME = "tlvm-ana-default"

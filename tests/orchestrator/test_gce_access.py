@@ -1,0 +1,108 @@
+"""Who comes in to a machine of the provider `gce`: keys, host keys, and the firewall's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from orchestrator.errors import (
+    ConfigError,
+    TransientError,
+)
+from orchestrator.providers.gce.firewall import IAP_RANGE
+from tests.fakes.compute_cloud import Clock
+from tests.fakes.compute_server import ComputeServer
+from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, gce, wanted
+
+OTHER_KEY = PUBLIC_KEY[:-4] + "AAAA"
+
+
+@pytest.fixture
+def server() -> Iterator[ComputeServer]:
+    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
+        yield running
+        assert running.errors == []
+        assert running.faults.unused() == []
+
+
+def instances(server: ComputeServer) -> list[str]:
+    return [name for _, name in server.cloud.resources["instances"]]
+
+
+def test_keys_end_and_none_is_lost(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(), OFFER)
+    until = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    server.faults.add("412", "instances.setMetadata")
+    with pytest.raises(TransientError):
+        held.authorize(made.name, OTHER_KEY, until)
+    held.authorize(made.name, OTHER_KEY, until)
+    held.authorize(made.name, OTHER_KEY, until + timedelta(hours=1))
+    (resource,) = server.cloud.resources["instances"].values()
+    said = {item["key"]: item["value"] for item in resource["metadata"]["items"]}
+    lines = said["ssh-keys"].splitlines()
+    assert [line.split()[1] for line in lines] == [PUBLIC_KEY.split()[1], OTHER_KEY.split()[1]]
+    assert "2030-01-02T04:04:05+0000" in lines[1]
+    assert said["startup-script"] and said["block-project-ssh-keys"] == "TRUE"
+
+
+@pytest.mark.parametrize("value", ["", "not base64!", "AAAA\nssh-rsa BBBB"])
+def test_a_host_key_that_is_none_is_left_out(server: ComputeServer, value: str) -> None:
+    held = gce(server)
+    made = held.create(wanted(), OFFER)
+    guest = server.cloud.guests[made.id]
+    guest.attributes.clear()
+    assert held.host_keys(made.name) == []
+    guest.attributes["hostkeys/ssh-ed25519"] = value
+    assert held.host_keys(made.name) == (["ssh-ed25519 AAAA"] if value.startswith("AAAA") else [])
+
+
+def test_ssh_is_denied_to_everybody_and_allowed_from_here(server: ComputeServer) -> None:
+    gce(server).create(wanted(), OFFER)
+    rules = {
+        name: rule
+        for (_, name), rule in server.cloud.resources["firewalls"].items()
+        if name.startswith("tlvm")
+    }
+    deny, allow = rules["tlvm-deny-ssh"], rules["tlvm-ssh-ana"]
+    assert (deny["priority"], deny["sourceRanges"], deny["targetTags"]) == (900, ["0.0.0.0/0"], ["tlvm"])
+    assert deny["denied"] == [{"IPProtocol": "tcp", "ports": ["22"]}]
+    assert (allow["priority"], allow["sourceRanges"], allow["targetTags"]) == (
+        800,
+        ["203.0.113.7/32"],
+        ["tlvm-ana"],
+    )
+    writes = server.count("firewalls.insert"), server.count("firewalls.patch")
+    gce(server).admit("ana")
+    assert (server.count("firewalls.insert"), server.count("firewalls.patch")) == writes
+    gce(server, ssh_source_ranges="198.51.100.0/24").admit("ana")
+    assert server.count("firewalls.patch") == 1
+    rules = {name: rule for (_, name), rule in server.cloud.resources["firewalls"].items()}
+    assert rules["tlvm-ssh-ana"]["sourceRanges"] == ["198.51.100.0/24"]
+
+
+def test_nobody_is_asked_for_the_address_when_that_is_switched_off(server: ComputeServer) -> None:
+    with pytest.raises(ConfigError, match=r"From|from which address"):
+        gce(server, ssh_source_ranges=(), address_lookup="").create(wanted(), OFFER)
+    assert instances(server) == []
+
+
+def test_a_machine_without_an_address_needs_a_way_to_the_bucket(server: ComputeServer) -> None:
+    held = gce(server, iap=True)
+    for (_, name), subnetwork in server.cloud.resources["subnetworks"].items():
+        if name == "default":
+            subnetwork["privateIpGoogleAccess"] = False
+    with pytest.raises(ConfigError, match="without an address") as caught:
+        held.create(wanted(), OFFER)
+    assert "gcloud compute networks subnets update default --region=us-central1" in caught.value.next
+    for subnetwork in server.cloud.resources["subnetworks"].values():
+        subnetwork["privateIpGoogleAccess"] = True
+    made = held.create(wanted(), OFFER)
+    assert made.ssh is not None
+    assert made.ssh.host == f"compute.{made.id}" and made.ssh.proxy_command.startswith(
+        "gcloud compute start-iap-tunnel"
+    )
+    rules = {name: rule for (_, name), rule in server.cloud.resources["firewalls"].items()}
+    assert rules["tlvm-ssh-ana"]["sourceRanges"] == [IAP_RANGE]

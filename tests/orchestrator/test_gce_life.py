@@ -1,0 +1,106 @@
+"""The life of a machine of the provider `gce`: its end, stopping and starting, both clocks, as the cloud keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from orchestrator.errors import (
+    ConflictError,
+    NotFoundError,
+    TransientError,
+)
+from orchestrator.providers.base import MachineState
+from tests.fakes.compute_cloud import Clock
+from tests.fakes.compute_server import ComputeServer
+from tests.orchestrator.gce_cloud import OFFER, gce, wanted
+
+
+@pytest.fixture
+def server() -> Iterator[ComputeServer]:
+    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
+        yield running
+        assert running.errors == []
+        assert running.faults.unused() == []
+
+
+def test_the_cloud_itself_deletes_it_at_its_end(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(max_hours=1), OFFER)
+    server.clock.advance(3590)
+    assert held.get(made.name) is not None
+    server.clock.advance(120)
+    assert held.get(made.name) is None
+    assert server.cloud.resources["disks"] == {}
+
+
+def test_a_machine_that_was_stopped_starts_with_what_is_left(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(max_hours=4), OFFER)
+    server.clock.advance(3600)
+    held.stop(made.name)
+    server.clock.advance(3600)
+    held.start(made.name)
+    sent = [request.body for request in server.requests if request.call == "instances.setScheduling"]
+    assert 7190 <= int(sent[0]["maxRunDuration"]["seconds"]) <= 7200
+    server.clock.advance(7300)
+    assert held.get(made.name) is None
+
+
+def test_a_stopped_machine_whose_time_is_over_does_not_start(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(max_hours=1), OFFER)
+    held.stop(made.name)
+    server.clock.advance(4000)
+    found = held.get(made.name)
+    assert found is not None and found.state is MachineState.STOPPED and found.ends < server.clock.now()
+    with pytest.raises(ConflictError, match="over"):
+        held.start(made.name)
+    assert server.count("instances.start") == 0
+
+
+def test_a_preempted_machine_says_why_it_is_gone(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(spot=True), OFFER)
+    server.instances.preempt(made.name)
+    server.clock.advance(120)
+    assert held.get(made.name) is None
+    assert "spot" in held.said(made.name) and "compute.instances.preempted" in held.said(made.name)
+
+
+def test_a_deletion_that_fails_may_be_asked_for_again(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(), OFFER)
+    server.faults.add("internal error", "instances.delete")
+    server.faults.add("503", "instances.delete")
+    held.delete(made.name)
+    server.clock.advance(60)
+    assert held.get(made.name) is not None
+    with pytest.raises(TransientError):
+        held.delete(made.name)
+    held.delete(made.name)
+    server.clock.advance(60)
+    assert held.get(made.name) is None
+
+
+def test_the_soft_clock_is_moved_and_read_through_the_cloud(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(), OFFER)
+    assert held.soft_end(made.name) is None
+    server.cloud.guests[made.id].attributes["tlvm/soft-end"] = "1795363200"
+    assert held.soft_end(made.name) == datetime.fromtimestamp(1795363200, UTC)
+    server.cloud.guests[made.id].attributes["tlvm/soft-end"] = "active"
+    assert held.soft_end(made.name) is None
+    held.keep_until(made.name, datetime.fromtimestamp(1795363200, UTC))
+    (resource,) = server.cloud.resources["instances"].values()
+    assert {"key": "tlvm-keep-until", "value": "1795363200"} in resource["metadata"]["items"]
+
+
+def test_nobody_home(server: ComputeServer) -> None:
+    held = gce(server)
+    with pytest.raises(NotFoundError, match="tlvm-nobody"):
+        held.keep_until("tlvm-nobody", datetime.now(UTC))
+    assert held.get("../x") is None
+    held.delete("No Name")
