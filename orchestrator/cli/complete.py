@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def providers(incomplete: str) -> list[str]:
-    return _starting(["local", "docker"], incomplete)
+    return _starting(["local", "docker", "gce"], incomplete)
 
 
 def scenarios(incomplete: str) -> list[str]:

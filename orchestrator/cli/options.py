@@ -49,7 +49,7 @@ class Common:
         typer.Option(
             "--provider",
             metavar="NAME",
-            help="local (this computer) or docker.",
+            help="local (this computer), docker, or gce.",
             autocompletion=complete.providers,
         ),
     ] = None

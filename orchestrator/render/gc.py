@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.render.console import Screen
-from orchestrator.render.text import clock, columns, duration, price
+from orchestrator.render.text import about, clock, columns, duration
 from orchestrator.workflows.gc import GcResult, Item
 from remote.contract.wording import count
 
@@ -25,7 +25,7 @@ def collected(screen: Screen, result: GcResult) -> None:
     elif result.dry_run:
         screen.line(f"{count(len(wanted), 'thing')} would be deleted; nothing was.")
     else:
-        saves = f", which saves about {price(saved)} a month (estimate)" if saved else ""
+        saves = f", which saves {about(saved)} a month (estimate)" if saved else ""
         screen.line(f"{count(len(deleted), 'thing')} of {len(wanted)} deleted{saves}.")
     if result.dry_run and wanted:
         screen.next("the same without --dry-run")
@@ -46,13 +46,14 @@ def _row(result: GcResult, item: Item) -> tuple[str, ...]:
         word = "deleted"
     else:
         word = "would go" if result.dry_run else "kept"
-    about = [item.state] if item.state else []
-    about += [f"{item.size_gb} GB"] if item.size_gb else []
-    about += [_until(result, item)] if item.expires else []
-    about += [f"of {item.owner}"] if word == "theirs" else []
-    about += [f"about {price(item.per_month)} a month"] if item.per_month else []
-    about += [item.why] if item.why else []
-    return word, item.kind, item.name, item.place, ", ".join(about) or "free"
+    words = [item.state] if item.state else []
+    words += [f"{item.size_gb} GB"] if item.size_gb else []
+    words += [_until(result, item)] if item.expires else []
+    words += [f"of {item.owner}"] if word == "theirs" else []
+    words += [f"{about(item.per_hour)} an hour"] if item.per_hour else []
+    words += [f"{about(item.per_month)} a month"] if item.per_month and not item.per_hour else []
+    words += [item.why] if item.why else []
+    return word, item.kind, item.name, item.place, ", ".join(words) or "free"
 
 
 def _until(result: GcResult, item: Item) -> str:

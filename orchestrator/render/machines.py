@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.providers.base import MachineState, Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, duration, last_word, moment, price, size
+from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.left_over import LeftOver
 from orchestrator.workflows.runs import short
@@ -122,17 +122,14 @@ def costing(screen: Screen, left: LeftOver, prices: str = "") -> None:
         gb = f"{thing.size_gb} GB, " if thing.size_gb else ""
         screen.line(
             labelled(
-                "left over",
-                f"{thing.kind} {thing.name}, {gb}{thing.place}, no machine, about "
-                f"{price(thing.per_month)} a month → tlvm gc",
+                "left",
+                f"{thing.kind} {thing.name}, {gb}{thing.place}, {about(thing.per_month)} a month → tlvm gc",
             ),
             style="yellow",
         )
     if left.stored_bytes:
         screen.line(
-            labelled(
-                "bucket", f"{size(left.stored_bytes)}, about {price(left.stored_per_month)} a month, stays"
-            )
+            labelled("bucket", f"{size(left.stored_bytes)}, {about(left.stored_per_month)} a month, stays")
         )
     if prices:
         screen.line(labelled("prices", f"estimates from {prices}"), style="dim")
@@ -184,7 +181,7 @@ def _machine(screen: Screen, result: StatusResult, line: MachineLine) -> None:
     age = duration((result.now - machine.created).total_seconds())
     gpu = f", {machine.accelerator_count} × {machine.accelerator}" if machine.accelerator_count else ""
     spot = " spot" if machine.settings.get("spot") == "True" else ""
-    cost = "free" if not machine.price_per_hour else f"about {price(line.cost)} so far"
+    cost = "free" if not machine.price_per_hour else f"{about(line.cost)} so far"
     screen.line(
         f"{machine.name}  {machine.place}{gpu}{spot}, {machine.state.value}, made {age} ago, {cost}",
         style="bold" if line.mine else "dim",
@@ -193,10 +190,12 @@ def _machine(screen: Screen, result: StatusResult, line: MachineLine) -> None:
         screen.line(f"  of {machine.owner}, not touched by your commands", style="dim")
     left = (machine.ends - result.now).total_seconds()
     ends = f"ends {clock(machine.ends, result.now)}, in {duration(left)}" if left > 0 else "past its end"
-    screen.line(f"  {ends}{_soft_clock(result, line)}")
+    screen.line(f"  {ends}")
+    if soft := _soft_clock(result, line):
+        screen.line(f"  {soft}")
     if machine.state is MachineState.STOPPED and line.disk_per_month:
         screen.line(
-            f"  stopped; its disk costs about {price(line.disk_per_month)} a month → tlvm start, or tlvm down",
+            f"  stopped; its disk costs {about(line.disk_per_month)} a month → tlvm start, or tlvm down",
             style="yellow",
         )
     if line.orphan:
@@ -209,11 +208,9 @@ def _soft_clock(result: StatusResult, line: MachineLine) -> str:
     if not line.has_soft_clock or line.machine.state is not MachineState.RUNNING:
         return ""
     if line.soft_end is None:
-        return "; the idle clock is off while it is at work"
+        return "idle clock: off while it is at work"
     left = (line.soft_end - result.now).total_seconds()
-    return (
-        f"; idle, so ends {clock(line.soft_end, result.now)}, in {duration(max(left, 0))} (tlvm extend HOURS)"
-    )
+    return f"idle: ends {clock(line.soft_end, result.now)}, in {duration(max(left, 0))} (tlvm extend HOURS moves that)"
 
 
 def _runs(screen: Screen, runs: list[RunLine]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, duration, price
+from orchestrator.render.text import about, clock, duration, price
 from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
 
 
@@ -19,9 +19,7 @@ def stopped(screen: Screen, result: StopResult) -> None:
     )
     if result.disk_per_month:
         screen.line(
-            labelled(
-                "costs", f"its disk still does: about {price(result.disk_per_month)} a month (estimate)"
-            ),
+            labelled("costs", f"its disk still does: {about(result.disk_per_month)} a month (estimate)"),
             style="yellow",
         )
     screen.line(labelled("ends", f"{clock(result.machine.ends)}; after that tlvm gc deletes it"))
@@ -49,18 +47,10 @@ def started(screen: Screen, result: StartResult) -> None:
 def extended(screen: Screen, result: ExtendResult) -> None:
     machine = result.machine
     screen.line(labelled("kept", f"{machine.name} until {clock(result.until)}, even when it is idle"))
-    hard = f"{machine.name} ends at {clock(machine.ends)} whatever happens: the cloud itself deletes it"
+    screen.line(labelled("ends", f"at {clock(machine.ends)} whatever happens: the cloud itself deletes it"))
     if result.capped:
-        screen.line(
-            labelled(
-                "no longer",
-                f"{hard}, and that can't be moved while it runs; you asked for {clock(result.asked_for)}",
-            ),
-            style="yellow",
-        )
-        screen.next(
-            "for more: tlvm down, then tlvm up --max-hours H; results and datasets stay in the bucket"
-        )
+        asked = f"you asked for {clock(result.asked_for)}; the hard end can't be moved while it runs"
+        screen.line(labelled("but", asked), style="yellow")
+        screen.next("for more: tlvm down, then tlvm up --max-hours H; the bucket keeps all")
     else:
-        screen.line(labelled("ends", hard))
         screen.next("tlvm down, as soon as you don't need it")

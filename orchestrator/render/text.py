@@ -108,3 +108,9 @@ def price(dollars: float) -> str:
     if dollars == 0:
         return "free"
     return f"${dollars:.2f}" if dollars >= 0.01 else "under $0.01"
+
+
+def about(dollars: float) -> str:
+    """An estimate, in words."""
+    shown = price(dollars)
+    return f"about {shown}" if shown.startswith("$") else shown

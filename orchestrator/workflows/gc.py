@@ -5,7 +5,7 @@ A machine that has not expired goes the way of `tlvm down`: its results are prov
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,6 @@ from orchestrator.workflows.down import down
 from orchestrator.workflows.workspace import Workspace
 
 Fate = Literal["expired", "asked for", "listed", "not touched"]
-_HOURS_A_MONTH = 730
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,12 @@ class Item:
     project: str
     made: datetime
     expires: datetime | None
-    per_month: float  # dollars, an estimate, as long as it is as it is
+    per_month: float  # dollars, an estimate; of a machine its disks
     size_gb: int
     state: str  # of a machine
     fate: Fate  # why it is deleted, or why it is not
     deleted: bool = False
+    per_hour: float = 0  # dollars, an estimate: of a machine that runs, all of it
     why: str = ""  # why it is there although it should not
 
 
@@ -107,10 +107,24 @@ def plan(
     """What is to be done with each: machines first, since disks and rules are free when they are gone. Pure."""
     machines, things = list(machines), list(things)
     alive = Counter(machine.name for machine in machines if not _is_over(machine, now))
+    disks: dict[str, float] = defaultdict(float)
+    for thing in things:
+        for name in thing.used_by:
+            disks[name] += thing.per_month
     found = [
-        _Found(item, machine)
+        _Found(
+            _machine(
+                machine,
+                owner,
+                names,
+                mine=mine,
+                now=now,
+                twins=alive[machine.name],
+                per_month=disks[machine.name],
+            ),
+            machine,
+        )
         for machine in machines
-        if (item := _machine(machine, owner, names, mine=mine, now=now, twins=alive[machine.name]))
     ]
     ending = {one.item.name for one in found if one.item.fate in ("expired", "asked for")}
     for thing in things:
@@ -124,11 +138,19 @@ def plan(
 
 
 def _machine(
-    machine: Machine, owner: str, names: Collection[str], *, mine: bool, now: datetime, twins: int
+    machine: Machine,
+    owner: str,
+    names: Collection[str],
+    *,
+    mine: bool,
+    now: datetime,
+    twins: int,
+    per_month: float,
 ) -> Item:
+    """twins    machines of the same name whose time is not over: a name must mean one machine to be deleted unasked"""
     over = _is_over(machine, now) and not twins
     fate = _fate(machine.owner, owner, machine.name, names, mine=mine, over=over)
-    runs = machine.state in (MachineState.RUNNING, MachineState.STARTING)
+    runs = machine.state is not MachineState.STOPPED
     return Item(
         "machine",
         machine.name,
@@ -137,10 +159,11 @@ def _machine(
         machine.project,
         machine.created,
         machine.ends,
-        machine.price_per_hour * _HOURS_A_MONTH if runs else 0.0,
+        per_month,
         0,
         machine.state.value,
         fate,
+        per_hour=machine.price_per_hour if runs else 0.0,
     )
 
 

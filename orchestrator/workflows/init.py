@@ -156,4 +156,6 @@ def _chosen(folder: Path, provider: str, given: Answers, asking: Asking | None) 
 
 def _toml(value: object) -> str:
     """Text, numbers, booleans and lists of text are written alike in TOML and JSON."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return json.dumps(value, ensure_ascii=False)

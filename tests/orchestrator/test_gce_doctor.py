@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.config import Settings
 from orchestrator.errors import ConfigError
 from orchestrator.providers.findings import Finding
@@ -315,3 +317,45 @@ def test_where_nothing_is_rented_there_is_nothing_to_ask(tmp_path: Path) -> None
     for ask in (quota, gpus):
         with pytest.raises(ConfigError, match="rents nothing"):
             ask(workspace)
+
+
+# The commands
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "field"),
+    [
+        (["doctor"], 0, "findings"),
+        (["quota"], 0, "quotas"),
+        (["quota", "request"], 0, "requests"),
+        (["gpus"], 0, "accelerators"),
+        (["gc"], 0, "items"),
+        (["gc", "--dry-run"], 0, "items"),
+        (["gc", "nothing"], 4, "error"),
+        (["status"], 0, "left_over"),
+        (["extend", "2"], 4, "error"),
+        (["stop"], 4, "error"),
+        (["start"], 4, "error"),
+    ],
+)
+def test_every_command_says_it_as_json(
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    field: str,
+) -> None:
+    variables = {
+        "PROVIDER": "gce", "OWNER": "ana", "GCE_PROJECT": PROJECT, "GCE_ENDPOINT": project.server.url,
+        "GCE_SSH_SOURCE_RANGES": "203.0.113.7/32", "STORE_URL": f"gs://{BUCKET}",
+        "STORE_ENDPOINT": project.bucket.endpoint, "DATA_DIR": str(tmp_path / "data"),
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TLVM_{name}", value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        main([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert exit.value.code == code and found["schema"] == 1 and field in found

@@ -133,4 +133,4 @@ def _machines(context: Context, name: str) -> Finding:
     if any(str(binding.get("role")).removeprefix("roles/storage.") in _WRITE for binding in wide):
         text = f"{account} may write everywhere in gs://{name}, also your datasets"
         return Finding("warn", "rights", text, f"Take that role away, and: {context.setup}")
-    return Finding("ok", "rights", f"{account} reads gs://{name} and writes its results")
+    return Finding("ok", "rights", f"machines read gs://{name} and write their results")
