@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ class Place(NamedTuple):
 
 
 _NOWHERE = Place("", 0)
+_SAID = operator.attrgetter(
+    "split", "class_name", "label_source", "group", "size", "page", "pack", "offset", "excluded"
+)
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,13 @@ def _image(
     file, verdict = checked.file, checked.verdict
     path = names.encode(file.path)
     same_path = by_path.get(path)
-    unchanged = same_path is not None and same_path.sha256 == verdict.sha256
-    looks = known.get(verdict.sha256, verdict)
+    if same_path is not None and same_path.sha256 != verdict.sha256:
+        same_path = None
     place = places.get(verdict.sha256, _NOWHERE)
+    said = (side, file.class_name, file.label_source, group, checked.size, verdict.page, *place, None)
+    if same_path is not None and _SAID(same_path) == said:
+        return same_path
+    looks = known.get(verdict.sha256, verdict)
     return Image(
         path=path,
         split=side,
@@ -155,7 +163,7 @@ def _image(
         group=group,
         size=checked.size,
         sha256=verdict.sha256,
-        mtime_ns=same_path.mtime_ns if same_path and unchanged else file.mtime_ns,
+        mtime_ns=same_path.mtime_ns if same_path else file.mtime_ns,
         width=looks.width,
         height=looks.height,
         orientation=looks.orientation,

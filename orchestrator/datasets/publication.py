@@ -154,7 +154,7 @@ class Publication:
         data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
         self._packer.finish()
         if version and version == self._head.version and not self._wishes.replace:
-            return self._published(self._head, planned, data, unchanged=True)
+            return self._published(self._head, planned, unchanged=True)
         whole = self._with_packs(planned)
         if whole is not planned or not version:
             planned = whole
@@ -163,14 +163,14 @@ class Publication:
         self._bytes_sent += sent
         if version == self._head.version:  # only looked after, or repaired
             unchanged = not sent and not self._packs_sent
-            return self._published(self._head, planned, data, unchanged=unchanged)
+            return self._published(self._head, planned, unchanged=unchanged)
         try:
             head = versions.move_head(self._store, self._scan.name, version, head=self._head)
         except ConflictError:
             return None
         if self._find_lost(planned.manifest.packs()):
             return None
-        return self._published(head, planned, data, unchanged=False)
+        return self._published(head, planned, unchanged=False)
 
     def _based(self, version: str) -> Base | None:
         if not version:
@@ -194,13 +194,8 @@ class Publication:
 
     def _load(self, version: str) -> DatasetManifest:
         """From the copy that is here, else from the store."""
-        copy = self._remembered.manifest()
-        if copy is not None:
-            try:
-                return versions.decoded(self._store, self._scan.name, version, copy)
-            except DataError:  # another version
-                pass
-        return versions.load_manifest(self._store, self._scan.name, version)
+        copy = self._remembered.manifest(version)
+        return copy or versions.load_manifest(self._store, self._scan.name, version)
 
     def _there(self, base: Base | None) -> dict[str, Place]:
         """What need not be packed, by content hash."""
@@ -274,8 +269,8 @@ class Publication:
     def _place(self, written: pack.Pack) -> None:
         self._placed |= {sha256: Place(written.sha256, at) for sha256, at in written.offsets.items()}
 
-    def _published(self, head: Head, planned: Plan, data: bytes, *, unchanged: bool) -> Published:
-        self._remembered.keep_manifest(data)
+    def _published(self, head: Head, planned: Plan, *, unchanged: bool) -> Published:
+        self._remembered.keep_manifest(planned.manifest, head.version)
         named = planned.manifest.packs()
         self._remembered.keep_sums({name: sums for name, sums in self._sums.items() if name in named})
         return Published(head, planned, unchanged, self._missed, self._packs_sent, self._bytes_sent)

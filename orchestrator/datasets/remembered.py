@@ -1,22 +1,28 @@
 """What this computer remembers of its last upload of a folder. Deleting it changes only time.
 
 <records>/cache/uploads/<hash of folder, store and dataset>.json     how the folder looked, and what HEAD was
-<records>/cache/uploads/<the same>.jsonl.gz                          a copy of that version's manifest
+<records>/cache/uploads/<the same>.rows                              that version's manifest, as Python reads it soonest
 <records>/cache/uploads/packs-<hash of the store>.json               size and checksum of the packs it has sent
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import marshal
+import operator
 import os
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from remote.contract import document
+from remote.contract.dataset_manifest import DatasetManifest, Image
 from remote.contract.document import ContractError
 
 from .cache import is_settled
@@ -24,6 +30,12 @@ from .scan import Scan
 from .versions import Head
 
 T = TypeVar("T")
+_IMAGE = tuple(one.name for one in fields(Image))
+_MANIFEST = tuple(one.name for one in fields(DatasetManifest) if one.name != "images")
+_FORM = repr(
+    (sys.implementation.cache_tag, _IMAGE, _MANIFEST)
+).encode()  # another Python may write other bytes
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -62,17 +74,34 @@ class Remembered:
     def keep(self, last: Last) -> None:
         self._write(f"{self._name}.json", document.encode(last).encode())
 
-    def manifest(self) -> bytes | None:
-        """Some version's manifest, most likely the last one's; the reader verifies which."""
+    def manifest(self, version: str) -> DatasetManifest | None:
+        """If it is the one that was kept."""
         if self._folder is None:
             return None
         try:
-            return (self._folder / f"{self._name}.jsonl.gz").read_bytes()
+            with (self._folder / f"{self._name}.rows").open("rb") as file:
+                if file.read(32) != _digest(file, version):
+                    return None
+                pieces = _pieces(file)
+                header = json.loads(next(pieces))
+                images = [Image(*row) for rows in pieces for row in rows]
+                return DatasetManifest(**header, images=images)
         except OSError:
             return None
 
-    def keep_manifest(self, data: bytes) -> None:
-        self._write(f"{self._name}.jsonl.gz", data)
+    def keep_manifest(self, manifest: DatasetManifest, version: str) -> None:
+        def fill(file: BinaryIO) -> None:
+            file.write(bytes(32))
+            _add(file, json.dumps({name: getattr(manifest, name) for name in _MANIFEST}))
+            row = operator.attrgetter(*_IMAGE)
+            for start in range(0, len(manifest.images), _ROWS_AT_ONCE):
+                _add(file, list(map(row, manifest.images[start : start + _ROWS_AT_ONCE])))
+            file.seek(32)
+            digest = _digest(file, version)
+            file.seek(0)
+            file.write(digest)
+
+        self._fill(f"{self._name}.rows", fill)
 
     def sums(self) -> dict[str, tuple[int, str]]:
         """Size and crc32c of packs as this computer sent or found them, by hash."""
@@ -94,14 +123,38 @@ class Remembered:
             return None
 
     def _write(self, name: str, data: bytes) -> None:
+        self._fill(name, lambda file: file.write(data))
+
+    def _fill(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
         """A disk that is full costs time the next time, no more."""
         if self._folder is None:
             return
         beside = self._folder / f".{name}.{os.getpid()}"
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside.write_bytes(data)
+            with beside.open("w+b") as file:
+                fill(file)
             beside.replace(self._folder / name)
+
+
+def _add(file: BinaryIO, piece: str | list[tuple[Any, ...]]) -> None:
+    data = marshal.dumps(piece)
+    file.write(len(data).to_bytes(8, "big") + data)
+
+
+def _pieces(file: BinaryIO) -> Iterator[Any]:
+    while length := file.read(8):
+        yield marshal.loads(file.read(int.from_bytes(length, "big")))
+
+
+def _digest(file: BinaryIO, version: str) -> bytes:
+    """Of what the form of the rows follows from, of the version, and of the rest of `file`, whose place stays."""
+    digest = hashlib.sha256(_FORM + version.encode())
+    place = file.tell()
+    while data := file.read(io.DEFAULT_BUFFER_SIZE * 16):
+        digest.update(data)
+    file.seek(place)
+    return digest.digest()
 
 
 def fingerprint(scan: Scan, said: object) -> str:

@@ -12,10 +12,11 @@ had, and repairs what it can. One that has nothing to write does not; `replace` 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,19 @@ class UploadResult:
 _REPORT = TypeAdapter(UploadResult)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What is made for each image holds no cycles: the collector would only walk over all of it, time and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_uncollected()
 def upload(
     workspace: Workspace,
     folder: Path,
