@@ -48,7 +48,7 @@ def down(
 ) -> DownResult:
     """Delete the machine; twice is success.
 
-    force           also while runs are active, or when a result is not whole in the store
+    force           also while runs are active, when a result is not whole in the store, or when that can't be asked
     confirm         asked once, before anything is deleted
     ConflictError   a run is active or waiting, a result is missing (says which), or the machine is somebody else's
     """
@@ -62,7 +62,7 @@ def down(
         mine = workspace.settings.owner_label
         others = sorted(other.name for other in workspace.provider.machines() if other.owner == mine)
         return DownResult(name, was_there=False, deleted=False, others=others)
-    runs = runs_of(machine, stored_runs(workspace.store)[0])
+    runs = runs_of(machine, _stored(workspace, force=force))
     known = runs_on(workspace, machine)
     ghosts = never_started(runs, known)
     runs = [run for run in runs if run.spec.run_id not in ghosts]
@@ -71,7 +71,7 @@ def down(
     run_ids = sorted({run.spec.run_id for run in runs} | (known or set()))
     if run_ids:
         workspace.progress.say("verify", f"runs of {machine.name}, file by file: {len(run_ids)}")
-    missing = {run_id: why for run_id in run_ids if (why := result_problem(workspace.store, run_id))}
+    missing = {run_id: why for run_id in run_ids if (why := _problem(workspace, run_id, force=force))}
     if missing and not force:
         raise ConflictError(
             f"The machine {machine.name} is kept: a result is not in the store",
@@ -123,6 +123,26 @@ def _machine(workspace: Workspace) -> Machine | None:
             next=f"Only {machine.owner} ends it; you are {workspace.settings.owner_label}.",
         )
     return machine
+
+
+def _stored(workspace: Workspace, *, force: bool) -> list[StoredRun]:
+    """With force, a store that is gone keeps no machine that costs money."""
+    try:
+        return stored_runs(workspace.store)[0]
+    except TlvmError as error:
+        if not force:
+            raise
+        workspace.progress.warn(f"The store can't be asked for runs: {error.what}")
+        return []
+
+
+def _problem(workspace: Workspace, run_id: str, *, force: bool) -> str:
+    try:
+        return result_problem(workspace.store, run_id)
+    except TlvmError as error:
+        if not force:
+            raise
+        return error.what
 
 
 @contextmanager

@@ -70,11 +70,9 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
     NotFoundError   there is none of that name
     """
     now = now or datetime.now(UTC)
-    settings, provider, store, rented = (
-        workspace.settings, workspace.provider, workspace.store, workspace.rented
-    )  # fmt: skip
+    settings, provider, rented = workspace.settings, workspace.provider, workspace.rented
     with ThreadPoolExecutor(4, thread_name_prefix="status") as pool:
-        listing, reading = pool.submit(provider.machines), pool.submit(stored_runs, store)
+        listing, reading = pool.submit(provider.machines), pool.submit(_stored, workspace)
         things = pool.submit(things_of, rented)
         machines = listing.result()
         mine = [found for found in machines if found.owner == settings.owner_label]
@@ -116,7 +114,7 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
     ]
     return StatusResult(
         settings.provider,
-        store.url,
+        settings.store_ref.url,
         now,
         lines,
         others,
@@ -146,6 +144,16 @@ def _forget_what_ended(workspace: Workspace, there: set[str]) -> None:
 def _ours(run: StoredRun, workspace: Workspace) -> bool:
     mine = (workspace.settings.owner_label, workspace.settings.project)
     return (run.spec.owner, run.spec.project) == mine
+
+
+def _stored(workspace: Workspace) -> tuple[list[StoredRun], list[str]]:
+    """The runs in the store. Where machines cost money, they are shown even when the store can't be read."""
+    try:
+        return stored_runs(workspace.store)
+    except TlvmError as error:
+        if workspace.rented is None:
+            raise
+        return [], [f"Runs are not known: {error.what}"]
 
 
 @dataclass(frozen=True)

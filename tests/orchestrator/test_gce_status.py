@@ -293,3 +293,23 @@ def test_one_that_can_not_be_deleted_does_not_keep_the_others(server: ComputeSer
     kept = [item for item in result.items if item.fate == "expired" and not item.deleted]
     assert [item.name for item in kept] == ["disk-over"] and "you may not" in kept[0].why
     assert result.exit_code == 3
+
+
+# A store that is gone
+
+
+def test_a_bucket_that_is_gone_hides_no_machine_and_keeps_none(
+    server: ComputeServer, made: Workspace
+) -> None:
+    machine(made)
+    store = made.settings.store.model_copy(update={"url": "gs://gone"})
+    without = Workspace(made.settings.model_copy(update={"store": store}), made.progress)
+    without.provider = made.provider
+    result = status(without, now=server.clock.now())
+    assert [line.machine.name for line in result.machines] == [NAME]
+    assert any("Runs are not known" in problem for problem in result.problems)
+    with pytest.raises(NotFoundError):
+        down(without, clock=waiting(server))
+    assert there(server, "instances") == [NAME]
+    assert down(without, force=True, clock=waiting(server)).deleted
+    assert there(server, "instances") == there(server, "disks") == []
