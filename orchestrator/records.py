@@ -38,6 +38,7 @@ class MachineRecord:
     request_id: str = ""  # of that attempt: sent again, it makes no second machine
     id: str = ""  # of the instance whose host keys these are
     host_keys: list[str] = field(default_factory=list)
+    unproven: bool = False  # nobody vouched for those keys: the machine showed them at the first contact
     schema: int = 1
 
 

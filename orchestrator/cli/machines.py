@@ -64,6 +64,13 @@ def up(
     iap: Annotated[
         bool | None, typer.Option("--iap/--no-iap", help="gce: no address; SSH through Google's proxy.")
     ] = None,
+    accept_first_host_key: Annotated[
+        bool | None,
+        typer.Option(
+            "--accept-first-host-key/--no-accept-first-host-key",
+            help="gce: where a machine never says its host key, take the one that it shows, unproven.",
+        ),
+    ] = None,
     wait: Annotated[
         float, typer.Option("--wait", metavar="HOURS", help="While no place has one, ask again for so long.")
     ] = 0.0,
@@ -99,6 +106,7 @@ def up(
         machine__idle_minutes=idle_minutes,
         gce__zones=zones,
         gce__iap=iap,
+        gce__accept_first_host_key=accept_first_host_key,
     )
     if upload is None or dry_run:
         common.show("up", up(workspace, dry_run=dry_run, wait_hours=wait), machines.ready)

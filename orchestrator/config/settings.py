@@ -92,6 +92,10 @@ class GceSettings(Section):
     iap: bool = Field(
         default=False, description="no address for the machine; SSH through Google's proxy (needs gcloud)"
     )
+    accept_first_host_key: bool = Field(
+        default=False,
+        description="where a machine never says its host key to Google: take, unproven, the one that it shows first",
+    )
     service_account: str = Field(default="", description="default: tlvm-machine of the project")
     image_project: str = "deeplearning-platform-release"
     image_family: str = Field(default="", description="default: the newest PyTorch family that is alive")

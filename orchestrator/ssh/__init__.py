@@ -7,6 +7,6 @@ end. Exceptions of either library stop at this border. Neither is imported befor
 
 from .connection import CommandFailed, Connection, Output
 from .keys import new_key
-from .login import connect
+from .login import connect, shown_host_key
 
-__all__ = ["CommandFailed", "Connection", "Output", "connect", "new_key"]
+__all__ = ["CommandFailed", "Connection", "Output", "connect", "new_key", "shown_host_key"]

@@ -75,6 +75,31 @@ def connect(
     return Connection(address, client, clock)
 
 
+def shown_host_key(address: SshAddress, *, timeout_s: float = 10) -> str:
+    """The key that the machine shows, as "ssh-ed25519 AAAA...": who it is from, nobody says. Logs in nowhere.
+
+    ConnectionLost   nothing answers there, or not in time
+    """
+    import socket
+
+    import paramiko
+
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    with border.connecting(address):
+        way: paramiko.ProxyCommand | socket.socket = (
+            paramiko.ProxyCommand(address.proxy_command.replace("%p", str(address.port)))
+            if address.proxy_command
+            else socket.create_connection((address.host, address.port), timeout_s)
+        )
+        transport = paramiko.Transport(way)
+        try:
+            transport.start_client(timeout=timeout_s)
+            key = transport.get_remote_server_key()
+        finally:
+            transport.close()
+    return f"{key.get_name()} {key.get_base64()}"
+
+
 def _pin(client: paramiko.SSHClient, address: SshAddress, host_keys: Sequence[str]) -> None:
     import paramiko
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from orchestrator.ssh import Output
 
 READY_TIMEOUT_S = 600
+FIRST_CONTACT_S = (
+    180.0  # so long a running machine has for saying its host keys, before one is taken unproven
+)
 _FAILED_S = 3  # so long stopped, while it is waited for: it does not start
 _SLOW_S = 2.0  # a stage that took longer is told
 _GPUS = "nvidia-smi --query-gpu=name,driver_version --format=csv,noheader"
@@ -98,6 +101,7 @@ class _Waiting:
     fresh: bool
     _began: float = 0.0
     _stopped: float | None = None  # since when
+    _running: float | None = None  # since when it was seen running
     _let_in: bool = False
     _told: set[str] = field(default_factory=set)
 
@@ -158,6 +162,12 @@ class _Waiting:
                 f"The machine {machine.name} is {machine.state.value}", next="It is waited for."
             )
         self._tell("runs")
+        if self._running is None:
+            self._running = self.clock.now()
+        silent_s = self.clock.now() - self._running
+        takes_any = self.workspace.settings.gce.accept_first_host_key and silent_s >= FIRST_CONTACT_S
+        if takes_any:
+            self.workspace.pin_first_shown(machine)
         with self.workspace.connect(machine) as connection:
             self._tell("host key pinned")
             if connection.run("test -e ~/.tlvm/READY").exit_code != 0:

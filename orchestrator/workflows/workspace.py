@@ -135,6 +135,19 @@ class Workspace:
                 raise
             return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
 
+    def pin_first_shown(self, machine: Machine) -> None:
+        """Where nobody has said the host key, pin the one that the machine shows, unproven, and warn of it."""
+        if machine.ssh is None or self._known(machine)[1]:
+            return
+        from orchestrator.ssh import shown_host_key
+
+        key = shown_host_key(machine.ssh)
+        self.progress.warn(
+            f"{machine.name} has not said its host key to {machine.provider}; the one that it shows is taken, and "
+            f"nothing proves that it is not somebody else's: {key}"
+        )
+        self._pin(machine, [key], unproven=True)
+
     def _admitted(self, machine: Machine) -> bool:
         """Whether this computer may come in now, and could not before."""
         admit = getattr(self.provider, "admit", None)
@@ -148,23 +161,51 @@ class Workspace:
         self.progress.say("retry", f"{str(error).splitlines()[0]}; tried again in {wait_s:.0f} s")
 
     def _pinned(self, machine: Machine) -> list[str]:
-        record = self.records.machine(machine.provider, machine.name) or MachineRecord(
-            machine.name,
-            machine.provider,
-            asked=datetime.now(UTC).isoformat(timespec="seconds"),
-            outcome="accepted",
-        )
-        if record.id == machine.id and record.host_keys:
-            return record.host_keys
-        host_keys = self.provider.host_keys(machine.name)
+        proven, host_keys = self._known(machine)
         if not host_keys:
             raise TransientError(
-                f"The machine {machine.name} has not yet said its host keys", next="Try again."
+                f"The machine {machine.name} has not yet said its host keys",
+                next="Try again."
+                + (
+                    " tlvm up --accept-first-host-key does without, unproven." if self._may_do_without else ""
+                ),
             )
-        self.records.save_machine(
-            dataclasses.replace(record, id=machine.id, host_keys=host_keys, outcome="accepted")
-        )
+        self._pin(machine, host_keys, unproven=not proven)
         return host_keys
+
+    @property
+    def _may_do_without(self) -> bool:
+        return self.settings.provider == "gce" and not self.settings.gce.accept_first_host_key
+
+    def _known(self, machine: Machine) -> tuple[bool, list[str]]:
+        """The host keys of this very instance, and whether the provider vouches for them; [] when nobody knows any."""
+        record = self.records.machine(machine.provider, machine.name)
+        known = record.host_keys if record is not None and record.id == machine.id else []
+        if known and record is not None and not record.unproven:
+            return True, known
+        said = self.provider.host_keys(machine.name)
+        if known and said and not set(known) & set(said):
+            raise _other_key(machine)
+        return bool(said), said or known
+
+    def _pin(self, machine: Machine, host_keys: list[str], *, unproven: bool) -> None:
+        record = self.records.machine(machine.provider, machine.name)
+        known = record or MachineRecord(
+            machine.name, machine.provider, asked=datetime.now(UTC).isoformat(timespec="seconds")
+        )
+        pinned = dataclasses.replace(
+            known, id=machine.id, host_keys=host_keys, unproven=unproven, outcome="accepted"
+        )
+        if pinned != record:
+            self.records.save_machine(pinned)
+
+
+def _other_key(machine: Machine) -> AuthError:
+    return AuthError(
+        f"The machine {machine.name} is not what showed its host key at the first contact",
+        detail=f"The provider {machine.provider} says another key by now. Who was reached then is not known.",
+        next="tlvm down ends the machine; tlvm up makes another.",
+    )
 
 
 def agree(machine: Machine, settings: dict[str, str]) -> None:
