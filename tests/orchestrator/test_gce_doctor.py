@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from orchestrator.cli import main
 from orchestrator.config import Settings
 from orchestrator.errors import ConfigError
 from orchestrator.providers.findings import Finding
+from orchestrator.providers.gce.quotas import request
 from orchestrator.render import cloud as render_cloud
 from orchestrator.render import setup as render_setup
 from orchestrator.render.console import Screen
@@ -24,6 +28,7 @@ from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.http_service import Answer, HttpService, Incoming, whole
 
 BUCKET = "trees-4711-tlvm"
 ACCOUNT = f"serviceAccount:tlvm-machine@{PROJECT}.iam.gserviceaccount.com"
@@ -102,9 +107,7 @@ def test_all_is_well(project: Project) -> None:
         "clock", "bucket", "rights",
     } <= names  # fmt: skip
     assert "tlvm up --dry-run" in text(render_setup.examined, result)
-    assert not [
-        request for request in project.server.requests if request.method in ("PUT", "PATCH", "DELETE")
-    ]
+    assert not [request for sent in project.server.requests if sent.method in ("PUT", "PATCH", "DELETE")]
 
 
 def disabled(project: Project) -> None:
@@ -278,7 +281,7 @@ def test_a_request_is_the_exact_command_for_what_lacks(project: Project) -> None
     no_gpu(project)
     no_l4(project)
     result = quota_request(Workspace(project.settings()))
-    assert [request.command[-2:] for request in result.requests] == [
+    assert [one.command[-2:] for one in result.requests] == [
         ["--quota-id=GPUS-ALL-REGIONS-per-project", "--preferred-value=1"],
         ["--preferred-value=1", "--dimensions=region=us-central1"],
     ]
@@ -286,10 +289,36 @@ def test_a_request_is_the_exact_command_for_what_lacks(project: Project) -> None
     assert "gcloud beta quotas preferences create" in shown and f"?project={PROJECT}" in shown
 
 
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_gcloud_takes_that_very_command(tmp_path: Path) -> None:
+    """The Cloud Quotas API has no discovery document here: what gcloud makes of our words is the check."""
+    sent: list[dict[str, Any]] = []
+
+    def answer(request: Incoming) -> Answer:
+        sent.append(json.loads(request.body))
+        return Answer(200, {"Content-Type": "application/json"}, b'{"name": "projects/p/locations/global/x"}')
+
+    asked = request(PROJECT, "NVIDIA_L4_GPUS", "us-central1", 2, "ana@example.org")
+    with HttpService(whole(answer), ["127.0.0.1"]) as service:
+        environment = os.environ | {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS": service.url_at("127.0.0.1") + "/",
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
+            "CLOUDSDK_CONFIG": str(tmp_path),
+        }
+        subprocess.run(asked.command, env=environment, capture_output=True, check=True, timeout=60)
+    (body,) = sent
+    assert (body["service"], body["quotaId"]) == (
+        "compute.googleapis.com",
+        "NVIDIA-L4-GPUS-per-project-region",
+    )
+    assert (body["quotaConfig"], body["dimensions"]) == ({"preferredValue": "2"}, {"region": "us-central1"})
+    assert body["contactEmail"] == "ana@example.org"
+
+
 def test_a_request_by_name(project: Project) -> None:
     workspace = Workspace(project.settings(zones="us-central1,us-east4"))
-    (request,) = quota_request(workspace, "nvidia_l4_gpus", value=2, region="us-east4").requests
-    assert (request.metric, request.region, request.value) == ("NVIDIA_L4_GPUS", "us-east4", 2)
+    (found,) = quota_request(workspace, "nvidia_l4_gpus", value=2, region="us-east4").requests
+    assert (found.metric, found.region, found.value) == ("NVIDIA_L4_GPUS", "us-east4", 2)
     for wrong, said in (({}, "how many"), ({"value": 2.0}, "each region")):
         with pytest.raises(ConfigError, match=said):
             quota_request(workspace, "NVIDIA_L4_GPUS", **wrong)  # type: ignore[arg-type]

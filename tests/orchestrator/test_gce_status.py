@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from orchestrator.config import Settings
 from orchestrator.errors import ConfigError, ConflictError, NotFoundError
 from orchestrator.render import gc as render_gc
 from orchestrator.render import machines as render_machines
@@ -313,3 +314,9 @@ def test_a_bucket_that_is_gone_hides_no_machine_and_keeps_none(
     assert there(server, "instances") == [NAME]
     assert down(without, force=True, clock=waiting(server)).deleted
     assert there(server, "instances") == there(server, "disks") == []
+
+
+def test_on_this_computer_there_is_nothing_to_collect(tmp_path: Path) -> None:
+    result = gc(Workspace(Settings(folder=tmp_path, data_dir=tmp_path / "data")))
+    assert (result.items, result.exit_code) == ([], 0)
+    assert "Nothing of tlvm" in text(render_gc.collected, result)

@@ -15,6 +15,7 @@ from orchestrator.workflows.down import down
 from orchestrator.workflows.power import extend, start, stop
 from orchestrator.workflows.up import up
 from orchestrator.workflows.workspace import Workspace
+from tests.fakes import compute_loopback
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, wanted
@@ -114,6 +115,23 @@ def test_a_machine_of_somebody_else_is_not_touched(server: ComputeServer, made: 
     for act in (stop, start, lambda one: extend(one, 1)):
         with pytest.raises(ConflictError, match="belongs to ben"):
             act(theirs)
+
+
+def test_a_machine_that_really_boots_is_stopped_and_started(tmp_path: Path) -> None:
+    """The second boot runs the startup script again, and the pinned host key is the one that answers."""
+    if why := compute_loopback.missing():
+        pytest.skip(why)
+    with ComputeServer(compute_loopback.LoopbackHardware(tmp_path / "disks")) as server:
+        made = workspace(server, tmp_path / "here", accelerator="none", gce_more={"zones": "us-central1-b"})
+        made.store = NoRuns()  # type: ignore[assignment]
+        first = up(made).machine
+        assert first is not None and stop(made).machine.state is MachineState.STOPPED
+        result = start(made)
+        assert not result.was_running and result.machine.id == first.id
+        assert 0 < result.hours_left < 4 and result.machine.ends == first.ends
+        assert start(made).was_running
+        assert down(made).deleted
+        assert server.errors == []
 
 
 # This computer
