@@ -1,0 +1,158 @@
+"""quota and gpus against the fakes, gcloud as a second reader of a request; every command's JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.config import Settings
+from orchestrator.errors import ConfigError
+from orchestrator.providers.gce.quotas import request
+from orchestrator.render import cloud as render_cloud
+from orchestrator.workflows.gpus import gpus
+from orchestrator.workflows.quota import quota, quota_request
+from orchestrator.workflows.workspace import Workspace
+from tests.fakes.compute_server import PROJECT
+from tests.fakes.http_service import Answer, HttpService, Incoming, whole
+from tests.orchestrator.gce_project import BUCKET, Project, text, well
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    with well(tmp_path) as found:
+        yield found
+
+
+def test_quotas_that_matter_are_shown_with_what_a_machine_takes(project: Project) -> None:
+    project.server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    result = quota(Workspace(project.settings(machine={"spot": True})))
+    found = {(one.metric, one.region): (one.limit, one.needed) for one in result.quotas}
+    some = {
+        ("GPUS_ALL_REGIONS", ""): (0.0, 1.0),
+        ("PREEMPTIBLE_NVIDIA_L4_GPUS", "us-central1"): (4.0, 1.0),
+        ("CPUS", "us-central1"): (200.0, 8.0),
+    }
+    assert some.items() <= found.items()
+    assert [one.metric for one in result.lacking] == ["GPUS_ALL_REGIONS"]
+    assert "short  GPUS_ALL_REGIONS" in text(render_cloud.allowed, result)
+
+
+def test_a_request_is_the_exact_command_for_what_lacks(project: Project) -> None:
+    project.server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    project.server.cloud.region_quotas["us-central1"]["NVIDIA_L4_GPUS"] = 0
+    result = quota_request(Workspace(project.settings()))
+    assert [one.command[-2:] for one in result.requests] == [
+        ["--quota-id=GPUS-ALL-REGIONS-per-project", "--preferred-value=1"],
+        ["--preferred-value=1", "--dimensions=region=us-central1"],
+    ]
+    shown = text(render_cloud.asked, result)
+    assert "gcloud beta quotas preferences create" in shown and f"?project={PROJECT}" in shown
+
+
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_gcloud_takes_that_very_command(tmp_path: Path) -> None:
+    """The Cloud Quotas API has no discovery document here: what gcloud makes of our words is the check."""
+    sent: list[dict[str, Any]] = []
+
+    def answer(request: Incoming) -> Answer:
+        sent.append(json.loads(request.body))
+        return Answer(200, {"Content-Type": "application/json"}, b'{"name": "projects/p/locations/global/x"}')
+
+    asked = request(PROJECT, "NVIDIA_L4_GPUS", "us-central1", 2, "ana@example.org")
+    with HttpService(whole(answer), ["127.0.0.1"]) as service:
+        environment = os.environ | {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS": service.url_at("127.0.0.1") + "/",
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
+            "CLOUDSDK_CONFIG": str(tmp_path),
+        }
+        subprocess.run(asked.command, env=environment, capture_output=True, check=True, timeout=60)
+    (body,) = sent
+    assert (body["service"], body["quotaId"]) == (
+        "compute.googleapis.com",
+        "NVIDIA-L4-GPUS-per-project-region",
+    )
+    assert (body["quotaConfig"], body["dimensions"]) == ({"preferredValue": "2"}, {"region": "us-central1"})
+    assert body["contactEmail"] == "ana@example.org"
+
+
+def test_a_request_by_name(project: Project) -> None:
+    workspace = Workspace(project.settings(zones="us-central1,us-east4"))
+    (found,) = quota_request(workspace, "nvidia_l4_gpus", value=2, region="us-east4").requests
+    assert (found.metric, found.region, found.value) == ("NVIDIA_L4_GPUS", "us-east4", 2)
+    for wrong, said in (({}, "how many"), ({"value": 2.0}, "each region")):
+        with pytest.raises(ConfigError, match=said):
+            quota_request(workspace, "NVIDIA_L4_GPUS", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as caught:
+        quota_request(workspace, "NVIDIA_L5_GPUS", value=1)
+    assert "NVIDIA_L4_GPUS" in caught.value.next
+    assert quota_request(workspace).requests == []
+
+
+def test_gpus_are_listed_with_zones_price_and_quota(project: Project) -> None:
+    project.server.cloud.region_quotas["us-east4"]["NVIDIA_L4_GPUS"] = 1
+    result = gpus(Workspace(project.settings(zones="us-east4")))
+    by_name = {kind.short: kind for kind in result.accelerators}
+    l4 = by_name["l4"]
+    assert l4.zones[:2] == ["us-east4-a", "us-east4-c"] and l4.region == "us-east4"
+    assert l4.machine_type == "g2-standard-8" and 0 < l4.per_hour_spot < l4.per_hour
+    assert (l4.quota["us-east4"], by_name["h100"].quota["us-east4"]) == (1, None)
+    prices = [kind.per_hour for kind in result.accelerators]
+    assert prices == sorted(prices)
+    assert "NVIDIA L4" in text(render_cloud.offered, result)
+
+
+def test_where_nothing_is_rented_there_is_nothing_to_ask(tmp_path: Path) -> None:
+    workspace = Workspace(Settings(folder=tmp_path, data_dir=tmp_path / "data"))
+    for ask in (quota, gpus):
+        with pytest.raises(ConfigError, match="rents nothing"):
+            ask(workspace)
+
+
+# The commands
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "field"),
+    [
+        (["doctor"], 0, "findings"),
+        (["quota"], 0, "quotas"),
+        (["quota", "request"], 0, "requests"),
+        (["gpus"], 0, "accelerators"),
+        (["gc"], 0, "items"),
+        (["gc", "--dry-run"], 0, "items"),
+        (["gc", "nothing"], 4, "error"),
+        (["status"], 0, "left_over"),
+        (["extend", "2"], 4, "error"),
+        (["stop"], 4, "error"),
+        (["start"], 4, "error"),
+    ],
+)
+def test_every_command_says_it_as_json(
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    field: str,
+) -> None:
+    variables = {
+        "PROVIDER": "gce", "OWNER": "ana", "GCE_PROJECT": PROJECT, "GCE_ENDPOINT": project.server.url,
+        "GCE_SSH_SOURCE_RANGES": "203.0.113.7/32", "STORE_URL": f"gs://{BUCKET}",
+        "STORE_ENDPOINT": project.bucket.endpoint, "DATA_DIR": str(tmp_path / "data"),
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TLVM_{name}", value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        main([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert exit.value.code == code and found["schema"] == 1 and field in found
