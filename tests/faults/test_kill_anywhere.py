@@ -79,6 +79,7 @@ class Stage:
         return answer
 
     def instances(self) -> dict[str, dict[str, Any]]:
+        self.cloud.cloud.settle()
         return {found["id"]: found for found in self.cloud.cloud.resources["instances"].values()}
 
     def look(self) -> None:
