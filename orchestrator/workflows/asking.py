@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from orchestrator.errors import CapacityError, CloudError, QuotaError, TlvmError, TransientError
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
@@ -22,6 +22,8 @@ from orchestrator.workflows.workspace import Workspace, agree
 GONE_TIMEOUT_S = 300
 FIRST_PAUSE_S = 60.0  # between two rounds, with --wait; each is longer than the one before
 LONGEST_PAUSE_S = 600.0
+ARRIVES_WITHIN_S = 5.0  # so late a request may still reach the cloud, after whoever sent it has given up
+_SURELY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,43 @@ def ask(
 def forget_if_gone(workspace: Workspace, name: str) -> None:
     if workspace.provider.get(name) is None:
         workspace.records.forget_machine(workspace.settings.provider, name)
+
+
+def unanswered(workspace: Workspace, there: Collection[str], now: datetime) -> list[str]:
+    """Machines that were asked for, and of which nobody has heard: they may come to be. A line each, for people.
+
+    there   the names of those that the provider lists
+    """
+    provider = workspace.settings.provider
+    lines = []
+    for record in workspace.records.machines():
+        if record.provider != provider or record.name in there or not _is_open(record):
+            continue
+        asked = datetime.fromisoformat(record.asked)
+        if now - asked > _SURELY:
+            forget_if_gone(workspace, record.name)
+            continue
+        lines.append(
+            f"{record.name} may exist and not be seen yet: {_place(record)} was asked for it at "
+            f"{asked.astimezone():%H:%M}, and no answer came. tlvm up asks the same again; tlvm down finds out and ends it"
+        )
+    return lines
+
+
+def came_late(workspace: Workspace, name: str, clock: Clock) -> Machine | None:
+    """The machine that came of an attempt without an answer, where none is seen; None when nothing came of it."""
+    record = workspace.records.machine(workspace.settings.provider, name)
+    is_settled = getattr(workspace.provider, "is_settled", None)
+    if record is None or not _is_open(record) or is_settled is None:
+        return None
+    asked_s = (datetime.now(UTC) - datetime.fromisoformat(record.asked)).total_seconds()
+    began = clock.now()
+    workspace.progress.say("ask", f"what became of {name}: {_place(record)} was asked, and no answer came")
+    while not is_settled(record.place, record.request_id):
+        if asked_s + clock.now() - began >= ARRIVES_WITHIN_S:
+            break
+        clock.sleep(0.5)
+    return workspace.provider.get(name)
 
 
 def adopt(workspace: Workspace, machine: Machine, spec: MachineSpec) -> None:
@@ -166,9 +205,14 @@ def _unfinished_first(record: MachineRecord | None, offers: Sequence[Offer]) -> 
     return sorted(offers, key=lambda offer: not _cut(record, offer))
 
 
+def _is_open(record: MachineRecord) -> bool:
+    """Asked, and never answered."""
+    return record.outcome == "asked" and bool(record.request_id)
+
+
 def _cut(record: MachineRecord | None, offer: Offer) -> str:
     """The request id of an attempt in this place that was asked and never answered; "" when there is none."""
-    if record is None or record.outcome != "asked":
+    if record is None or not _is_open(record):
         return ""
     same = (record.place, record.accelerator) == (offer.place, offer.accelerator)
     return record.request_id if same else ""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from orchestrator.errors import ConflictError, Interruption, TlvmError
 from orchestrator.providers.base import Machine
+from orchestrator.workflows.asking import came_late
 from orchestrator.workflows.heard import heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.on_machine import never_started, runs_of, runs_on, take_back
@@ -54,9 +55,9 @@ def down(
     """
     clock = clock or Clock()
     began = clock.now()
-    machine = _machine(workspace)
+    name = workspace.settings.machine_name
+    machine = _machine(workspace) or came_late(workspace, name, clock)
     if machine is None:
-        name = workspace.settings.machine_name
         if workspace.provider.get(name) is None:
             workspace.records.forget_machine(workspace.settings.provider, name)
         mine = workspace.settings.owner_label

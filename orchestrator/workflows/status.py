@@ -12,6 +12,7 @@ from orchestrator.config import nearest
 from orchestrator.errors import NotFoundError, TlvmError
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.providers.rented import Rented
+from orchestrator.workflows.asking import unanswered
 from orchestrator.workflows.heard import Heard, heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.on_machine import runs_of
@@ -58,7 +59,9 @@ class StatusResult:
     machines: list[MachineLine]
     other_runs: list[RunLine]  # active ones, and those that lost their machine
     elsewhere: list[str]  # "docker: tlvm-ana-trees": machines that this computer asked other providers for
-    problems: list[str]  # documents in the store that can't be read, and what could not be asked
+    problems: list[
+        str
+    ]  # what may exist and is not seen, documents in the store that can't be read, and what could not be asked
     left_over: LeftOver | None = None  # what costs without a machine; None where nothing is rented
     prices: str = ""  # where the prices come from, and of which day
 
@@ -119,7 +122,7 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
         lines,
         others,
         elsewhere,
-        [*problems, *(left.problems if left else [])],
+        [*unanswered(workspace, there, datetime.now(UTC)), *problems, *(left.problems if left else [])],
         left,
         rented.prices() if rented else "",
     )

@@ -171,6 +171,8 @@ class Cloud:
         made = act()
         if request_id:
             self._requests[request, request_id] = made
+            if made.get("kind") == "compute#operation":
+                made["clientOperationId"] = request_id
         return made
 
     def operate(

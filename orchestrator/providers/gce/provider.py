@@ -176,6 +176,19 @@ class GceProvider:
         self._act(found, "setScheduling", body=scheduling(int(left_s), spot=spot))
         self._act(found, "start")
 
+    def is_settled(self, place: str, request_id: str) -> bool:
+        """Whether a request to make a machine has had its effect, or none, for good: `get` tells which.
+
+        False: it has not arrived by now. One that is being carried out is waited for.
+        """
+        doing = "find out what became of a request"
+        for operation in self.rest.items(
+            f"zones/{place}/operations", filter=f"clientOperationId={request_id}"
+        ):
+            wait(self.rest, operation, doing, waiting=self._waiting)
+            return True
+        return False
+
     def delete(self, name: str) -> None:
         for found in self._all(name):
             if is_ours(found):
