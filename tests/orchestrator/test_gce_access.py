@@ -14,6 +14,7 @@ from orchestrator.errors import (
 from orchestrator.providers.gce.firewall import IAP_RANGE
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
+from tests.fakes.http_service import Answer, HttpService, whole
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, gce, wanted
 
 OTHER_KEY = PUBLIC_KEY[:-4] + "AAAA"
@@ -81,6 +82,67 @@ def test_ssh_is_denied_to_everybody_and_allowed_from_here(server: ComputeServer)
     assert server.count("firewalls.patch") == 1
     rules = {name: rule for (_, name), rule in server.cloud.resources["firewalls"].items()}
     assert rules["tlvm-ssh-ana"]["sourceRanges"] == ["198.51.100.0/24"]
+
+
+# An owner with two computers
+
+
+@pytest.fixture
+def whereabouts() -> Iterator[dict[str, str]]:
+    """What a service says that tells computers their address: {"url": ..., "address": ...}."""
+    told = {"address": "203.0.113.7"}
+    with HttpService(whole(lambda _: Answer(body=f"{told['address']}\n".encode()))) as service:
+        told["url"] = service.url_at("127.0.0.1")
+        yield told
+        assert service.errors == []
+
+
+def comes_from(server: ComputeServer, whereabouts: dict[str, str], address: str) -> set[str]:
+    """A computer there lets itself in; from where the owner may come by then."""
+    whereabouts["address"] = address
+    gce(server, ssh_source_ranges=(), address_lookup=whereabouts["url"]).admit("ana")
+    rule = server.cloud.resources["firewalls"]["global", "tlvm-ssh-ana"]
+    return set(rule["sourceRanges"])
+
+
+def test_two_computers_of_one_owner_come_in_side_by_side(
+    server: ComputeServer, whereabouts: dict[str, str]
+) -> None:
+    office, home = "203.0.113.7", "198.51.100.9"
+    assert comes_from(server, whereabouts, office) == {f"{office}/32"}
+    assert comes_from(server, whereabouts, home) == {f"{office}/32", f"{home}/32"}
+    writes = server.count("firewalls.patch")
+    for address in (office, home, office):
+        assert comes_from(server, whereabouts, address) == {f"{office}/32", f"{home}/32"}
+    assert server.count("firewalls.patch") == writes == 1
+
+
+def test_an_address_that_nobody_came_from_for_a_day_is_closed(
+    server: ComputeServer, whereabouts: dict[str, str]
+) -> None:
+    comes_from(server, whereabouts, "203.0.113.7")
+    server.clock.advance(20 * 3600)
+    comes_from(server, whereabouts, "198.51.100.9")
+    server.clock.advance(5 * 3600)
+    assert comes_from(server, whereabouts, "198.51.100.10") == {"198.51.100.9/32", "198.51.100.10/32"}
+
+
+def test_no_more_addresses_than_a_person_has_computers(
+    server: ComputeServer, whereabouts: dict[str, str]
+) -> None:
+    for number in range(10):
+        server.clock.advance(60)
+        allowed = comes_from(server, whereabouts, f"198.51.100.{number}")
+    assert allowed == {f"198.51.100.{number}/32" for number in range(2, 10)}
+
+
+def test_networks_that_are_named_are_the_only_ones(
+    server: ComputeServer, whereabouts: dict[str, str]
+) -> None:
+    comes_from(server, whereabouts, "203.0.113.7")
+    gce(server, ssh_source_ranges="192.0.2.0/24").admit("ana")
+    rule = server.cloud.resources["firewalls"]["global", "tlvm-ssh-ana"]
+    assert rule["sourceRanges"] == ["192.0.2.0/24"]
 
 
 def test_nobody_is_asked_for_the_address_when_that_is_switched_off(server: ComputeServer) -> None:

@@ -5,13 +5,19 @@
 
 The default network has a rule of priority 65534 that lets everybody in: the second rule is why it does not count here.
 Nothing of a project's own is changed. Existing rules of ours are refreshed when the owner's address has changed.
+
+An owner with two computers has two addresses and one rule. Where addresses are looked up, each computer adds its own
+and drops only what no computer has come from for a day; the rule's description says when each was seen. Where
+`ssh_source_ranges` names the networks, the rule holds those and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
@@ -27,20 +33,40 @@ from .rest import Rest
 IAP_RANGE = "35.235.240.0/20"  # Google's own proxy comes from here
 _EVERYBODY = "0.0.0.0/0"  # only ever denied
 _LOOK_UP_S = 5.0
-_COMPARED = ("priority", "direction", "sourceRanges", "targetTags", "allowed", "denied", "disabled")
+_KEPT = timedelta(days=1)  # an address that was looked up, after it was last seen
+_FRESH = timedelta(hours=6)  # so long a visit counts as the last one: the rule is not written at each
+_MOST = 8  # computers of one owner
+_VISIT = re.compile(r"([0-9.]+/32) on ([0-9-]+T[0-9:]+)Z")
+_COMPARED = (
+    "priority", "direction", "sourceRanges", "targetTags", "allowed", "denied", "disabled", "description",
+)  # fmt: skip
 
 
 def ensure(
-    rest: Rest, settings: GceSettings, owner: str, progress: Progress, *, waiting: Waiting | None = None
+    rest: Rest,
+    settings: GceSettings,
+    owner: str,
+    progress: Progress,
+    *,
+    now: datetime,
+    waiting: Waiting | None = None,
 ) -> bool:
     """Both rules as they should be; whether one of them had to be made or changed.
 
     That which denies is made first: at no moment is a machine open to everybody.
     """
     ranges = source_ranges(settings, progress)
-    rules = (deny(rest.project, settings), allow(rest.project, settings, owner, ranges))
-    changed = [_put(rest, rule, waiting) for rule in rules]
-    return any(changed)
+    denied = _put(rest, lambda _: deny(rest.project, settings), waiting)
+    if _is_named(settings):
+        rule = allow(rest.project, settings, owner, ranges)
+        return _put(rest, lambda _: rule, waiting) or denied
+
+    def with_others(found: Mapping[str, Any]) -> dict[str, Any]:
+        visits = _visits(found, ranges, now)
+        told = ", ".join(f"{address} on {seen:%Y-%m-%dT%H:%M}Z" for address, seen in visits.items())
+        return allow(rest.project, settings, owner, list(visits), told)
+
+    return _put(rest, with_others, waiting) or denied
 
 
 def source_ranges(settings: GceSettings, progress: Progress) -> list[str]:
@@ -85,15 +111,18 @@ def deny(project: str, settings: GceSettings) -> dict[str, Any]:
     }
 
 
-def allow(project: str, settings: GceSettings, owner: str, ranges: list[str]) -> dict[str, Any]:
+def allow(
+    project: str, settings: GceSettings, owner: str, ranges: Sequence[str], visits: str = ""
+) -> dict[str, Any]:
+    """visits    when a computer last came from each of them, for the next one that comes"""
     return {
         "name": _name(settings, f"ssh-{owner}"),
-        "description": f"Made by tlvm: where {owner} comes from.",
+        "description": f"Made by tlvm: where {owner} comes from." + (f" {visits}" if visits else ""),
         "network": f"projects/{project}/global/networks/{settings.network}",
         "direction": "INGRESS",
         "priority": 800,
         "allowed": [{"IPProtocol": "tcp", "ports": ["22"]}],
-        "sourceRanges": ranges,
+        "sourceRanges": list(ranges),
         "targetTags": [f"{TAG}-{owner}"],
     }
 
@@ -118,9 +147,33 @@ def check_private_access(rest: Rest, settings: GceSettings, region: str) -> None
         )
 
 
-def _put(rest: Rest, rule: Mapping[str, Any], waiting: Waiting | None) -> bool:
-    path, doing = f"global/firewalls/{rule['name']}", f"set the firewall rule {rule['name']}"
+def _is_named(settings: GceSettings) -> bool:
+    """Whether the settings say where the owner comes from, rather than a look-up."""
+    return settings.iap or bool(settings.ssh_source_ranges)
+
+
+def _visits(found: Mapping[str, Any], mine: Sequence[str], now: datetime) -> dict[str, datetime]:
+    """This computer's address, and those from which others of the same owner came within a day."""
+    there = set(found.get("sourceRanges", []))
+    seen = {
+        address: datetime.fromisoformat(when).replace(tzinfo=UTC)
+        for address, when in _VISIT.findall(str(found.get("description", "")))
+        if address in there
+    }
+    known = {address: when for address, when in seen.items() if now - when < _KEPT}
+    known |= {address: now for address in mine if now - known.get(address, now - _KEPT) >= _FRESH}
+    newest = sorted(known, key=lambda address: (address in mine, known[address]), reverse=True)
+    return {address: known[address] for address in sorted(newest[:_MOST])}
+
+
+def _put(
+    rest: Rest, wanted: Callable[[Mapping[str, Any]], Mapping[str, Any]], waiting: Waiting | None
+) -> bool:
+    """wanted    the rule as it should be, given what is there"""
+    name = wanted({})["name"]
+    path, doing = f"global/firewalls/{name}", f"set the firewall rule {name}"
     found = rest.find(path)
+    rule = wanted(found or {})
     if found is None:
         try:
             operation = rest.send("POST", "global/firewalls", body=rule, doing=doing)

@@ -202,7 +202,9 @@ class GceProvider:
         """Let this computer's address through the firewall, as it is now; whether that changed anything."""
         if owner in self._admitted:  # by this process: an address does not change so fast
             return False
-        changed = firewall.ensure(self.rest, self.settings, owner, self._progress, waiting=self._waiting)
+        changed = firewall.ensure(
+            self.rest, self.settings, owner, self._progress, now=self._now(), waiting=self._waiting
+        )
         self._admitted.add(owner)
         return changed
 
