@@ -29,7 +29,7 @@ _BUSY_S = 5.0
 _TICK_NS = 50_000_000  # a clock of files that counts in nanoseconds moves at least so often
 _COARSE_NS = 2_000_000_000  # ... and one that counts in seconds
 _FIELDS = ", ".join(Verdict._fields[1:])  # all but the hash
-_PAGES_BYTES = 64 * 1024**2  # of the database in memory: hashes are written all over it
+PAGES_BYTES = 64 * 1024**2  # of the database in memory: hashes are written all over it
 _ASKED_AT_ONCE = 500  # hashes in a query
 _TABLES = f"""
     CREATE TABLE IF NOT EXISTS roots (id INTEGER PRIMARY KEY, path BLOB UNIQUE NOT NULL);
@@ -74,18 +74,18 @@ def is_settled(mtime_ns: int, now_ns: int) -> bool:
 
 
 class Cache:
-    """`how` names the way of looking at images: verdicts of another way do not count.
+    """`how` names the way of looking at images: verdicts of another way do not count. `pages_bytes` is for the database.
 
     Used from one thread at a time; several processes may share the file.
     """
 
-    def __init__(self, folder: Path | None, *, how: str = "") -> None:
+    def __init__(self, folder: Path | None, *, how: str = "", pages_bytes: int = PAGES_BYTES) -> None:
         self.folder = folder
         self.how = how
         # 48 bits of what makes a verdict: how it was asked for, its fields, its fingerprint, and the decoder.
         what = f"{how}|{_FIELDS}|{FINGERPRINT}|pillow {version('pillow')}"
         self._how = int.from_bytes(hashlib.sha256(what.encode()).digest()[:6], "big")
-        self._connection = _opened(folder / FILE) if folder is not None else None
+        self._connection = _opened(folder / FILE, pages_bytes) if folder is not None else None
 
     def close(self) -> None:
         if self._connection is not None:
@@ -167,10 +167,10 @@ class Cache:
             _remove(self.folder / FILE)
 
 
-def _opened(path: Path) -> sqlite3.Connection | None:
+def _opened(path: Path, pages_bytes: int) -> sqlite3.Connection | None:
     for _ in range(2):
         try:
-            return _connected(path)
+            return _connected(path, pages_bytes)
         except sqlite3.OperationalError:  # locked, or no place to write
             return None
         except sqlite3.DatabaseError:
@@ -178,12 +178,12 @@ def _opened(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+def _connected(path: Path, pages_bytes: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA cache_size = -{_PAGES_BYTES // 1024}")
+        connection.execute(f"PRAGMA cache_size = -{pages_bytes // 1024}")
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         if schema not in (0, _SCHEMA):
             raise sqlite3.DatabaseError("of another version of tlvm")

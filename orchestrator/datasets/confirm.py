@@ -17,12 +17,13 @@ from orchestrator.progress import Progress
 
 from .convert import AS_IT_IS, Conversion, prepared
 from .judge import BROKEN, KNOWN, Verdict
-from .near import LIKELY, Near, Pair, Small, candidates, compare
+from .near import LIKELY, Near, Pair, Small, candidates, compare, stand_ins
 from .near_memory import Memory
 from .reading import read
 from .scan import Labelled
 from .signature import pixels
 
+_HASHED_AT_ONCE = 1000
 _BAR_FROM = 200  # files: fewer are looked at in a moment
 
 
@@ -51,35 +52,38 @@ def near_copies(
 
     remembered      a folder for what was found: the same contents are not searched again, nor pairs compared again
     """
-    unique = sorted({image.verdict.sha256: image for image in images}.items())
+    unique = {image.verdict.sha256: image for image in images}
+    hashes = sorted(unique)
     memory = Memory(remembered, root)
-    fingerprints = [image.verdict.near for _, image in unique]
-    key = _key(sha256 for sha256, _ in unique)
+    same = stand_ins((sha256, unique[sha256].verdict.near) for sha256 in hashes)
+    key = _key(hashes)
     if (found := memory.known(key)) is not None:
-        return found
-    searched = candidates(fingerprints)
+        return Near(found.pairs, same, found.searched)
+    unequal = [sha256 for sha256 in hashes if sha256 not in same] if same else hashes
+    alike, searched = candidates([unique[sha256].verdict.near for sha256 in unequal])
     place = os.fsencode(root)
 
     def data(image: Checked) -> bytes | None:
         content = read(place, image.file)
         return prepared(content, conversion)[0] if isinstance(content, bytes) else None
 
-    pairs = [(unique[one][0], unique[other][0]) for one, other in searched.alike]
+    pairs = [(unequal[one], unequal[other]) for one, other in alike]
     errors = {pair: error for pair in pairs if (error := memory.error(pair)) is not None}
-    wanted = {sha256 for pair in pairs if pair not in errors for sha256 in pair}
-    small = _decoded([image for sha256, image in unique if sha256 in wanted], data, progress)
+    wanted = sorted({sha256 for pair in pairs if pair not in errors for sha256 in pair})
+    small = _decoded([unique[sha256] for sha256 in wanted], data, progress)
     for one, other in pairs:
         if (one, other) not in errors and one in small and other in small:
             errors[one, other] = compare(small[one], small[other])
     close = [Pair(*pair, error) for pair, error in sorted(errors.items()) if error < LIKELY]
-    same = {unique[at][0]: unique[first][0] for first, at in searched.same}
-    near = Near(close, same, searched.searched)
-    memory.keep(key, near, errors)
-    return near
+    memory.keep(key, close, errors, searched=searched)
+    return Near(close, same, searched)
 
 
-def _key(hashes: Iterable[str]) -> str:
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+def _key(hashes: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(hashes), _HASHED_AT_ONCE):
+        digest.update("".join(hashes[start : start + _HASHED_AT_ONCE]).encode())
+    return digest.hexdigest()
 
 
 def _decoded(images: Sequence[Checked], data: Bytes, progress: Progress) -> dict[str, Small]:

@@ -11,16 +11,15 @@ from pathlib import Path
 from remote.contract import document
 from remote.contract.document import ContractError
 
-from .near import Near, Pair
+from .near import Pair
 
-SCHEMA = 2  # of fingerprints and errors too: another way of looking is another schema
+SCHEMA = 3  # of fingerprints and errors too: another way of looking is another schema
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     key: str  # of the contents that were searched
     pairs: list[Pair]
-    same: dict[str, str]
     searched: bool
     errors: dict[str, float]  # of all pairs that were compared: "<sha256> <sha256>"
     schema: int = SCHEMA
@@ -32,27 +31,28 @@ class Memory:
         self._file = None if folder is None else folder / name
         self._found = _read(self._file)
 
-    def known(self, key: str) -> Near | None:
-        found = self._found
-        return Near(found.pairs, found.same, found.searched) if found and found.key == key else None
+    def known(self, key: str) -> Found | None:
+        return self._found if self._found and self._found.key == key else None
 
     def error(self, pair: tuple[str, str]) -> float | None:
         return self._found.errors.get(" ".join(pair)) if self._found else None
 
-    def keep(self, key: str, near: Near, errors: Mapping[tuple[str, str], float]) -> None:
+    def keep(
+        self, key: str, pairs: list[Pair], errors: Mapping[tuple[str, str], float], *, searched: bool
+    ) -> None:
         if self._file is None:
             return
         finite = {" ".join(pair): min(error, 1e9) for pair, error in errors.items()}
         try:
-            document.write(self._file, _Found(key, near.pairs, dict(near.same), near.searched, finite))
+            document.write(self._file, Found(key, pairs, searched, finite))
         except OSError:
             return  # a folder that can't be written to: there is no memory
 
 
-def _read(file: Path | None) -> _Found | None:
+def _read(file: Path | None) -> Found | None:
     if file is None:
         return None
     try:
-        return document.decode(_Found, file.read_bytes(), what=str(file))
+        return document.decode(Found, file.read_bytes(), what=str(file))
     except (OSError, ContractError):
         return None

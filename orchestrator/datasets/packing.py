@@ -78,6 +78,7 @@ class Packer:
 
     def end(self) -> None:
         """No image comes any more: when this returns, every pack is written. The last one waits for `release`."""
+        self._taken.clear()
         if self._gathered:
             self._seal(last=True)
         with self._writing:

@@ -184,6 +184,8 @@ def _placed(image: Image, places: Mapping[str, Place]) -> Image:
 
 def _differences(images: Sequence[Image], before: Mapping[str, Image]) -> tuple[int, int, int, int]:
     """Added, changed, moved, removed. A path that is new and holds what another path lost was moved."""
+    if not before:
+        return len(images), 0, 0, 0
     new = [image for image in images if image.path not in before]
     changed = sum(image.path in before and before[image.path].sha256 != image.sha256 for image in images)
     here = {image.path for image in images}

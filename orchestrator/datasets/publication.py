@@ -118,8 +118,8 @@ class Publication:
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
         packer.end()
         self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
-        for written in packer.packs:
-            self._place(written)
+        while packer.packs:
+            self._place(packer.packs.pop())
         return outcome
 
     def settle(self) -> Plan:
@@ -199,7 +199,7 @@ class Publication:
 
     def _there(self, base: Base | None) -> dict[str, Place]:
         """What need not be packed, by content hash."""
-        known = (places(base.newest) if base else {}) | self._placed
+        known = places(base.newest) | self._placed if base else self._placed
         if not self._lost:
             return known
         return {sha256: place for sha256, place in known.items() if place.pack not in self._lost}

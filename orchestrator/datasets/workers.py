@@ -28,6 +28,7 @@ from .scan import Labelled
 
 BATCH_FILES = 256
 BATCH_BYTES = 4 * 1024**2
+_PAGES_BYTES = 8 * 1024**2
 _FILES_MIN = 16
 _BATCHES_EACH = 4  # at least, for every worker, where there are so many files
 _AHEAD = 2  # batches on their way for each worker
@@ -199,5 +200,5 @@ def _answer(root: bytes, tasks: Sequence[Task], folder: Path | None, how: str) -
 
 @functools.cache
 def _cache(folder: Path | None, how: str) -> Cache:
-    """One connection, for as long as the worker lives."""
-    return Cache(folder, how=how)
+    """One connection, for as long as the worker lives. It only looks hashes up."""
+    return Cache(folder, how=how, pages_bytes=_PAGES_BYTES)

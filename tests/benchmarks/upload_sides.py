@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import multiprocessing
 import os
-import resource
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,58 @@ from orchestrator.workflows.workspace import Workspace
 from tests.benchmarks.upload_decoding import decoded
 
 THREADS = 32
+_LOOK_S = 0.1
 
 
 def ours(folder: str, data: str, bucket: str, endpoint: str) -> Mapping[str, Any]:
     """`tlvm upload`, with the memory that lies in `data`."""
     flags = {"store.url": f"gs://{bucket}", "store.endpoint": endpoint}
     workspace = Workspace(load(flags, environ={"TLVM_DATA_DIR": data}, folder=Path(data).parent))
-    (result,) = upload(workspace, Path(folder))
+    with _watched() as peaks:
+        (result,) = upload(workspace, Path(folder))
     return {
         "unchanged": result.unchanged,
         "images": result.images,
         "packs": result.packs_sent,
-        "peak_bytes": _peak_bytes(resource.RUSAGE_SELF)
-        + (os.cpu_count() or 1) * _peak_bytes(resource.RUSAGE_CHILDREN),
+        "peak_bytes": sum(peaks.values()),
     }
 
 
-def _peak_bytes(who: int) -> int:
-    """Of this process, or of the largest worker, with all that they imported."""
-    return resource.getrusage(who).ru_maxrss * 1024
+@contextmanager
+def _watched() -> Iterator[Mapping[str, int]]:
+    """The most memory that this process and each of its workers had, bytes by process id, with all that they imported.
+
+    Not `ru_maxrss`: of a process that was started by a large one it says how large that one was.
+    """
+    peaks: dict[str, int] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK_S):
+            look()
+
+    def look() -> None:
+        children = [tasks.read_text().split() for tasks in Path("/proc/self/task").glob("*/children")]
+        for process in ("self", *itertools.chain.from_iterable(children)):
+            peaks[process] = max(peaks.get(process, 0), _peak_bytes(process))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        done.set()
+        watcher.join()
+        look()
+
+
+def _peak_bytes(process: str) -> int:
+    """0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def single(folder: str, bucket: str, endpoint: str, most: str) -> Mapping[str, Any]:

@@ -122,6 +122,25 @@ def test_again_with_nothing_new_writes_nothing(tmp_path: Path, folder: Path) -> 
     assert one(place(tmp_path, "two")[0], fresh).version == first.version
 
 
+@pytest.mark.parametrize("damage", [b"", b"\0" * 40, b"changed"])
+def test_the_version_before_is_read_from_here_and_where_that_is_damaged_from_the_store(
+    tmp_path: Path, folder: Path, damage: bytes
+) -> None:
+    workspace, store = place(tmp_path)
+    first = one(workspace, folder)
+    (kept,) = (tmp_path / "one").rglob("*.rows")
+    kept.write_bytes(kept.read_bytes()[:-7] + damage if damage == b"changed" else damage)
+    (folder / "train/ants/more.png").write_bytes(picture(99))
+    store.reads.clear()
+    second = one(workspace, folder)
+    assert layout.manifest_key("bugs", first.version) in store.reads
+    (folder / "train/ants/more.png").unlink()
+    store.reads.clear()
+    result = one(workspace, folder)
+    assert layout.manifest_key("bugs", second.version) not in store.reads
+    assert (result.removed, result.version) == (1, first.version)
+
+
 def test_one_image_more_is_one_small_pack(tmp_path: Path, folder: Path) -> None:
     workspace, store = place(tmp_path)
     first = one(workspace, folder)
