@@ -100,8 +100,8 @@ def judge(
 def simplest(judged: Sequence[Judged]) -> Judged:
     """The one with the fewest features of those whose log-loss is within one standard error of the best.
 
-    The log-loss, because it tells more than right or wrong: in 300 images of blood cells accuracy could not tell a
-    third of the network from all of it. The error is that of the difference on the same images.
+    The log-loss, because with few images it tells more than right or wrong does. The error is that of the difference
+    on the same images.
     """
     best = min(judged, key=lambda one: (float(one.losses.mean()), one.depth.features))
     good = [one for one in judged if _within_one_error(one.losses - best.losses)]

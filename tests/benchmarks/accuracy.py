@@ -20,7 +20,17 @@ from tests.benchmarks import accuracy_table
 from tests.benchmarks.accuracy_run import PEER, TURNS, WEIGHTS, Cell
 from tests.benchmarks.measure import ROOT
 
-DATA = ("hymenoptera", "flowers12", "wbc", "dtd10", "mnist1k", "mnist10k", "cifar1k", "cifar10")
+DATA = (
+    "hymenoptera",
+    "flowers12",
+    "wbc",
+    "dtd10",
+    "mnist1k",
+    "mnist1k-rest",
+    "mnist10k",
+    "cifar1k",
+    "cifar10",
+)
 _GOES_ON = (12, 124)  # told to stop; by `timeout`
 _TRIES = 60
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")

@@ -125,10 +125,9 @@ def _dataset(machine: MachineHome, work: Path, name: str) -> fixtures.Dataset:
         version = kept.name.split(".")[1]
         data = kept.read_bytes()
         return fixtures.Dataset(decode_manifest(data, version=version), data, version)
-    if name.endswith("1k"):
-        manifest = _little(
-            _dataset(machine, work, name.replace("1k", "10k" if name == "mnist1k" else "10")).manifest
-        )
+    if name.startswith(("mnist1k", "cifar1k")):
+        whole = "mnist10k" if name.startswith("mnist") else "cifar10"
+        manifest = _little(_dataset(machine, work, whole).manifest, rest=name.endswith("-rest"))
         return fixtures.Dataset(manifest, *encode(manifest))
     folder = _cifar(work) if name == "cifar10" else SHARED / "data" / name
     packed = fixtures.pack_folder(machine, folder, flips=_FLIPS.get(name, "horizontal")).manifest
@@ -147,16 +146,24 @@ def _dataset(machine: MachineHome, work: Path, name: str) -> fixtures.Dataset:
     return fixtures.Dataset(manifest, data, version)
 
 
-def _little(manifest: DatasetManifest) -> DatasetManifest:
-    """A few train images of each class, by content, and all of val."""
+def _little(manifest: DatasetManifest, *, rest: bool) -> DatasetManifest:
+    """A few train images of each class, by content, and all of val; `rest`: the other train images in place of val."""
     left: dict[str, int] = defaultdict(lambda: _LITTLE_EACH)
-    kept = set()
+    train, others = [], []
     for image in sorted(manifest.images, key=lambda one: one.sha256):
-        if image.split == "train" and image.excluded is None and left[image.class_name]:
-            left[image.class_name] -= 1
-            kept.add(image.path)
-    images = [image for image in manifest.images if image.split == "val" or image.path in kept]
-    return dataclasses.replace(manifest, dataset=f"{manifest.dataset}-little", images=images)
+        if image.split == "train" and image.excluded is None:
+            if left[image.class_name]:
+                left[image.class_name] -= 1
+                train.append(image)
+            else:
+                others.append(dataclasses.replace(image, split="val"))
+    fitted = {image.sha256 for image in train}
+    val = [image for image in manifest.images if image.split == "val"]
+    measured = [image for image in others if image.sha256 not in fitted] if rest else val
+    images = sorted([*train, *measured], key=lambda one: one.path)
+    return dataclasses.replace(
+        manifest, dataset=f"{manifest.dataset}-{'rest' if rest else 'little'}", images=images
+    )
 
 
 def _cifar(work: Path) -> Path:

@@ -103,7 +103,7 @@ def _rows(records: Sequence[dict[str, Any]]) -> Rows:
 
 def _frozen(title: str, rows: Rows, turns: int) -> Iterator[str]:
     yield f"### {title}\n"
-    yield "| data | model | n | fixed-extractor | scikit-learn, same features | behind it, in standard errors | initial-layers | only one right: initial, fixed; p | chosen |"
+    yield "| data | model | n | fixed-extractor | scikit-learn, same features | that one ahead by, in standard errors | initial-layers | only one right: initial, fixed; p | chosen |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for (data, model, parameters), runs in sorted(rows.items()):
         if parameters or any(name not in runs or len(runs[name].records) < turns for name in _FROZEN[:1]):
