@@ -2,6 +2,7 @@
 
     .tlvm/                          mode 0700, ignored by git through a file of its own
         machines/<provider>/<name>.json
+        lives/<provider>/<name>.json   what machines of that name have used of its hours and budget
         runs/<run id>.json
         datasets/<hash>.json        which version of a dataset a folder last saw
         keys/<provider>/<name>      the private key for one machine; it never leaves this computer
@@ -39,6 +40,24 @@ class MachineRecord:
     id: str = ""  # of the instance whose host keys these are
     host_keys: list[str] = field(default_factory=list)
     unproven: bool = False  # nobody vouched for those keys: the machine showed them at the first contact
+    schema: int = 1
+
+
+@dataclass(frozen=True)
+class Life:
+    """One rented machine, from its creation to its end."""
+
+    id: str
+    place: str
+    began: str  # ISO 8601, as all times
+    ends: str  # its hard clock
+    price_per_hour: float
+    ended: str = ""  # "" while it may live
+
+
+@dataclass(frozen=True)
+class LivesRecord:
+    lives: list[Life]
     schema: int = 1
 
 
@@ -100,6 +119,19 @@ class Records:
         for path in (self._machine_file(provider, name), self.key_file(provider, name)):
             path.unlink(missing_ok=True)
             path.with_name(path.name + ".pub").unlink(missing_ok=True)
+
+    def lives(self, provider: str, name: str) -> list[Life]:
+        """The machines that followed each other under that name, since `down`; the oldest first."""
+        file = self.folder / "lives" / provider / f"{name}.json"
+        record = self._read(LivesRecord, file) if file.exists() else None
+        return record.lives if record else []
+
+    def save_lives(self, provider: str, name: str, lives: list[Life]) -> None:
+        self._write(self._folder("lives", provider) / f"{name}.json", LivesRecord(lives))
+
+    def forget_lives(self, provider: str, name: str) -> None:
+        """The user has ended the machine: the next one has hours and budget of its own."""
+        (self.folder / "lives" / provider / f"{name}.json").unlink(missing_ok=True)
 
     def attempted(self, attempt: AttemptRecord) -> None:
         """Kept after the machine is gone, too: what was refused is what the next one should not ask for."""

@@ -41,6 +41,8 @@ class MachineSpec:
     spot: bool = False
     image: str = ""
     budget: float = 0  # US dollars, 0 = no bound: a clock too, see `hours`
+    used_hours: float = 0  # by earlier machines of this name, which were lost
+    used_dollars: float = 0
     idle_minutes: float = 0  # the soft clock; 0 = none
     idle_action: str = "stop"  # or "delete"
     request_id: str = (
@@ -48,10 +50,11 @@ class MachineSpec:
     )
 
     def hours(self, price_per_hour: float) -> float:
-        """The hard clock of a machine of that price: until its time, or the money, is over."""
+        """The hard clock of a machine of that price: until its time, or the money, is over, or what is left of it."""
+        left = self.max_hours - self.used_hours
         if self.budget and price_per_hour > 0:
-            return min(self.max_hours, self.budget / price_per_hour)
-        return self.max_hours
+            left = min(left, (self.budget - self.used_dollars) / price_per_hour)
+        return max(0.0, left)
 
     def settings(self) -> dict[str, str]:
         """The settings in which two machines of one name must agree, as text."""

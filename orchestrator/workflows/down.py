@@ -60,6 +60,7 @@ def down(
     if machine is None:
         if workspace.provider.get(name) is None:
             workspace.records.forget_machine(workspace.settings.provider, name)
+            workspace.records.forget_lives(workspace.settings.provider, name)
         mine = workspace.settings.owner_label
         others = sorted(other.name for other in workspace.provider.machines() if other.owner == mine)
         return DownResult(name, was_there=False, deleted=False, others=others)
@@ -92,6 +93,7 @@ def down(
         workspace.provider.delete(machine.name)
         wait_until_gone(workspace, machine.name, clock=clock)
         workspace.records.forget_machine(machine.provider, machine.name)
+        workspace.records.forget_lives(machine.provider, machine.name)
         for run_id in ghosts:
             take_back(workspace, run_id)
         left = leaving.result()

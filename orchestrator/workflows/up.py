@@ -10,6 +10,7 @@ from orchestrator.errors import Interruption, NotFoundError
 from orchestrator.providers.base import Machine, MachineSpec, Offer
 from orchestrator.workflows.asking import Attempt, adopt, ask, wait_until_gone
 from orchestrator.workflows.clock import Clock
+from orchestrator.workflows.lives import begun, left_of, worth_it
 from orchestrator.workflows.readiness import READY_TIMEOUT_S, make_ready, own_key
 from orchestrator.workflows.workspace import Workspace, agree
 
@@ -71,11 +72,13 @@ def up(
         if machine is not None:
             adopt(workspace, machine, spec)
         else:
-            offers = workspace.provider.offers(spec)
+            spec = left_of(workspace, spec)
+            offers = worth_it(workspace, spec, workspace.provider.offers(spec))
             key = own_key(workspace.records, workspace.settings.provider, spec.name)
             spec = dataclasses.replace(spec, public_key=key)
             machine = ask(workspace, spec, offers, attempts, clock, wait_s=wait_hours * 3600)
             agree(machine, spec.settings())  # another terminal may have been faster
+        begun(workspace, machine)
         made = bool(attempts) and not attempts[-1].refused
         machine = make_ready(workspace, machine, fresh=made, timeout_s=ready_timeout_s, clock=clock)
     except KeyboardInterrupt:
@@ -105,7 +108,8 @@ def ensure(workspace: Workspace, *, clock: Clock | None = None) -> Machine:
 
 
 def _dry(workspace: Workspace, spec: MachineSpec) -> UpResult:
-    offers = workspace.provider.offers(spec)
+    spec = left_of(workspace, spec)
+    offers = worth_it(workspace, spec, workspace.provider.offers(spec))
     request: dict[str, Any] | None = None
     if offers and (plan := getattr(workspace.provider, "request", None)):
         request = dataclasses.asdict(plan(dataclasses.replace(spec, public_key=_SOME_KEY), offers[0]))

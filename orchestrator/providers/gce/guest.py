@@ -46,12 +46,23 @@ def console(rest: Rest, path: str) -> list[str]:
 
 def why_it_ended(rest: Rest, zone: str, id: str) -> list[str]:
     """From the cloud's operations on this very instance; the name may be another one's by now."""
+    last = _last_end(rest, zone, id)
+    if last is None:
+        return []
+    return [f"{_ENDED[last['operationType']]} ({last['operationType']}, {last.get('insertTime', '')})"]
+
+
+def ended_at(rest: Rest, zone: str, id: str) -> datetime | None:
+    """When it stopped or was deleted (UTC); None when the cloud does not remember."""
+    last = _last_end(rest, zone, id) or {}
+    text = str(last.get("endTime") or last.get("insertTime") or "")
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def _last_end(rest: Rest, zone: str, id: str) -> dict[str, Any] | None:
     operations = rest.items(f"zones/{zone}/operations", filter=f"targetId={id}")
     ended = [found for found in operations if found.get("operationType") in _ENDED]
-    if not ended:
-        return []
-    last = max(ended, key=lambda found: str(found.get("insertTime", "")))
-    return [f"{_ENDED[last['operationType']]} ({last['operationType']}, {last.get('insertTime', '')})"]
+    return max(ended, key=lambda found: str(found.get("insertTime", "")), default=None)
 
 
 def _attributes(rest: Rest, path: str, query: str) -> list[dict[str, Any]]:

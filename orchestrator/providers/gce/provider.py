@@ -144,6 +144,10 @@ class GceProvider:
             lines += guest.console(self.rest, _path(found))
         return "\n".join(lines).strip()
 
+    def ended_at(self, place: str, id: str) -> datetime:
+        """When that very machine, which is gone, ended (UTC): by now, when the cloud does not remember."""
+        return guest.ended_at(self.rest, place, id) or self._now()
+
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         line = ssh_key(public_key, expires)
         found = self._existing(name)
