@@ -23,6 +23,7 @@ PATIENCE_S = 120.0  # without a word from the machine
 PAUSE_S = 0.25  # before the first try to connect again; doubles
 PAUSE_MAX_S = 8.0
 SILENCE_S = 15.0
+_KILLED = 128  # a shell adds the number of the signal
 
 
 def follow(
@@ -89,13 +90,25 @@ def _pieces(
 ) -> Iterator[bytes]:
     command = bundle.command(spec.bundle, "follow", spec.run_id, "--from", str(position), "--stream", stream)
     if connection is not None:
-        yield from connection.stream(command, idle_timeout_s=SILENCE_S)
+        yield from _streamed(connection, command)
         return
     machine = workspace.provider.get(spec.machine)
     if machine is None:
         raise ConnectionLost(f"The machine {spec.machine} is gone")  # looked at again by `_still_there`
     with closing(workspace.connect(machine)) as opened:
-        yield from opened.stream(command, idle_timeout_s=SILENCE_S)
+        yield from _streamed(opened, command)
+
+
+def _streamed(connection: Connection, command: str) -> Iterator[bytes]:
+    """A machine that is taken away kills what runs there before it cuts the connection: the same thing for us."""
+    from orchestrator.ssh import CommandFailed  # its libraries cost half a second
+
+    try:
+        yield from connection.stream(command, idle_timeout_s=SILENCE_S)
+    except CommandFailed as error:
+        if error.exit_status <= _KILLED:
+            raise
+        raise ConnectionLost("What followed the run on the machine was killed") from error
 
 
 def _still_there(workspace: Workspace, spec: RunSpec) -> None:
@@ -116,9 +129,17 @@ def _still_there(workspace: Workspace, spec: RunSpec) -> None:
 def _gone(workspace: Workspace, spec: RunSpec) -> ConnectionLost:
     return ConnectionLost(
         f"The machine {spec.machine} is gone",
-        detail=f"The run {spec.run_id} had not ended when it was last heard of.",
+        detail=f"The run {spec.run_id} had not ended when it was last heard of.\n{_why(workspace, spec)}".strip(),
         next=f"tlvm logs {called(workspace, spec.run_id)} shows what reached the store.",
     )
+
+
+def _why(workspace: Workspace, spec: RunSpec) -> str:
+    """What the provider says of the machine's end, if anything."""
+    try:
+        return workspace.provider.said(spec.machine)
+    except TlvmError:
+        return ""
 
 
 def _gave_up(workspace: Workspace, spec: RunSpec, why: str) -> ConnectionLost:

@@ -1,0 +1,228 @@
+"""What goes wrong on Google Cloud, as a user meets it: exit code, what failed, with which thing, and what to do next.
+
+Through the command line and Google's client library. Machines that boot are reached by real SSH; our own waits pass fast.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import Answer
+from tests.e2e.gce_world import BUCKET, MACHINE, World, world
+from tests.fakes import compute_loopback
+from tests.faults.fork_server import Forked, Job
+from tests.faults.ready_machines import ReadyMachines
+from tests.faults.standin import draw, furnished
+
+_RUN = ("run", "fixed-extractor", "--weights", "none", "--json")
+_AT_WORK = {"TLVM_RUN_SEED": "60"}  # the stand-in trains for a minute
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody at a terminal, in the project folder of a world."""
+
+    there: World
+    forked: Forked
+    more: dict[str, str] = field(default_factory=dict)
+
+    def begin(self, *words: str | Path, **more: str) -> Job:
+        return self.forked.begin(
+            words, self.there.tlvm.folder, self.there.tlvm.environment() | self.more | more
+        )
+
+    def __call__(self, *words: str | Path, expect: int = 0, **more: str) -> Answer:
+        answer = self.begin(*words, **more).answer()
+        assert answer.exit_code == expect, (
+            f"{' '.join(map(str, words))}: exit {answer.exit_code}\n{answer.stdout}\n{answer.stderr}"
+        )
+        return answer
+
+    def refused(self, *words: str, exit_code: int) -> dict[str, str]:
+        """The error of a command, whose three parts are there, on the screen and as JSON."""
+        answer = self(*words, "--json", expect=exit_code)
+        error = answer.document["error"]
+        assert isinstance(error, dict)
+        assert error["exit_code"] == exit_code
+        assert error["what"] in answer.stderr and error["next"] in answer.stderr
+        assert error["what"] and error["next"]
+        return error
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    with Forked(rate=50) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return furnished(tmp_path_factory.mktemp("furnished"))
+
+
+@pytest.fixture
+def user(tmp_path: Path, forked: Forked) -> Iterator[User]:
+    """Whose machines are never reached."""
+    with world(tmp_path) as there:
+        yield User(there, forked)
+
+
+@pytest.fixture
+def ready(tmp_path: Path, forked: Forked, bundles: Path) -> Iterator[User]:
+    """Whose machines are ready when they are on, and train in no time; spot ones."""
+    if why := compute_loopback.missing():
+        pytest.skip(why)
+    machines = ReadyMachines(tmp_path / "machines", lambda home: (home / ".tlvm/bundles").symlink_to(bundles))
+    with world(tmp_path, machines, variables={"TLVM_MACHINE_SPOT": "true"}) as there:
+        yield User(there, forked)
+
+
+# No machine
+
+
+def test_no_capacity_in_the_first_zone_and_a_machine_in_the_second(ready: User) -> None:
+    ready.there.cloud.faults.add("stock-out")
+    answer = ready("up", "--json")
+    assert (
+        "us-central1-a: no capacity (ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS); nothing created"
+        in answer.stderr
+    )
+    assert "us-central1-b: accepted" in answer.stderr
+    assert answer.document["machine"]["place"] == "us-central1-b"
+    assert [bool(attempt["refused"]) for attempt in answer.document["attempts"]] == [True, False]
+    kept = (ready.there.tlvm.folder / ".tlvm" / "attempts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["place"] for line in kept] == ["us-central1-a", "us-central1-b"]
+    assert len(ready.there.instances()) == 1
+    ready("down", "--yes")
+    assert ready.there.left_over() == []
+
+
+def test_no_capacity_anywhere(user: User) -> None:
+    user.there.cloud.cloud.frozen_zones |= {"us-central1-a", "us-central1-b"}
+    error = user.refused("up", exit_code=6)
+    assert MACHINE in error["what"]
+    assert "us-central1-a" in error["detail"] and "us-central1-b" in error["detail"]
+    assert "--wait" in error["next"]
+    assert user.there.left_over() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code", "what", "next"),
+    [
+        ("global quota", 6, "GPUS_ALL_REGIONS", "tlvm quota"),
+        ("403 permission", 5, MACHINE, "compute.instances.create"),
+        ("403 disabled", 5, "not enabled", "gcloud services enable compute.googleapis.com"),
+        ("401", 5, "who you are", "gcloud auth application-default login"),
+    ],
+)
+def test_what_stops_at_once(user: User, fault: str, exit_code: int, what: str, next: str) -> None:
+    user.there.cloud.faults.add(fault)
+    error = user.refused("up", exit_code=exit_code)
+    assert what.lower() in error["what"].lower()
+    assert next in error["next"]
+    assert len(user.there.inserts()) == 1 and user.there.left_over() == []
+    assert user("status", "--json").document["machines"] == []
+
+
+def test_a_503_after_the_insert_was_accepted_is_one_machine(ready: User) -> None:
+    ready.there.cloud.faults.add("503 after")
+    ready.there.cloud.faults.add("reset after")
+    answer = ready("up", "--json")
+    assert answer.document["made"]
+    asked = [request for request in ready.there.cloud.requests if request.call == "instances.insert"]
+    assert len(asked) >= 2 and len({request.query["requestId"][0] for request in asked}) == 1
+    assert len(ready.there.instances()) == 1
+    ready("down", "--yes")
+
+
+# A machine that nobody may enter
+
+
+def test_another_host_key_than_the_pinned_one_is_refused(ready: User) -> None:
+    ready.there.cloud.instances.host_keys.wrong = True
+    error = ready.refused("up", exit_code=5)
+    assert "host key" in (error["what"] + error["detail"]).lower()
+    assert len(ready.there.instances()) == 1
+    ready("down", "--yes")
+    assert ready.there.left_over() == []
+
+
+def test_host_keys_that_never_come(user: User) -> None:
+    user.there.cloud.instances.host_keys.after_s = None
+    error = user.refused("up", exit_code=8)
+    assert MACHINE in error["what"] and "host keys" in error["detail"]
+    assert "tlvm down" in error["next"]
+    user("down", "--yes")
+    assert user.there.left_over() == []
+
+
+# A spot machine that is taken away
+
+
+def test_taken_away_while_it_boots(user: User) -> None:
+    user.there.cloud.instances.host_keys.after_s = None
+    job = user.begin("up", "--json", TLVM_MACHINE_SPOT="true")
+    _until(lambda: user.there.cloud.count("instances.getGuestAttributes") > 0, job)
+    user.there.cloud.instances.preempt(MACHINE)
+    answer = job.answer()
+    assert answer.exit_code == 7, answer.stderr
+    error = answer.document["error"]
+    assert (
+        MACHINE in error["what"] and "Google took it away" in error["detail"] and "tlvm up" in error["next"]
+    )
+    assert user.there.left_over() == []
+    assert user("status", "--json").document["machines"] == []
+
+
+def test_taken_away_while_images_are_uploaded(ready: User, tmp_path: Path) -> None:
+    """The images do not need the machine: they arrive, and `status` says that it is gone."""
+    draw(tmp_path / "photos")
+    ready.there.bucket.latency_s = 0.2
+    job = ready.begin("up", "--upload", str(tmp_path / "photos"), "--json")
+    _until(lambda: bool(ready.there.instances()) and ready.there.bucket.requests["objects.insert"] > 0, job)
+    ready.there.cloud.instances.preempt(MACHINE)
+    answer = job.answer()
+    assert answer.exit_code in (0, 7), answer.stderr
+    ready.there.bucket.latency_s = 0.0
+    assert [item["name"] for item in ready("datasets", "--json").document["items"]] == ["photos"]
+    assert ready("status", "--json").document["machines"] == []
+    assert ready.there.left_over() == []
+
+
+def test_taken_away_while_a_run_is_at_work(ready: User, tmp_path: Path) -> None:
+    """What it had said until then is in the bucket."""
+    draw(tmp_path / "photos")
+    ready("upload", tmp_path / "photos")
+    ready("up")
+    job = ready.begin(*_RUN, **_AT_WORK)
+    _until(lambda: any(b'"RUNNING"' in content for content in _held(ready, "runs/", "status.json")), job)
+    ready.there.cloud.instances.preempt(MACHINE)
+    answer = job.answer()
+    assert answer.exit_code == 8, answer.stderr
+    error = answer.document["error"]
+    assert f"The machine {MACHINE} is gone" in error["what"]
+    assert "Google took it away" in error["detail"] and "tlvm logs" in error["next"]
+    status = ready("status", "--json").document
+    (run,) = status["other_runs"]
+    assert (run["state"], run["doubt"]) == ("LOST", "its machine is gone")
+    assert status["machines"] == [] and ready.there.left_over() == []
+    assert ready("logs", run["run_id"]).stdout.splitlines()[-1] == "line 299"
+
+
+def _held(user: User, prefix: str, suffix: str) -> list[bytes]:
+    """Contents in the bucket."""
+    found = user.there.bucket.api.buckets.page(BUCKET, {"prefix": prefix}).items
+    return [item.content for item in found if item.name.endswith(suffix)]
+
+
+def _until(holds: Callable[[], bool], job: Job, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert not job.ended(0.005), job.answer().stderr
+        assert time.monotonic() < deadline
