@@ -74,13 +74,16 @@ prepare_scratch() {
     fi
     local name
     for name in packs cache; do
-        install -d -o "$user" -g "$user" -m 0700 "$root/mnt/tlvm/$name"
+        install -d -o "$user" -g "$user" -m 0700 "$root/mnt/tlvm/$name" || return
         [ -e "$home/.tlvm/$name" ] || as_user ln -sfn "$root/mnt/tlvm/$name" "$home/.tlvm/$name"
     done
     say "scratch disk $disk"
 }
 as_user mkdir -p -m 0700 "$home/.tlvm"
 prepare_scratch || say "the scratch disk can't be used"
+for name in packs cache; do # a link to a disk that is gone would be in the way of the folder itself
+    [ -e "$home/.tlvm/$name" ] || rm -f "$home/.tlvm/$name"
+done
 
 # Images that have a Python of their own for torch: `python3` must be that one over SSH, too.
 if ! as_user python3 -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2>/dev/null; then

@@ -32,10 +32,12 @@ def missing() -> str:
 class LoopbackHardware:
     """folder   holds what the machines have on their disks
     boot_s   from power on until anything answers, in real seconds
+    cuda     what computing on their GPUs ends with: "" works, else the driver's error
     """
 
-    def __init__(self, folder: Path, *, boot_s: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, boot_s: float = 0.0, cuda: str = "") -> None:
         self._folder = folder
+        self._cuda = cuda
         self._boot_s = boot_s
         self._machines: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
@@ -50,6 +52,7 @@ class LoopbackHardware:
             local_processes.ID_VARIABLE: boot.id,
             "FAKE_GPUS": "\n".join(boot.gpus),
             "FAKE_BOOT_S": str(self._boot_s),
+            "FAKE_CUDA": self._cuda,
         }
         host = boot.metadata("127.0.0.1")
         with (folder / "console").open("ab") as console:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import pwd
+import shlex
 import signal
 import socket
 import struct
@@ -175,6 +176,20 @@ EOF
 {listed}
 EOF
 ;;
+esac
+"""
+
+
+def python3(command: str, cuda: str) -> str:
+    """A `python3` whose torch has a GPU: what computes on it prints, or ends with the error `cuda`. All else is Python's.
+
+    command     what runs Python: "exec /usr/bin/python3"
+    """
+    program = "echo 4.0" if not cuda else f"echo {shlex.quote(f'RuntimeError: {cuda}')} >&2; exit 1"
+    return f"""#!/bin/sh
+case "$*" in
+*'device="cuda"'*) {program} ;;
+*) {command} "$@" ;;
 esac
 """
 

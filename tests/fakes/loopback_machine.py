@@ -127,6 +127,7 @@ def _write_commands(folder: Path, metadata: str) -> None:
         "useradd": "exit 1",
         "getent": f"echo {USER}:x:1:1::{shlex.quote(str(home))}:/bin/sh",
         "runuser": 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"',
+        "install": 'for last; do :; done; exec mkdir -p -m 0700 "$last"',  # whose owner has no account here
         "systemctl": "exit 1",
         "systemd-run": "exit 1",
         "python3": f'{python} "$@"',
@@ -140,6 +141,8 @@ def _write_commands(folder: Path, metadata: str) -> None:
         guest_agent.write(home / ".bin" / name, f'#!/bin/sh\n{python} "$@"\n')
     if gpus := os.environ.get("FAKE_GPUS", "").splitlines():
         guest_agent.write(home / ".bin" / "nvidia-smi", guest_agent.nvidia_smi(gpus))
+        computing = guest_agent.python3(python, os.environ.get("FAKE_CUDA", ""))
+        guest_agent.write(home / ".bin" / "python3", computing)
 
 
 if __name__ == "__main__":

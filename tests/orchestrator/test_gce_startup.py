@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,71 @@ def test_without_its_guard_a_machine_is_ready_and_says_what_is_missing(
     machine.boot_again()
     assert eventually(lambda: machine.log().count("tlvm: ready") == 2)
     assert "GUARD NOT STARTED" in machine.log()
+
+
+def test_a_local_ssd_holds_what_can_be_fetched_again(server: ComputeServer, tmp_path: Path) -> None:
+    """A real disk, as far as the kernel knows: a file behind a loop device, formatted and mounted by the script."""
+    machine = Booted(server, tmp_path)
+    assert eventually(machine.marker.exists)
+    scratch, mounted = machine.system / "mnt/tlvm", machine.home / ".tlvm/packs"
+    assert not mounted.is_symlink() and "scratch disk" not in machine.log()
+    disk = machine.system / "dev/disk/by-id/google-local-nvme-ssd-0"
+    disk.parent.mkdir(parents=True)
+    with disk.open("wb") as file:
+        file.truncate(16 * 1024 * 1024)
+    if why := cannot_mount(disk, tmp_path / "try"):
+        pytest.skip(why)
+    try:
+        machine.boot_again()
+        assert eventually(lambda: machine.log().count("tlvm: ready") == 2)
+        assert f"tlvm: scratch disk {disk}" in machine.log()
+        assert scratch.is_mount() and mounted.resolve() == scratch / "packs"
+        (mounted / "some.tar").write_text("images")
+        machine.boot_again()  # the power stayed on for the disk: what it holds is kept, and it is mounted once
+        assert eventually(lambda: machine.log().count("tlvm: ready") == 3)
+        assert (mounted / "some.tar").read_text() == "images"
+
+        unmount(scratch)
+        with disk.open("wb") as file:  # after a stop it is another, empty one
+            file.truncate(16 * 1024 * 1024)
+        machine.boot_again()
+        assert eventually(lambda: machine.log().count("tlvm: ready") == 4)
+        assert scratch.is_mount() and mounted.is_dir() and list(mounted.iterdir()) == []
+
+        unmount(scratch)
+        disk.write_bytes(b"no disk")
+        machine.boot_again()
+        assert eventually(lambda: machine.log().count("tlvm: ready") == 5)
+        assert "the scratch disk can't be used" in machine.log()
+        assert not mounted.is_symlink()  # what is fetched has a place on the other disk
+    finally:
+        if scratch.is_mount():
+            unmount(scratch)
+
+
+def cannot_mount(disk: Path, folder: Path) -> str:
+    """Why no file can be mounted here; "" when it can, and then the disk is empty again."""
+    if os.geteuid() != 0:
+        return "mounting needs root"
+    folder.mkdir()
+    size = disk.stat().st_size
+    commands: list[list[str | Path]] = [
+        ["mkfs.ext4", "-q", "-F", disk],
+        ["mount", disk, folder],
+        ["umount", folder],
+    ]
+    for command in commands:
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+        except (OSError, subprocess.CalledProcessError) as error:
+            return f"a file can't be mounted here: {error}"
+    with disk.open("wb") as file:
+        file.truncate(size)
+    return ""
+
+
+def unmount(folder: Path) -> None:
+    subprocess.run(["umount", folder], check=True, capture_output=True, timeout=60)
 
 
 def test_nothing_of_a_machine_survives_it(server: ComputeServer, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""A GPU machine on gce is ready when its GPU really computes; before that no data moves to it, and no run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import CloudError, ConfigError, ConnectionLost
+from orchestrator.workflows.up import up
+from orchestrator.workflows.workspace import Workspace
+from tests.fakes import compute_loopback
+from tests.fakes.compute_server import ComputeServer
+from tests.orchestrator.gce_workspace import asked, told, workspace
+
+NO_CODE = "CUDA error: no kernel image is available for execution on the device"
+
+
+@contextmanager
+def cloud(folder: Path, *, cuda: str = "") -> Iterator[ComputeServer]:
+    if why := compute_loopback.missing():
+        pytest.skip(why)
+    hardware = compute_loopback.LoopbackHardware(folder / "disks", cuda=cuda)
+    with ComputeServer(hardware) as server:
+        yield server
+        assert server.errors == []
+
+
+def here(server: ComputeServer, folder: Path, **machine: object) -> Workspace:
+    more: dict[str, object] = {"zones": "us-central1-a"}
+    return workspace(server, folder / "here", gce_more=more, **machine)
+
+
+def test_a_machine_with_a_gpu_that_computes_is_ready(tmp_path: Path) -> None:
+    with cloud(tmp_path) as server:
+        made = here(server, tmp_path, accelerator="l4")
+        assert up(made).made
+        assert "gpu NVIDIA L4, computes" in told(made)
+        assert not up(made).made  # and is not made to compute again
+
+
+def test_a_torch_without_code_for_the_gpu_is_told_before_any_data_moves(tmp_path: Path) -> None:
+    with cloud(tmp_path, cuda=NO_CODE) as server:
+        made = here(server, tmp_path, accelerator="l4")
+        with pytest.raises(CloudError, match="has no code for its GPU") as caught:
+            up(made)
+        assert NO_CODE in caught.value.detail and "tlvm down ends it" in caught.value.next
+        assert "ready" not in told(made)
+        (home,) = (tmp_path / "disks").glob("*/home")
+        assert not (home / ".tlvm" / "packs").exists() and not (home / ".tlvm" / "bundles").exists()
+
+
+def test_a_gpu_that_does_not_compute_yet_is_waited_for(tmp_path: Path) -> None:
+    with cloud(tmp_path, cuda="No CUDA GPUs are available") as server:
+        with pytest.raises(ConnectionLost) as caught:
+            up(here(server, tmp_path, accelerator="l4"), ready_timeout_s=3)
+        assert "does not compute yet" in caught.value.detail
+
+
+@pytest.mark.parametrize("accelerator", ["p100", "v100"])
+def test_a_generation_that_torch_dropped_costs_nothing(tmp_path: Path, accelerator: str) -> None:
+    with cloud(tmp_path) as server:
+        zones = {"zones": "us-central1"}
+        made = workspace(server, tmp_path / "here", gce_more=dict(zones), accelerator=accelerator)
+        for dry_run in (True, False):
+            with pytest.raises(ConfigError, match="can't compute"):
+                up(made, dry_run=dry_run)
+        assert asked(server) == []
+        assert all(request.method == "GET" for request in server.requests)
