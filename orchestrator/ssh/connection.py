@@ -273,7 +273,8 @@ def _send(channel: paramiko.Channel, pieces: Iterable[bytes]) -> None:
     """Standard input, from a thread: a peer may want its output read before it reads on."""
 
     def send() -> None:
-        with suppress(OSError):  # the command ended without reading all of it; its exit code tells
+        # The command ended without reading all of it, or the connection did: its exit code tells.
+        with suppress(OSError, EOFError):
             for data in pieces:
                 for start in range(
                     0, len(data), _PIECE_BYTES
