@@ -165,6 +165,8 @@ def findings(
     network.module.to("cpu")
     seconds = sum(epoch["seconds"] for epoch in position.history)
     passed = sum(epoch["train_loss"] is not None for epoch in position.history)
+    learned = sum(trainee.class_counts) * passed
+    measured = len(held.images) * len(position.history) + sum(len(one.images) for one in predicted)
     return Findings(
         evaluations=evaluations,
         predicted=predicted,
@@ -174,9 +176,9 @@ def findings(
         counters=Counters(
             images=len(task.images("train", "val", "test")),
             decoded=task.reader.decoded,
-            forwarded=task.reader.decoded,
+            forwarded=learned + measured,
         ),
-        images_per_s=sum(trainee.class_counts) * passed / max(seconds, 1e-9),
+        images_per_s=learned / max(seconds, 1e-9),
         training={
             "recipe": asdict(recipe),
             "epochs": position.history,
@@ -249,15 +251,15 @@ def _tell(task: Task, recipe: Recipe, epoch: Epoch) -> None:
             epoch=epoch.epoch,
             of=recipe.epochs,
             train_loss=epoch.train_loss,
-            val_loss=epoch.val_loss,
-            val_accuracy=epoch.val_accuracy,
+            held_out_loss=epoch.held_out_loss,
+            held_out_accuracy=epoch.held_out_accuracy,
             seconds=round(epoch.seconds, 3),
         )
     name = f"epoch {epoch.epoch} of {recipe.epochs}" if epoch.epoch else "before the first epoch"
     loss = "" if epoch.train_loss is None else f": loss {epoch.train_loss:.3f}"
     held = (
-        f", held out: loss {epoch.val_loss:.3f}, accuracy {epoch.val_accuracy:.3f}"
-        if epoch.val_loss is not None
+        f", held out: loss {epoch.held_out_loss:.3f}, accuracy {epoch.held_out_accuracy:.3f}"
+        if epoch.held_out_loss is not None
         else ""
     )
     print(f"{name}{loss}{held}, {epoch.seconds:.1f} s", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.render.console import Screen
+from orchestrator.render.figures import percent
 from orchestrator.render.text import columns, duration
 from orchestrator.workflows.compare import ComparedRun, CompareResult
 from orchestrator.workflows.looks import ordinal
@@ -64,7 +65,7 @@ def _row(name: str, run: ComparedRun) -> tuple[str, ...]:
         interval = p = ""
     return (
         name,
-        f"{run.trained_parameters:,} trained ({share:.2g} %)",
+        f"{run.trained_parameters:,} trained ({percent(share)})",
         f"{run.accuracy:.3f} ({low:.3f} – {high:.3f})",
         difference,
         interval,

@@ -83,7 +83,11 @@ class Events:
     def _epoch(self, event: Mapping[str, Any]) -> None:
         self._close_bar()
         parts = [f"epoch {_whole(event.get('epoch'))} of {_whole(event.get('of'))}"]
-        names = {"train_loss": "train loss", "val_loss": "val loss", "val_accuracy": "val accuracy"}
+        names = {
+            "train_loss": "train loss",
+            "held_out_loss": "held-out loss",
+            "held_out_accuracy": "held-out accuracy",
+        }
         for name, text in names.items():
             value = _number(event.get(name))
             if value is not None:

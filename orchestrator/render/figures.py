@@ -25,6 +25,8 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
         f"    guessing {result.guessing:.3f}"
         f"    calibration error {result.calibration_error_uncalibrated:.3f} → {result.calibration_error:.3f}"
     )
+    if low <= result.guessing:
+        yield "no better than guessing the most frequent class, as far as these images can tell"
     in_groups = f" in {count(result.groups, 'group')}" if result.groups is not None else ""
     yield f"measured on {result.split}: {count(result.n, 'image')}{in_groups} that chose {result.chose}" + (
         f", {look}" if look else ""
@@ -42,7 +44,7 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
     if metrics.imbalance > IMBALANCED:
         yield (
             f"unequal classes, {metrics.imbalance:.1f} to 1 in train: balanced accuracy {result.balanced_accuracy:.3f}"
-            + ("; rare classes weighed as much as frequent ones" if metrics.prior else "")
+            + ("; rare classes are favoured (`balance`)" if metrics.prior else "")
         )
     if metrics.excluded and not metrics.evaluates:
         yield f"{count(metrics.excluded, 'train image')} left out: val or test has the same"

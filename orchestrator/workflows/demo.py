@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,11 @@ def demo(workspace: Workspace, *, on_event: Event | None = None) -> DemoResult:
                 f"ImageNet weights can't be had here ({refused}): the digits 0 to 4 are the source for 5 to 9"
             )
             own.progress.say("demo", why)
-            first = {"image_size": _SMALL_PX, "epochs": _EPOCHS}
+            first: dict[str, int | str] = {
+                "image_size": _SMALL_PX,
+                "epochs": _EPOCHS,
+                "augmentation": "light",
+            }
             source = _on_digits(own, "0-4", "from-scratch", "none", first, on_event)
             transfer = _on_digits(own, "5-9", "fixed-extractor", f"run:{source.run_id}", {}, on_event)
         else:
@@ -133,7 +137,7 @@ def _on_digits(
     digits: str,
     scenario: str,
     weights_from: str,
-    parameters: dict[str, int],
+    parameters: Mapping[str, int | str],
     on_event: Event | None,
 ) -> RunResult:
     """Write the images, upload them, train on them."""

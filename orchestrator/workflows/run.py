@@ -129,10 +129,15 @@ def _dataset(workspace: Workspace, data: Path | None) -> DatasetRef:
 
 
 def _weights(workspace: Workspace, scenario: str) -> WeightsRef:
-    """From scratch means from nothing, unless somebody asks for something else by name."""
+    """From scratch means from nothing."""
     settings = workspace.settings
     wanted = settings.run.weights
-    if scenario == "from-scratch" and wanted == "imagenet":
+    if scenario == "from-scratch":
+        if wanted not in ("imagenet", "none"):
+            raise ConfigError(
+                f"from-scratch computes all weights anew: it can't begin with {wanted}",
+                next="--weights none, or fine-tune-all to begin with them.",
+            )
         wanted = "none"
     if wanted.startswith("run:"):
         wanted = f"run:{runs.find(workspace, wanted.removeprefix('run:'))}"

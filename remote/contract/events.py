@@ -6,7 +6,7 @@ Each event has `t` (seconds since the epoch) and `type`:
     step       number (1 to 8), name, text                one of the eight steps has something to say
     network    stages: [{name, shape, parameters, frozen}]  the network, stage by stage, before training
     progress   step, done, total, unit                    feeds a bar; at most a few a second
-    epoch      epoch, of, train_loss, val_loss, val_accuracy, seconds
+    epoch      epoch, of, train_loss, held_out_loss, held_out_accuracy, seconds
     metrics    the whole of metrics.json, at the end
     log        level, text                                for people
     published  files, bytes                               the result is in the store

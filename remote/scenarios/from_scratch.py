@@ -10,7 +10,8 @@ from remote.start import Source, input_spec, select
 from remote.task import Task, device_name
 from remote.training.loop import fit
 
-_RATE = 1e-3  # of AdamW; trains every architecture of torchvision
+_RATE = 1e-3  # of AdamW
+_RATE_OF_SQUEEZENET = 2e-4  # its last convolution ends in a ReLU, which higher rates leave dead
 
 
 def run(task: Task) -> None:
@@ -35,7 +36,8 @@ def run(task: Task) -> None:
 
     with task.step("preprocess") as says:
         train, held, steered_by = trained.steering(task)
-        recipe = trained.recipe(task, train, learning_rate=_RATE)
+        squeezenet = task.spec.model.startswith("squeezenet")
+        recipe = trained.recipe(task, train, learning_rate=_RATE_OF_SQUEEZENET if squeezenet else _RATE)
         says(f"turned by EXIF, {spec.text}; {trained.augmentation_in_words(recipe)}")
 
     with task.step("extract") as says:

@@ -208,22 +208,22 @@ def _finish_epoch(trainee: Trainee, settings: Recipe, training: _Training, steer
     """Measure the steering images, remember the best network, begin the next epoch."""
     position, module = training.position, trainee.module
     began = time.perf_counter()
-    val_loss, val_accuracy = None, None
+    held_out_loss, held_out_accuracy = None, None
     weights = training.average.tensors if training.average else module.state_dict()
     if len(steering.images):
         logits = _logits(trainee, training, steering.images)
-        val_loss = _tempered_loss(logits, steering.labels, balanced=settings.balanced)
-        val_accuracy = float((logits.argmax(1) == steering.labels).mean())
-    if val_loss is None or val_loss < position.best_loss:
+        held_out_loss = _tempered_loss(logits, steering.labels, balanced=settings.balanced)
+        held_out_accuracy = float((logits.argmax(1) == steering.labels).mean())
+    if held_out_loss is None or held_out_loss < position.best_loss:
         position.best_epoch = position.epoch
-        position.best_loss = position.best_loss if val_loss is None else val_loss
+        position.best_loss = position.best_loss if held_out_loss is None else held_out_loss
         training.best = _on_the_host(weights)
     measured_s = time.perf_counter() - began
     done = Epoch(
         position.epoch,
         float(training.loss_sum) / position.images if position.images else None,
-        val_loss,
-        val_accuracy,
+        held_out_loss,
+        held_out_accuracy,
         round(position.seconds + measured_s, 4),
         round(position.step_seconds, 4),
         round(measured_s, 4),

@@ -44,8 +44,8 @@ class Epoch:
 
     epoch: int
     train_loss: float | None
-    val_loss: float | None  # at the temperature that suits these images best
-    val_accuracy: float | None
+    held_out_loss: float | None  # at the temperature that suits these images best
+    held_out_accuracy: float | None
     seconds: float
     step_seconds: (
         float  # of these, in forward, backward and step, measuring too; on a GPU until they are in its queue

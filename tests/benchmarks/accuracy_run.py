@@ -227,7 +227,7 @@ def _record(folder: RunFolder) -> dict[str, Any]:
         "held_out": training.get("held_out_accuracy"),
         "penalty": training.get("penalty"),
         "best_epoch": training.get("best_epoch"),
-        "epochs": [[epoch["train_loss"], epoch["val_accuracy"]] for epoch in training.get("epochs", [])],
+        "epochs": [[epoch["train_loss"], epoch["held_out_accuracy"]] for epoch in training.get("epochs", [])],
         "by_depth": [[depth.name, depth.accuracy, depth.accuracy_error] for depth in metrics.by_depth],
         "together": [[depth["name"], depth["accuracy"]] for depth in training.get("together", [])],
     }

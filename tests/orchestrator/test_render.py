@@ -146,7 +146,7 @@ def test_numbers_that_are_none_break_nothing(number: object) -> None:
     to, _, _ = screen()
     with Events(to.progress) as events:
         events.show(
-            {"type": "epoch", "epoch": number, "of": number, "val_accuracy": number, "seconds": number}
+            {"type": "epoch", "epoch": number, "of": number, "held_out_accuracy": number, "seconds": number}
         )
         events.show({"type": "progress", "step": "x", "done": number, "total": number, "unit": "images"})
         events.show({"type": "network", "stages": [{"shape": [number] * 9, "parameters": number}]})
@@ -161,13 +161,20 @@ def test_a_run_is_told_step_by_step() -> None:
         for done in (1, 450, 900):
             events.show({"type": "progress", "step": "extract", "done": done, "total": 900, "unit": "images"})
         events.show(
-            {"type": "epoch", "epoch": 7, "of": 20, "train_loss": 0.5, "val_accuracy": 0.956, "seconds": 2.0}
+            {
+                "type": "epoch",
+                "epoch": 7,
+                "of": 20,
+                "train_loss": 0.5,
+                "held_out_accuracy": 0.956,
+                "seconds": 2.0,
+            }
         )
     text = err.getvalue()
     assert re.search(r"3/8 +freeze +11,176,512 parameters", text)
     assert re.search(r"layer1 +64 × 56 × 56 +147,968 +frozen", text)
     assert "900 images in" in text
-    assert "epoch 7 of 20 · train loss 0.500 · val accuracy 0.956 · 2.0 s" in text
+    assert "epoch 7 of 20 · train loss 0.500 · held-out accuracy 0.956 · 2.0 s" in text
 
 
 def test_plain_bars_say_where_they_are_now_and_then() -> None:

@@ -258,7 +258,7 @@ def trained(folder: RunFolder) -> str:
         return ""
     state = torch.load(files[-1], weights_only=True)["state"]
     found = state.get("training", state)
-    losses = [[epoch["train_loss"], epoch["val_loss"]] for epoch in found["position"]["history"]]
+    losses = [[epoch["train_loss"], epoch["held_out_loss"]] for epoch in found["position"]["history"]]
     return digest([found["module"], found["optimiser"], found["average"], found["best"], losses])
 
 

@@ -37,7 +37,14 @@ def test_a_network_learns_some_digits_and_knows_others_by_their_features(digits:
     machine = fixtures.home(digits / "home")
     known = fixtures.pack_folder(machine, _digits(digits / "known", range(4), each=70), flips="none")
     first = fixtures.put_run(
-        machine, known, scenario="from-scratch", model="resnet18", image_size=32, epochs=3, batch_size=32
+        machine,
+        known,
+        scenario="from-scratch",
+        model="resnet18",
+        image_size=32,
+        epochs=3,
+        batch_size=32,
+        augmentation="light",
     )
     assert main(first.spec) == 0
     metrics = document.decode(Metrics, (first.result / "metrics.json").read_bytes(), what="metrics.json")

@@ -206,6 +206,13 @@ def test_the_temperature_undoes_overconfidence() -> None:
     assert evaluation.calibration_error(right, labels) < 0.03 < evaluation.calibration_error(wrong, labels)
 
 
+def test_a_few_images_that_are_all_right_ask_for_no_certainty() -> None:
+    """4 of 4 right, of two classes: sure to 5 in 6, however far apart the logits are."""
+    logits, labels = np.array([[2.0, -2.0], [-2.0, 2.0]] * 2), np.array([0, 1, 0, 1])
+    sure = evaluation.probabilities(logits, evaluation.fit_temperature(logits, labels))
+    assert sure.max(1) == pytest.approx(5 / 6, rel=1e-3)
+
+
 def test_a_head_without_bias_has_none() -> None:
     features, labels = _data(120, 20, 3)
     fold_of = folds(_images([str(label) for label in labels]), most=5, seed=0)

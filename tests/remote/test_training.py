@@ -186,8 +186,8 @@ def test_stopped_at_any_moment_and_gone_on_ends_with_the_same_bits(recipe: Recip
         second = Run(Small(seed=moment + 1))
         again = second.fit(recipe, first.saved[-1])
         assert second.weights == whole.weights, moment
-        assert [(e["train_loss"], e["val_loss"]) for e in again.history] == [
-            (e["train_loss"], e["val_loss"]) for e in position.history
+        assert [(e["train_loss"], e["held_out_loss"]) for e in again.history] == [
+            (e["train_loss"], e["held_out_loss"]) for e in position.history
         ]
 
 
@@ -205,7 +205,7 @@ def test_the_best_epoch_is_kept_and_may_be_the_start() -> None:
     run = Run()
     before = run.weights
     position = run.fit(replace(RECIPE, learning_rate=10.0, ema_epochs=0.0, patience=2))
-    losses = [epoch.val_loss for epoch in run.epochs]
+    losses = [epoch.held_out_loss for epoch in run.epochs]
     assert position.best_epoch == int(np.argmin([loss for loss in losses if loss is not None]))
     assert (position.best_epoch == 0) == (run.weights == before)
     assert run.epochs[0].train_loss is None
