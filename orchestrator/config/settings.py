@@ -92,6 +92,9 @@ class GceSettings(Section):
     iap: bool = Field(
         default=False, description="no address for the machine; SSH through Google's proxy (needs gcloud)"
     )
+    os_login: bool = Field(
+        default=False, description="must stay false: machines let in by a key of their own"
+    )
     accept_first_host_key: bool = Field(
         default=False,
         description="where a machine never says its host key to Google: take, unproven, the one that it shows first",

@@ -145,6 +145,15 @@ def test_networks_that_are_named_are_the_only_ones(
     assert rule["sourceRanges"] == ["192.0.2.0/24"]
 
 
+def test_os_login_is_refused_before_anything_is_asked(server: ComputeServer) -> None:
+    held = gce(server, os_login=True)
+    for ask in (lambda: held.offers(wanted()), lambda: held.create(wanted(), OFFER)):
+        with pytest.raises(ConfigError, match="os_login") as caught:
+            ask()
+        assert "requireOsLogin" in caught.value.next
+    assert server.requests == []
+
+
 def test_nobody_is_asked_for_the_address_when_that_is_switched_off(server: ComputeServer) -> None:
     with pytest.raises(ConfigError, match=r"From|from which address"):
         gce(server, ssh_source_ranges=(), address_lookup="").create(wanted(), OFFER)

@@ -227,6 +227,13 @@ class GceProvider:
                 f"A machine of Google Cloud can't reach the store {spec.store.url}",
                 next='Name a bucket: [store] url = "gs://BUCKET".',
             )
+        if self.settings.os_login:
+            raise ConfigError(
+                "gce.os_login = true: tlvm can't log in through OS Login",
+                detail="Each machine lets in a key that was made for it alone, and OS Login would have that key ignored.",
+                next="Take it out. Where your organisation enforces OS Login (tlvm doctor tells), ask for an exception "
+                "from constraints/compute.requireOsLogin for this project, or use --provider local.",
+            )
         account = service_account(self.settings, "")
         if _DEFAULT_ACCOUNT.fullmatch(account):
             raise ConfigError(
