@@ -95,7 +95,7 @@ class SeenRecord:
     differing: dict[str, str | None] = field(
         default_factory=dict
     )  # by path: the hash of what it held instead
-    resize_px: int | None = None  # what its images were made smaller to
+    how: str = ""  # what became of its images before they travelled (`Conversion.how`)
     schema: int = 1
 
 

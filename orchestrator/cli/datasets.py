@@ -83,12 +83,16 @@ def upload(
         typer.Option(
             "--page",
             metavar="N|max",
-            help="Of files with several pages: the one that counts, or their maximum.",
+            help="Of files with several pages: the one that counts, or their maximum; 0: such files are set aside.",
         ),
     ] = None,
     strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", help="Send no EXIF, place or comment; JPEG is encoded again.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--strip-metadata/--keep-metadata",
+            help="Send no EXIF, place or comment; JPEG is encoded again. Default: as the last time.",
+        ),
+    ] = None,
 ) -> None:
     """Check, pack and upload a folder of images.
 
@@ -120,8 +124,8 @@ def upload(
 def _page(text: str | None) -> int | Literal["max"] | None:
     if text is None or text == "max":
         return "max" if text else None
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"--page {text!r} is neither a number from 1 on nor max")
+    if not text.isdecimal():
+        raise ConfigError(f"--page {text!r} is neither a number nor max")
     return int(text)
 
 

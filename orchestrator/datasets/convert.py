@@ -36,16 +36,27 @@ _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What the user asked for; the default changes nothing but HEIC and AVIF."""
+    """What the user asked for; the default changes nothing but HEIC and AVIF.
+
+    For an upload None is "as the last time", and 0 or False "as they are"; `after` leaves none of these open.
+    """
 
     resize_px: int | None = None  # of the longer side
     page: int | Literal["max"] | None = None  # from 1, as people count
-    strip_metadata: bool = False
+    strip_metadata: bool | None = None
 
     @property
     def how(self) -> str:
         """Names the way of looking at images, for what is remembered of them; `of` reads it."""
         return "" if self == Conversion() else json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    def after(self, last: Conversion) -> Conversion:
+        """What is done now where `last` was done before."""
+        return Conversion(
+            (last.resize_px if self.resize_px is None else self.resize_px) or None,
+            (last.page if self.page is None else self.page) or None,
+            (last.strip_metadata if self.strip_metadata is None else self.strip_metadata) or None,
+        )
 
     @staticmethod
     def of(how: str) -> Conversion:

@@ -30,7 +30,7 @@ from orchestrator.datasets.grouping import grouped
 from orchestrator.datasets.labels import survey_by_table
 from orchestrator.datasets.leaks import Leak, leaks, require_none
 from orchestrator.datasets.names import SetAside
-from orchestrator.datasets.offer import Offer, offer
+from orchestrator.datasets.offer import Offer
 from orchestrator.datasets.pack import PACK_BYTES
 from orchestrator.datasets.plan import Plan, Wishes
 from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
@@ -40,6 +40,7 @@ from orchestrator.datasets.scan import Scan, survey
 from orchestrator.datasets.scratch import spool
 from orchestrator.errors import PartialError
 from orchestrator.records import SeenRecord
+from orchestrator.workflows.as_before import conversion_now
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Flips
 from remote.contract.wording import count
@@ -123,7 +124,7 @@ def upload(
     strict          images on two sides of the split are an error
     group_by        a pattern over paths, or a table: what stays on one side
     labels          a table (path, label, optional split and group), instead of folders
-    conversion      what becomes of images before they travel; `resize_px` None is as the last time, 0 as they are
+    conversion      what becomes of images before they travel; None is as the last time, 0 and False as they are
     ask             whether photos that are much larger than models see are to be sent smaller; None: only say so
     pack_bytes      at most so many in a pack
     stored          told the hash of each pack that is sent, once the store has it; several threads call it
@@ -135,7 +136,7 @@ def upload(
     found = survey_by_table(folder, labels, name=name) if labels else survey(folder, name=name)
     _warn_of_ignored(workspace, found.ignored)
     scans = [grouped(scan, group_by) if group_by else scan for scan in found.datasets]
-    conversion = _sized(workspace, scans, conversion, ask, sending=not check_only)
+    conversion = conversion_now(workspace, scans, conversion, ask, sending=not check_only)
     wishes = Wishes(flips, replace, allow_shrink, group_by, conversion)
     with closing(Cache(workspace.records.cache, how=conversion.how)) as cache:
         if check_only:
@@ -176,34 +177,6 @@ def _warn_of_ignored(workspace: Workspace, ignored: Sequence[SetAside]) -> None:
         workspace.progress.warn(f"Not part of a dataset: {named}{more}")
 
 
-def _sized(
-    workspace: Workspace,
-    scans: Sequence[Scan],
-    said: Conversion,
-    ask: Callable[[Offer], bool] | None,
-    *,
-    sending: bool,
-) -> Conversion:
-    """What was said; else what was done the last time, so that nothing is sent again; else what the user answers."""
-    if said.resize_px is not None:
-        return dataclasses.replace(said, resize_px=said.resize_px or None)
-    store = workspace.store.url if sending else workspace.settings.store_ref.url  # a check opens no store
-    found_before = (workspace.records.seen(scan.root, store, scan.name) for scan in scans)
-    before = [seen for seen in found_before if seen is not None]
-    resize_px = next((seen.resize_px for seen in before if seen.resize_px), None)
-    if resize_px:
-        text = f"images are sent at {resize_px} px as the last time; --resize 0 sends them as they are"
-        workspace.progress.say("size", text)
-    elif not before and (found := offer(scans)):
-        if ask is not None and sending:
-            resize_px = found.resize_px if ask(found) else None
-        else:
-            saved = 1 - found.bytes_then / found.bytes_now
-            text = f"--resize {found.resize_px} would send about {saved:.0%} less; most models see 224 pixels"
-            workspace.progress.say("size", text)
-    return dataclasses.replace(said, resize_px=resize_px)
-
-
 def _look(
     workspace: Workspace,
     scan: Scan,
@@ -240,8 +213,8 @@ class _Upload:
         self._store, self._records = workspace.store, workspace.records
         before = self._records.seen(scan.root, self._store.url, scan.name)
         self._seen = Seen(before.version, before.differing) if before else None
-        self._resize_px = wishes.conversion.resize_px
-        self._resized_before = before.resize_px if before else None
+        self._how = wishes.conversion.how
+        self._how_before = before.how if before else ""
         self._remembered = Remembered(self._records.cache, scan.root, self._store.url, scan.name)
         self._fingerprint = "" if wishes.replace else fingerprint(scan, wishes)
         self._publication = Publication(
@@ -283,7 +256,7 @@ class _Upload:
         assert self._outcome is not None
         assert self._plan is not None
         done = self._publication.publish(self._plan)
-        if Seen(done.version, done.plan.kept) != self._seen or self._resize_px != self._resized_before:
+        if Seen(done.version, done.plan.kept) != self._seen or self._how != self._how_before:
             self._records.save_seen(
                 SeenRecord(
                     str(self._scan.root),
@@ -291,7 +264,7 @@ class _Upload:
                     self._scan.name,
                     done.version,
                     done.plan.kept,
-                    self._resize_px,
+                    self._how,
                 )
             )
         seconds = time.monotonic() - self._began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,24 @@ def test_a_dataset_that_was_made_smaller_stays_so(tmp_path: Path) -> None:
     assert (more.added, more.packs_sent, sizes(workspace)) == (1, 1, {64})
     upload(workspace, folder, conversion=Conversion(resize_px=0))
     assert sizes(workspace) == {160}
+
+
+def test_metadata_that_was_taken_out_stays_out(tmp_path: Path) -> None:
+    folder = tmp_path / "bugs"
+    place_of = Image.Exif()
+    place_of[0x010E] = "at home"
+    for number in range(8):
+        path = folder / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(io.BytesIO(picture(number, "JPEG", (60, 40)))).save(path, exif=place_of)
+    workspace = place(tmp_path)
+    upload(workspace, folder, conversion=Conversion(strip_metadata=True))
+    assert not any(b"at home" in path.read_bytes() for path in (tmp_path / "store/packs").glob("*.tar"))
+    shutil.copy(folder / "a/0.jpg", folder / "a/8.jpg")
+    upload(workspace, folder)
+    assert not any(b"at home" in path.read_bytes() for path in (tmp_path / "store/packs").glob("*.tar"))
+    upload(workspace, folder, conversion=Conversion(strip_metadata=False))
+    assert any(b"at home" in path.read_bytes() for path in (tmp_path / "store/packs").glob("*.tar"))
 
 
 def test_photos_much_larger_than_models_see_are_offered_smaller(tmp_path: Path) -> None:
