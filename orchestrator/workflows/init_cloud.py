@@ -53,9 +53,7 @@ def in_the_cloud(folder: Path, given: Answers, asking: Asking | None) -> Chosen:
     zones = given.zones or (asking.text("Regions or zones, in order", _REGION) if asking else _REGION)
     spot = given.spot
     if asking and spot is None:
-        spot = asking.yes(
-            "Spot machines? Cheaper, and may be taken away at any time; a run goes on after that"
-        )
+        spot = asking.yes("Spot machines? Cheaper, and may be taken away at any time")
     hours = given.max_hours or (
         _number(asking, "Hours after which Google deletes a machine", _HOURS) or _HOURS
     )
