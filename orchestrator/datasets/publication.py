@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,7 +153,8 @@ class Publication:
         self._packer.release()
         data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
         self._packer.finish()
-        if version and version == self._head.version and not self._wishes.replace:
+        met = planned.manifest.packs() <= self._sums.keys()  # else another computer sent them: look once
+        if version and version == self._head.version and met and not self._wishes.replace:
             return self._published(self._head, planned, unchanged=True)
         whole = self._with_packs(planned)
         if whole is not planned or not version:
@@ -168,7 +169,7 @@ class Publication:
             head = versions.move_head(self._store, self._scan.name, version, head=self._head)
         except ConflictError:
             return None
-        if self._find_lost(planned.manifest.packs()):
+        if self._find_lost(planned.manifest):
             return None
         return self._published(head, planned, unchanged=False)
 
@@ -210,9 +211,7 @@ class Publication:
     def _with_packs(self, planned: Plan) -> Plan:
         """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
         lost_before = _packs_of(self._base)
-        if self._find_lost(
-            planned.manifest.packs() - self._packs_sent
-        ):  # those were verified as they were sent
+        if self._find_lost(planned.manifest, but=self._packs_sent):  # those were verified as they were sent
             planned = self._plan(self._base)
         while planned.to_pack:
             gone = self._send([image for group in planned.to_pack for image in group], lost_before)
@@ -229,8 +228,9 @@ class Publication:
             )
         return planned
 
-    def _find_lost(self, packs: set[str]) -> set[str]:
-        lost = versions.lost_packs(self._store, packs - {""}, self._sums)
+    def _find_lost(self, manifest: DatasetManifest, *, but: Set[str] = frozenset()) -> set[str]:
+        least = {pack: size for pack, size in manifest.least_bytes().items() if pack and pack not in but}
+        lost = versions.lost_packs(self._store, least, self._sums)
         for lost_pack in sorted(lost - self._lost):
             self._progress.warn(f"Pack {lost_pack[:12]} is missing or damaged in the store: sent again")
         self._lost |= lost

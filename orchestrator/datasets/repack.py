@@ -110,7 +110,9 @@ def repack(
             except ConflictError:
                 return None
         there = store.get(layout.manifest_key(name, version)) is not None
-        if there and not versions.lost_packs(store, wanted.packs() - manifest.packs(), {}):
+        old = manifest.packs()
+        new = {pack: size for pack, size in wanted.least_bytes().items() if pack not in old}
+        if there and not versions.lost_packs(store, new, {}):
             return head
     raise ConflictError(
         f"What was packed anew for {name} was deleted again and again",

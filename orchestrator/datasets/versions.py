@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,15 +115,21 @@ def put_pack(store: Store, path: Path, pack: str) -> tuple[Blob, bool]:
         return Blob(key, size, crc32c, 1), False
 
 
-def lost_packs(store: Store, packs: Iterable[str], sums: Mapping[str, tuple[int, str]]) -> set[str]:
-    """Those that the store does not have, or has with another size or checksum (`sums`) than they had."""
-    wanted = sorted(packs)
+def lost_packs(store: Store, least: Mapping[str, int], sums: Mapping[str, tuple[int, str]]) -> set[str]:
+    """Those that the store does not have, or not whole, or with another size or checksum than they had.
+
+    least       bytes that each must have at least (`DatasetManifest.least_bytes`)
+    sums        size and checksum of those that this computer has sent or met
+    """
+    wanted = sorted(least)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="packs") as pool:
         found = list(pool.map(lambda pack: store.get(layout.pack_key(pack)), wanted))
     return {
         pack
         for pack, blob in zip(wanted, found, strict=True)
-        if blob is None or (blob.size, blob.crc32c) != sums.get(pack, (blob.size, blob.crc32c))
+        if blob is None
+        or blob.size < least[pack]
+        or (blob.size, blob.crc32c) != sums.get(pack, (blob.size, blob.crc32c))
     }
 
 

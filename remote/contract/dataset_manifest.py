@@ -67,6 +67,13 @@ class DatasetManifest:
     def packs(self) -> set[str]:
         return {image.pack for image in self.images}
 
+    def least_bytes(self) -> dict[str, int]:
+        """Of each pack: it reaches to the end of its last image at least."""
+        least: dict[str, int] = {}
+        for image in self.images:
+            least[image.pack] = max(least.get(image.pack, 0), image.offset + image.size)
+        return least
+
 
 _FIELDS = frozenset(field.name for field in fields(Image))
 _TEXTS = ("path", "split", "class_name", "label_source", "sha256", "mode", "pack")

@@ -342,6 +342,20 @@ def test_a_pack_that_vanished_or_was_damaged_is_sent_again(tmp_path: Path, folde
     assert result.images == 12
 
 
+def test_a_pack_that_was_cut_short_is_sent_again_by_a_computer_that_never_saw_it(
+    tmp_path: Path, folder: Path
+) -> None:
+    workspace, store = place(tmp_path)
+    one(workspace, folder)
+    (pack,) = resolve(workspace, None)[2].packs()
+    store.download(layout.pack_key(pack), tmp_path / "whole")
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:1000])
+    store.upload(tmp_path / "cut", layout.pack_key(pack))
+    assert one(place(tmp_path, "two")[0], folder).packs_sent == 1
+    store.download(layout.pack_key(pack), tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
 def test_a_damaged_version_is_named_and_replaced_on_request(tmp_path: Path, folder: Path) -> None:
     workspace, store = place(tmp_path)
     version = one(workspace, folder).version
