@@ -50,8 +50,8 @@ def same_images(one: DatasetManifest, other: DatasetManifest) -> bool:
 
 def require_no_loss(images: Sequence[Image], newest: DatasetManifest) -> None:
     """ConflictError when so many images are gone that a disk may not be mounted."""
-    contents = {image.sha256 for image in images}
-    lost = sum(image.sha256 not in contents for image in newest.images)
+    contents, paths = {image.sha256 for image in images}, {image.path for image in images}
+    lost = sum(image.sha256 not in contents and image.path not in paths for image in newest.images)
     if lost >= _LOSS_IMAGES_MIN and lost > LOSS_SHARE_MAX * len(newest.images):
         raise ConflictError(
             f"{lost} of the {len(newest.images)} images of the dataset {newest.dataset} are gone from this folder",

@@ -170,6 +170,18 @@ def test_metadata_that_was_taken_out_stays_out(tmp_path: Path) -> None:
     assert any(b"at home" in path.read_bytes() for path in (tmp_path / "store/packs").glob("*.tar"))
 
 
+def test_images_that_are_made_smaller_later_are_not_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "bugs"
+    for number in range(30):
+        path = folder / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number, "JPEG", (160, 120)))
+    workspace = place(tmp_path)
+    upload(workspace, folder)
+    (smaller,) = upload(workspace, folder, conversion=Conversion(resize_px=64))
+    assert (smaller.images, smaller.changed, sizes(workspace)) == (30, 30, {64})
+
+
 def test_photos_much_larger_than_models_see_are_offered_smaller(tmp_path: Path) -> None:
     for number in range(6):
         path = tmp_path / "bugs" / "ab"[number % 2] / f"{number}.jpg"
