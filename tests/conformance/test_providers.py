@@ -252,9 +252,7 @@ def test_a_machine_ends_at_its_deadline(here: Place) -> None:
         assert eventually(lambda: bool(living_with(marker)))
     here.world.let_pass(here.case.shortest_life_s)
     assert eventually(lambda: here.provider.get(made.name) is None, within_s=30 + here.case.shortest_life_s)
-    assert here.now() >= made.ends - timedelta(
-        seconds=1
-    )  # a label holds whole seconds, and is never too early
+    assert here.now() >= made.ends
     assert eventually(lambda: not living_with(marker))
     assert made.name not in [found.name for found in here.provider.machines()]
 

@@ -107,7 +107,7 @@ def labels(spec: MachineSpec, ends: datetime) -> dict[str, str]:
         LABEL: spec.name,
         OWNER: spec.owner,
         PROJECT: spec.project,
-        EXPIRES: str(math.ceil(ends.timestamp())),
+        EXPIRES: str(int(ends.timestamp())),  # whole seconds, and never later than the cloud ends it
     }
     return marks | ({ATTEMPT: spec.request_id} if spec.request_id else {})
 
