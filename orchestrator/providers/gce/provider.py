@@ -28,7 +28,7 @@ from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offe
 from . import firewall, guest, images, insertion, places
 from .account import GceAccount
 from .catalogue import Prices
-from .errors import SETUP, of_operation, translated
+from .errors import of_operation, translated
 from .machine import is_ours, machine, metadata, region, zone
 from .operations import Waiting, finish, wait
 from .request import (
@@ -40,12 +40,11 @@ from .request import (
     Insert,
     insert,
     scheduling,
-    service_account,
     ssh_key,
 )
+from .requirements import require_possible
 from .rest import Rest
 
-_DEFAULT_ACCOUNT = re.compile(r"\d+-compute@developer\.gserviceaccount\.com|default")
 _DEAD_WITHIN_S = 180.0
 
 
@@ -74,7 +73,7 @@ class GceProvider:
         ] = {}  # name -> (zone, id): where to look first, and what to ask of
 
     def offers(self, spec: MachineSpec) -> list[Offer]:
-        self._check(spec)
+        require_possible(spec, self.settings)
         with ThreadPoolExecutor(2) as pool:
             finding, pricing = pool.submit(self._image, spec.image), pool.submit(self._prices.today)
             there = places.look(self.rest, places.zones(self.rest, self.settings))
@@ -97,7 +96,7 @@ class GceProvider:
 
     def create(self, spec: MachineSpec, offer: Offer) -> Machine:
         """Returns when the cloud has really given the machine, which is when it would say that it has none."""
-        self._check(spec)
+        require_possible(spec, self.settings)
         loading = insertion.load()
         found = self._named(spec.name)
         if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
@@ -219,27 +218,6 @@ class GceProvider:
     def soft_end(self, name: str) -> datetime | None:
         """When the guard would end the machine; None while a run is active, somebody types, or it has not said."""
         return guest.soft_end(self.rest, _path(self._existing(name)))
-
-    def _check(self, spec: MachineSpec) -> None:
-        """ConfigError for what can never be."""
-        if not spec.store.url.startswith("gs://"):
-            raise ConfigError(
-                f"A machine of Google Cloud can't reach the store {spec.store.url}",
-                next='Name a bucket: [store] url = "gs://BUCKET".',
-            )
-        if self.settings.os_login:
-            raise ConfigError(
-                "gce.os_login = true: tlvm can't log in through OS Login",
-                detail="Each machine lets in a key that was made for it alone, and OS Login would have that key ignored.",
-                next="Take it out. Where your organisation enforces OS Login (tlvm doctor tells), ask for an exception "
-                "from constraints/compute.requireOsLogin for this project, or use --provider local.",
-            )
-        account = service_account(self.settings, "")
-        if _DEFAULT_ACCOUNT.fullmatch(account):
-            raise ConfigError(
-                f"gce.service_account = {account!r} is the default account, which may do nearly everything",
-                next=f"Leave it out, and make ours: {SETUP}",
-            )
 
     def _image(self, name: str) -> Image:
         if name not in self._images:

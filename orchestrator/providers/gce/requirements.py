@@ -1,0 +1,36 @@
+"""What a machine of Google Cloud needs to be told, whatever the place: asked before anything is sent."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.config import GceSettings
+from orchestrator.errors import ConfigError
+from orchestrator.providers.base import MachineSpec
+
+from .errors import SETUP
+from .request import service_account
+
+_DEFAULT_ACCOUNT = re.compile(r"\d+-compute@developer\.gserviceaccount\.com|default")
+
+
+def require_possible(spec: MachineSpec, settings: GceSettings) -> None:
+    """ConfigError for what can never be."""
+    if not spec.store.url.startswith("gs://"):
+        raise ConfigError(
+            f"A machine of Google Cloud can't reach the store {spec.store.url}",
+            next='Name a bucket: [store] url = "gs://BUCKET".',
+        )
+    if settings.os_login:
+        raise ConfigError(
+            "gce.os_login = true: tlvm can't log in through OS Login",
+            detail="Each machine lets in a key that was made for it alone, and OS Login would have that key ignored.",
+            next="Take it out. Where your organisation enforces OS Login (tlvm doctor tells), ask for an exception "
+            "from constraints/compute.requireOsLogin for this project, or use --provider local.",
+        )
+    account = service_account(settings, "")
+    if _DEFAULT_ACCOUNT.fullmatch(account):
+        raise ConfigError(
+            f"gce.service_account = {account!r} is the default account, which may do nearly everything",
+            next=f"Leave it out, and make ours: {SETUP}",
+        )
