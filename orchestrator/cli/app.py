@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import cloud, datasets, machines, measures, power, runs, setup, versions, weights
+from orchestrator.cli import (
+    attach,
+    cloud,
+    datasets,
+    machines,
+    measures,
+    power,
+    results,
+    run,
+    runs,
+    setup,
+    versions,
+    weights,
+)
 from orchestrator.cli.groups import group
 from orchestrator.cli.options import nobody_reads
 from orchestrator.errors import TlvmError
@@ -26,11 +39,11 @@ COMMANDS = (
     datasets.upload,
     datasets.datasets,
     datasets.download,
-    runs.run,
+    run.run,
     runs.runs,
-    runs.logs,
-    runs.pull,
-    runs.predict,
+    attach.logs,
+    results.pull,
+    results.predict,
     measures.evaluate,
     measures.compare,
     weights.weights,
@@ -49,6 +62,7 @@ BELOW = {
     "datasets": versions.COMMANDS,
     "weights": weights.COMMANDS,
     "quota": cloud.BELOW_QUOTA,
+    "runs": runs.COMMANDS,
 }  # commands with commands below them
 
 

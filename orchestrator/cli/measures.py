@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import complete
-from orchestrator.cli.options import Common, command, shares
-from orchestrator.cli.runs import RunId
+from orchestrator.cli.options import Common, RunId, command, shares
 from orchestrator.errors import (
     AuthError,
     CloudError,

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE = 141  # as of a program that SIGPIPE ended
 Choice = TypeVar("Choice", bound=str)
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run, or the last letters of its id.", autocompletion=complete.runs),
+]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""run: from a dataset version to a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import complete
+from orchestrator.cli.options import Common, command, overrides
+from orchestrator.errors import (
+    AuthError,
+    CloudError,
+    ConflictError,
+    ConnectionLost,
+    DataError,
+    Interrupted,
+    NotFoundError,
+    PartialError,
+    RunFailed,
+)
+
+
+@command(
+    PartialError,
+    NotFoundError,
+    AuthError,
+    CloudError,
+    ConnectionLost,
+    RunFailed,
+    ConflictError,
+    DataError,
+    Interrupted,
+)
+def run(
+    common: Common,
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO", help="fixed-extractor, from-scratch ...", autocompletion=complete.scenarios
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Upload this folder first, and run on it.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="A model of torchvision; default: resnet18.",
+            autocompletion=complete.models,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="W", help="imagenet, a file, run:ID, or none.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A parameter of the scenario. Repeatable.",
+            autocompletion=complete.parameters,
+        ),
+    ] = None,
+    unfreeze_from: Annotated[
+        str | None,
+        typer.Option("--unfreeze-from", metavar="NAME", help="Of fine-tune-top: the first module trained."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random.")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", metavar="H", help="The run ends after this.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it has started; tlvm logs -f follows it.")
+    ] = False,
+) -> None:
+    """Train one scenario on a dataset; show the result.
+
+    Where machines are free and there is none, one is made. Ctrl-C leaves the run going on its machine.
+    """
+    from orchestrator.render import runs
+    from orchestrator.render.events import Events
+    from orchestrator.workflows.run import run
+
+    workspace = common.workspace(
+        run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
+    )
+    with Events(common.screen.progress) as events:
+        result = run(
+            workspace,
+            scenario,
+            data=data,
+            parameters=overrides(
+                [*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])]
+            ),
+            detach=detach,
+            on_event=events.show,
+        )
+    common.show("run", result, runs.result)
