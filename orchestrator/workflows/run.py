@@ -18,11 +18,13 @@ from orchestrator.workflows import datasets, runs
 from orchestrator.workflows.beside import Beside, beside
 from orchestrator.workflows.launch import Detached, collect, follow_to_the_end, ship, start
 from orchestrator.workflows.looks import looks
+from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.up import ensure
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
 from remote.contract.document import ContractError
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef, new_run_id
+from remote.contract.run_status import RunStatus
 
 __all__ = ["Detached", "RunResult", "run"]
 
@@ -58,6 +60,9 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     detach: bool = False,
     on_event: Callable[[dict[str, Any]], None] | None = None,
+    run_id: str | None = None,
+    bring_up: Callable[[Workspace], Machine] = ensure,
+    collect: Callable[[Workspace, RunSpec, RunStatus], PullResult] = collect,
 ) -> RunResult:
     """Train one scenario; model, weights, seed, machine and dataset are those of the settings.
 
@@ -65,6 +70,9 @@ def run(
     parameters      of the scenario, over those of the settings
     detach          return as soon as it has started
     on_event        told everything that happens in the run; text in it is hostile
+    run_id          of the new run, where something is named by it already
+    bring_up        gives the machine, ready
+    collect         brings the result here once the run has ended; what has to be done before belongs to it
     Detached        on Ctrl-C once it has started
     RunFailed, Interrupted, ConnectionLost, and what its parts raise
     """
@@ -72,10 +80,10 @@ def run(
     resolved = _parameters(workspace, scenario, parameters or {})
     dataset = _dataset(workspace, data)
     initial = _weights(workspace, scenario)  # before there is a machine that may cost something
-    machine = ensure(workspace)
+    machine = bring_up(workspace)
     with workspace.connect(machine) as connection:
         shipped = ship(workspace, machine, connection)
-        spec = _spec(workspace, machine, scenario, dataset, initial, resolved, shipped)
+        spec = _spec(workspace, machine, scenario, dataset, initial, resolved, shipped, run_id)
         start(workspace, spec, connection)
         workspace.progress.say("run", f"{spec.run_id} on {dataset.name} {dataset.version[:8]}")
         result = _started(spec)
@@ -158,10 +166,11 @@ def _spec(
     initial: WeightsRef,
     parameters: dict[str, Any],
     shipped: bundle.Bundle,
+    run_id: str | None,
 ) -> RunSpec:
     settings, now = workspace.settings, datetime.now(UTC)
     return RunSpec(
-        run_id=new_run_id(scenario, now),
+        run_id=run_id or new_run_id(scenario, now),
         scenario=scenario,
         dataset=dataset,
         model=settings.run.model,
