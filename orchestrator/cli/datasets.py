@@ -42,6 +42,12 @@ def upload(
     replace: Annotated[
         bool, typer.Option("--replace", help="This folder is right, whatever others published meanwhile.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Look at each pack in the store; what is missing or damaged is sent again."
+        ),
+    ] = False,
     allow_shrink: Annotated[
         bool, typer.Option("--allow-shrink", help="Many images may be gone since the last time.")
     ] = False,
@@ -102,12 +108,17 @@ def upload(
     from orchestrator.render import datasets
     from orchestrator.workflows.upload import upload
 
+    if check and verify:
+        raise ConfigError(
+            "--check-only asks no store, --verify looks into it", next="Give one of them, then the other."
+        )
     results = upload(
         common.workspace(),
         folder,
         name=common.dataset,
         check_only=check,
         replace=replace,
+        verify=verify,
         allow_shrink=allow_shrink,
         flips=one_of("--flips", flips, FLIPS),
         strict=strict,

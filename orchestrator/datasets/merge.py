@@ -107,4 +107,5 @@ def _conflict(dataset: str, disputed: list[str], removed: list[str]) -> Conflict
 
 
 def _header(manifest: DatasetManifest) -> dict[str, object]:
-    return {name: value for name, value in vars(manifest).items() if name != "images"}
+    where = ("images", "pack_bytes", "pack_crc32c")
+    return {name: value for name, value in vars(manifest).items() if name not in where}

@@ -6,6 +6,7 @@ wherever they lay. The headers are written here because tarfile's bytes differ b
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
+
+import google_crc32c
 
 from . import names
 from .check import Checked
@@ -36,6 +39,7 @@ class Pack:
     sha256: str
     path: Path
     size: int  # bytes
+    crc32c: str  # as stores spell it
     offsets: dict[str, int]  # of each member's first byte, by content hash
 
 
@@ -93,15 +97,16 @@ def write(
 def write_members(members: Iterable[Member], folder: Path) -> Pack:
     """Write a pack into `folder`; members come sorted by hash. OSError when it can't be written."""
     offsets: dict[str, int] = {}
-    digest = hashlib.sha256()
+    digest, checksum = hashlib.sha256(), google_crc32c.Checksum()
     position = 0
     beside = folder / "pack.part"
     with beside.open("wb", buffering=0) as file:
         for parts in _chunks(members, offsets):
-            position += _write_all(file, digest, parts)
-        position += _write_all(file, digest, _END)
+            position += _write_all(file, digest, checksum, parts)
+        position += _write_all(file, digest, checksum, _END)
     path = beside.replace(folder / f"{digest.hexdigest()}.tar")
-    return Pack(digest.hexdigest(), path, position, offsets)
+    crc32c = base64.b64encode(checksum.digest()).decode()
+    return Pack(digest.hexdigest(), path, position, crc32c, offsets)
 
 
 def _chunks(members: Iterable[Member], offsets: dict[str, int]) -> Iterator[bytes]:
@@ -125,11 +130,12 @@ def _chunks(members: Iterable[Member], offsets: dict[str, int]) -> Iterator[byte
         yield b"".join(parts)
 
 
-def _write_all(file: FileIO, digest: hashlib._Hash, data: bytes) -> int:
+def _write_all(file: FileIO, digest: hashlib._Hash, checksum: google_crc32c.Checksum, data: bytes) -> int:
     left = memoryview(data)
     while left:
         left = left[file.write(left) or 0 :]
     digest.update(data)
+    checksum.update(data)
     return len(data)
 
 

@@ -5,6 +5,7 @@ Full packs travel while the check goes on; the last one, the manifest and HEAD o
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -41,6 +42,7 @@ class Published:
     unchanged: bool  # the store had this version already, nothing was written
     missed: list[SetAside]
     packs_sent: set[str]
+    packs_verified: set[str]  # that lay in the store whole: the others were sent, or not looked at
     bytes_sent: int
 
     @property
@@ -75,9 +77,13 @@ class Publication:
         spool: Path,
         *,
         pack_bytes: int = pack.PACK_BYTES,
+        verify: bool = False,
         stored: Callable[[str], None] | None = None,
     ) -> None:
-        """`stored` is told each pack that this upload sends or meets in the store; several threads call it."""
+        """`verify` looks at every pack in the store, also where nothing is to be written.
+
+        `stored` is told each pack that this upload sends or meets in the store; several threads call it.
+        """
         self._store = store
         self._scan = scan
         self._wishes = wishes
@@ -86,11 +92,14 @@ class Publication:
         self._progress = progress
         self._spool = spool
         self._pack_bytes = pack_bytes
+        self._verify = verify or wishes.replace
         self._stored = stored
         self._images: Sequence[Checked] = []
         self._missed: list[SetAside] = []
         self._near = NOTHING
         self._placed: dict[str, Place] = {}  # by this upload
+        self._written: dict[str, tuple[int, str]] = {}  # size and checksum of packs, by this upload
+        self._verified: set[str] = set()
         self._lost: set[str] = set()  # packs that a version names and the store does not have
         self._sums = remembered.sums()
         self._packs_sent: set[str] = set()
@@ -154,7 +163,7 @@ class Publication:
         data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
         self._packer.finish()
         met = planned.manifest.packs() <= self._sums.keys()  # else another computer sent them: look once
-        if version and version == self._head.version and met and not self._wishes.replace:
+        if version and version == self._head.version and met and not self._verify:
             return self._published(self._head, planned, unchanged=True)
         whole = self._with_packs(planned)
         if whole is not planned or not version:
@@ -206,7 +215,10 @@ class Publication:
         return {sha256: place for sha256, place in known.items() if place.pack not in self._lost}
 
     def _plan(self, base: Base | None) -> Plan:
-        return _planned(self._scan, self._images, self._there(base), base, self._wishes, self._near)
+        there = self._there(base)
+        planned = _planned(self._scan, self._images, there, base, self._wishes, self._near)
+        known = (base.newest.sums() if base else {}) | self._written
+        return dataclasses.replace(planned, manifest=versions.with_sums(planned.manifest, known))
 
     def _with_packs(self, planned: Plan) -> Plan:
         """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
@@ -230,7 +242,12 @@ class Publication:
 
     def _find_lost(self, manifest: DatasetManifest, *, but: Set[str] = frozenset()) -> set[str]:
         least = {pack: size for pack, size in manifest.least_bytes().items() if pack and pack not in but}
-        lost = versions.lost_packs(self._store, least, self._sums)
+        sums = manifest.sums() | self._sums
+        if self._verify:
+            sums |= versions.sums_by_reading(self._store, least.keys() - sums.keys())
+        lost = versions.lost_packs(self._store, least, sums)
+        self._sums |= {pack: sums[pack] for pack in least if pack in sums and pack not in lost}
+        self._verified |= (least.keys() & sums.keys()) - lost
         for lost_pack in sorted(lost - self._lost):
             self._progress.warn(f"Pack {lost_pack[:12]} is missing or damaged in the store: sent again")
         self._lost |= lost
@@ -267,13 +284,15 @@ class Publication:
             self._stored(written.sha256)
 
     def _place(self, written: pack.Pack) -> None:
+        self._written[written.sha256] = (written.size, written.crc32c)
         self._placed |= {sha256: Place(written.sha256, at) for sha256, at in written.offsets.items()}
 
     def _published(self, head: Head, planned: Plan, *, unchanged: bool) -> Published:
         self._remembered.keep_manifest(planned.manifest, head.version)
         named = planned.manifest.packs()
         self._remembered.keep_sums({name: sums for name, sums in self._sums.items() if name in named})
-        return Published(head, planned, unchanged, self._missed, self._packs_sent, self._bytes_sent)
+        verified = (self._verified & named) - self._packs_sent
+        return Published(head, planned, unchanged, self._missed, self._packs_sent, verified, self._bytes_sent)
 
 
 def _planned(

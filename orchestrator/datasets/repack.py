@@ -94,7 +94,8 @@ def repack(
     name, before = manifest.dataset, head
     for _ in range(_TRIES):
         try:
-            wanted = _moved(manifest, _packed(store, manifest, set(packs), pack_bytes))
+            places, sums = _packed(store, manifest, set(packs), pack_bytes)
+            wanted = versions.with_sums(_moved(manifest, places), manifest.sums() | sums)
         except NotFoundError:
             if versions.read_head(store, name) != head:
                 return None
@@ -112,7 +113,7 @@ def repack(
         there = store.get(layout.manifest_key(name, version)) is not None
         old = manifest.packs()
         new = {pack: size for pack, size in wanted.least_bytes().items() if pack not in old}
-        if there and not versions.lost_packs(store, new, {}):
+        if there and not versions.lost_packs(store, new, wanted.sums()):
             return head
     raise ConflictError(
         f"What was packed anew for {name} was deleted again and again",
@@ -130,15 +131,19 @@ def _moved(manifest: DatasetManifest, places: Mapping[str, Place]) -> DatasetMan
     return dataclasses.replace(manifest, images=images)
 
 
-def _packed(store: Store, manifest: DatasetManifest, packs: set[str], pack_bytes: int) -> dict[str, Place]:
-    """Write and send the new packs: where each content is then."""
+def _packed(
+    store: Store, manifest: DatasetManifest, packs: set[str], pack_bytes: int
+) -> tuple[dict[str, Place], dict[str, tuple[int, str]]]:
+    """Write and send the new packs: where each content is then, and the size and checksum of each pack."""
     places: dict[str, Place] = {}
+    sums: dict[str, tuple[int, str]] = {}
     with scratch() as folder:
 
         def send(members: list[Member]) -> None:
             written = write_members(sorted(members), folder)
             versions.put_pack(store, written.path, written.sha256)
             places.update(_places(written))
+            sums[written.sha256] = (written.size, written.crc32c)
             written.path.unlink()
 
         gathered: list[Member] = []
@@ -154,7 +159,7 @@ def _packed(store: Store, manifest: DatasetManifest, packs: set[str], pack_bytes
             left -= size
         if gathered:
             send(gathered)
-    return places
+    return places, sums
 
 
 def _places(written: Pack) -> dict[str, Place]:
@@ -206,5 +211,5 @@ def _carry_looks(store: Store, dataset: str, before: str, version: str) -> None:
 def _damaged(pack: str, store: Store) -> DataError:
     return DataError(
         f"Pack {pack[:12]} in {store.url} is damaged: it can't be packed anew",
-        next="tlvm upload DIR --replace repairs the dataset, from a folder that holds its images.",
+        next="tlvm upload --verify DIR repairs it, from a folder that holds its images.",
     )

@@ -153,5 +153,5 @@ def _hostile(path: bytes, why: str) -> DataError:
 def _damaged(pack: str, why: str) -> DataError:
     return DataError(
         f"Pack {pack[:12]} in the store is damaged: {why}",
-        next="tlvm upload DIR --replace repairs the dataset, from a folder that holds these images.",
+        next="tlvm upload --verify DIR repairs it, from a folder that holds these images.",
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import hashlib
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from .scratch import scratch
 
 _THREADS = 16
 _HEAD_BYTES_MAX = 100
+_NO_SUM = (-1, "")
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def lost_packs(store: Store, least: Mapping[str, int], sums: Mapping[str, tuple[
     """Those that the store does not have, or not whole, or with another size or checksum than they had.
 
     least       bytes that each must have at least (`DatasetManifest.least_bytes`)
-    sums        size and checksum of those that this computer has sent or met
+    sums        size and checksum of those of which the manifest, or this computer, knows them
     """
     wanted = sorted(least)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="packs") as pool:
@@ -131,6 +134,36 @@ def lost_packs(store: Store, least: Mapping[str, int], sums: Mapping[str, tuple[
         or blob.size < least[pack]
         or (blob.size, blob.crc32c) != sums.get(pack, (blob.size, blob.crc32c))
     }
+
+
+def sums_by_reading(store: Store, packs: Collection[str]) -> dict[str, tuple[int, str]]:
+    """Size and checksum of packs of which no manifest tells them: all of each is read, and compared with its name.
+
+    Of one that is missing or damaged, a size that no blob has.
+    """
+    return {pack: _sum_by_reading(store, pack) for pack in sorted(packs)}
+
+
+def with_sums(manifest: DatasetManifest, sums: Mapping[str, tuple[int, str]]) -> DatasetManifest:
+    """The same version, telling of its packs what is known of them."""
+    named = sorted(manifest.packs() & sums.keys())
+    return dataclasses.replace(
+        manifest,
+        pack_bytes={pack: sums[pack][0] for pack in named},
+        pack_crc32c={pack: sums[pack][1] for pack in named},
+    )
+
+
+def _sum_by_reading(store: Store, pack: str) -> tuple[int, str]:
+    with scratch() as folder:
+        path = folder / "pack"
+        try:
+            store.download(layout.pack_key(pack), path)
+        except NotFoundError:
+            return _NO_SUM
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        return checksum_of(path) if found == pack else _NO_SUM
 
 
 def _sound(store: Store, name: str, version: str) -> bool:

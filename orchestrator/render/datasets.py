@@ -108,7 +108,10 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
         screen.line(labelled("done", f"checked in {duration(result.seconds)}; nothing was sent"))
     elif result.unchanged:
         screen.line(
-            labelled("done", f"{result.name} {result.version[:8]} is in the store already; nothing was sent")
+            labelled(
+                "done",
+                f"{result.name} {result.version[:8]} is in the store already{_verified(result)}; nothing was sent",
+            )
         )
     else:
         packs = count(result.packs_sent, "pack")
@@ -117,10 +120,14 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
             labelled(
                 "done",
                 f"{result.name} {result.version[:8]} → {result.store}: {packs} sent ({size(result.bytes_sent)})"
-                f"{reused}; {_changes(result)}; {duration(result.seconds)}",
+                f"{reused}{_verified(result)}; {_changes(result)}; {duration(result.seconds)}",
             ),
             style="green",
         )
+
+
+def _verified(result: UploadResult) -> str:
+    return f", {count(result.packs_verified, 'pack')} verified" if result.packs_verified else ""
 
 
 def _leaks(screen: Screen, leaks: Sequence[Leak]) -> None:

@@ -5,8 +5,8 @@ files are read, checked, packed and sent in one pass; manifest and HEAD follow w
 a version that can be seen is whole. Interrupted anywhere and run again, it goes on, since the same packs come out.
 Two uploads at once meet at HEAD: the second plans anew against the first's version.
 
-An upload that has something to write looks whether each pack that it names is there, with the size and checksum it
-had, and repairs what it can. One that has nothing to write does not; `replace` always looks.
+An upload that has something to write looks whether each pack that it names is there, with the size and checksum that
+the manifest tells, and repairs what it can. One that has nothing to write does not; `verify` and `replace` always look.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class UploadResult:
     kept: int  # that the store has and this folder lacks
     packs_sent: int
     packs_reused: int
+    packs_verified: int  # of these, looked at in the store, where they lie whole
     bytes_sent: int
     seconds: float
 
@@ -104,6 +105,7 @@ def upload(
     name: str | None = None,
     check_only: bool = False,
     replace: bool = False,
+    verify: bool = False,
     allow_shrink: bool = False,
     flips: Flips | None = None,
     strict: bool = False,
@@ -120,6 +122,7 @@ def upload(
     name            of the dataset, where there is one; default: the folder's
     check_only      stop after the check; the store is not asked
     replace         the folder is right, whatever others published meanwhile; what is damaged is repaired
+    verify          look at every pack in the store, and repair what is damaged, also where nothing has changed
     allow_shrink    many images may be gone
     strict          images on two sides of the split are an error
     group_by        a pattern over paths, or a table: what stays on one side
@@ -143,7 +146,7 @@ def upload(
             return [_look(workspace, scan, wishes, cache, processes, began, strict=strict) for scan in scans]
         with spool(workspace.records.cache) as place:
             uploads = [
-                _Upload(workspace, scan, wishes, place / str(number), began, pack_bytes, stored)
+                _Upload(workspace, scan, wishes, place / str(number), began, pack_bytes, verify, stored)
                 for number, scan in enumerate(scans)
             ]
             try:
@@ -205,6 +208,7 @@ class _Upload:
         folder: Path,
         began: float,
         pack_bytes: int,
+        verify: bool,
         stored: Callable[[str], None] | None,
     ) -> None:
         folder.mkdir()
@@ -226,8 +230,10 @@ class _Upload:
             workspace.progress,
             folder,
             pack_bytes=pack_bytes,
+            verify=verify,
             stored=stored,
         )
+        self._verify = verify
         self._same: UploadResult | None = None  # nothing has changed
         self._outcome: Outcome | None = None
         self._plan: Plan | None = None
@@ -235,7 +241,8 @@ class _Upload:
     def take_in(self, cache: Cache, processes: int | None) -> None:
         head = self._publication.find_head()
         last = self._remembered.last()
-        if last is not None and last.head == head and last.fingerprint == self._fingerprint != "":
+        known = last is not None and last.head == head and last.fingerprint == self._fingerprint != ""
+        if last is not None and known and not self._verify:
             self._same = _again(last.result)
         if self._same is None:
             self._outcome = self._publication.take_in(cache, processes=processes)
@@ -293,6 +300,7 @@ def _again(report: str) -> UploadResult | None:
         removed=0,
         packs_sent=0,
         packs_reused=before.packs_sent + before.packs_reused,
+        packs_verified=0,
         bytes_sent=0,
     )
 
@@ -336,6 +344,7 @@ def _result(
         kept=len(planned.kept),
         packs_sent=len(done.packs_sent) if done else 0,
         packs_reused=len(packs - done.packs_sent) if done else 0,
+        packs_verified=len(done.packs_verified) if done else 0,
         bytes_sent=done.bytes_sent if done else 0,
         seconds=seconds,
     )

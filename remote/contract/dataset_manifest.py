@@ -1,7 +1,9 @@
 """The list of a dataset version: a header line, then one line an image, as JSON lines in a gzip file.
 
 The version is the sha256 of the uncompressed text, which is canonical: sorted keys, no spaces, images sorted by path.
-The header is {"schema", "dataset", "classes", "split_source", "flips", "intensity_window"}.
+The header is {"schema", "dataset", "classes", "split_source", "flips", "intensity_window", "pack_bytes",
+"pack_crc32c"}. The last two are missing in versions that were written before there were any: a pack's name, its hash,
+can be verified only by reading all of it; its size and crc32c are what a store tells without.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import operator
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, get_args
 
@@ -63,6 +65,8 @@ class DatasetManifest:
     intensity_window: list[float] | None  # of 16-bit and float images: what becomes black and white
     images: list[Image]
     schema: int = SCHEMA
+    pack_bytes: dict[str, int] = field(default_factory=dict)  # by pack: the size of the whole tar
+    pack_crc32c: dict[str, str] = field(default_factory=dict)  # of the same packs, as stores spell it
 
     def packs(self) -> set[str]:
         return {image.pack for image in self.images}
@@ -74,6 +78,10 @@ class DatasetManifest:
             least[image.pack] = max(least.get(image.pack, 0), image.offset + image.size)
         return least
 
+    def sums(self) -> dict[str, tuple[int, str]]:
+        """Size and crc32c of its packs, as far as it tells them."""
+        return {pack: (size, self.pack_crc32c[pack]) for pack, size in self.pack_bytes.items()}
+
 
 _FIELDS = frozenset(field.name for field in fields(Image))
 _TEXTS = ("path", "split", "class_name", "label_source", "sha256", "mode", "pack")
@@ -83,6 +91,8 @@ _PLAIN = frozenset(
     (*[str] * len(_TEXTS), *[int] * len(_NUMBERS), group, excluded)
     for group, excluded in itertools.product((str, type(None)), repeat=2)
 )
+_SUMS = ("pack_bytes", "pack_crc32c")
+_CRC32C = re.compile(r"[A-Za-z0-9+/]{6}==")
 _REPEATED = ("split", "class_name", "label_source", "mode", "pack")
 _SPLITS = frozenset(get_args(Split))
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -103,6 +113,8 @@ class _Header:
     flips: Flips
     intensity_window: list[float] | None
     schema: int = SCHEMA
+    pack_bytes: dict[str, int] = field(default_factory=dict)
+    pack_crc32c: dict[str, str] = field(default_factory=dict)
 
 
 def encode(manifest: DatasetManifest) -> tuple[bytes, str]:
@@ -130,6 +142,7 @@ def decode_manifest(data: bytes, *, version: str) -> DatasetManifest:
     _check_header(manifest, what)
     for pack in manifest.packs():
         layout.sha256(pack)
+    _check_sums(manifest, what)
     classes = frozenset(manifest.classes)
     for image in images:
         _check(image, classes, what)
@@ -179,9 +192,15 @@ def _kinds(data: dict[str, Any]) -> tuple[type, ...]:
 
 
 def _lines(manifest: DatasetManifest) -> Iterator[bytes]:
-    yield _canonical({name: value for name, value in vars(manifest).items() if name != "images"})
+    yield _canonical(_header(manifest))
     for image in sorted(manifest.images, key=operator.attrgetter("path")):
         yield _line(image)
+
+
+def _header(manifest: DatasetManifest) -> dict[str, Any]:
+    """What is empty of the sums is left out: a version that was written before there were any keeps its name."""
+    header = {name: value for name, value in vars(manifest).items() if name != "images"}
+    return {name: value for name, value in header.items() if value or name not in _SUMS}
 
 
 def _canonical(line: dict[str, Any]) -> bytes:
@@ -220,6 +239,19 @@ def _check_header(manifest: DatasetManifest, what: str) -> None:
         len(window) == 2 and all(map(math.isfinite, window)) and window[0] < window[1]
     ):
         raise ContractError(f"{what}: its intensity window is not two rising numbers")
+
+
+def _check_sums(manifest: DatasetManifest, what: str) -> None:
+    sizes, sums = manifest.pack_bytes, manifest.pack_crc32c
+    if not sizes and not sums:
+        return
+    least = manifest.least_bytes()
+    if sizes.keys() != sums.keys() or not sizes.keys() <= least.keys():
+        raise ContractError(f"{what}: its sizes and checksums are not of packs that it names")
+    if any(size < least[pack] for pack, size in sizes.items()):
+        raise ContractError(f"{what}: a pack ends before what it names in it")
+    if not all(map(_CRC32C.fullmatch, sums.values())):
+        raise ContractError(f"{what}: a checksum is none")
 
 
 def _check(image: Image, classes: frozenset[str], what: str) -> None:

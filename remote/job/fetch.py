@@ -31,6 +31,7 @@ THREADS = 8
 PATIENCE_S = 60.0  # with another process that fetches the same file, and may hang
 _LOOK_S = 0.05
 _CHUNK_BYTES = 1024 * 1024
+_REPAIR = "tlvm upload --verify DIR repairs a dataset, from the folder with its images"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def bring(want: Wanted, home: MachineHome, store: Store, *, by: str, patience_s:
             if found != want.sha256:
                 raise ContractError(
                     f"{want.key} in the store has the hash {found[:12]}, not {want.sha256[:12]}: it was damaged. "
-                    "tlvm upload DIR --replace repairs a dataset"
+                    + _REPAIR
                 )
             part.replace(want.path)
         finally:
@@ -132,19 +133,25 @@ def _sizes(store: Store, packs: Sequence[str], ends: Mapping[str, int]) -> list[
         found = list(pool.map(lambda pack: store.get(layout.pack_key(pack)), packs))
     sizes = []
     for pack, blob in zip(packs, found, strict=True):
-        if blob is not None and blob.size < ends[pack]:
+        key = layout.pack_key(pack)
+        if blob is None:
+            raise ContractError(f"{key} is missing in the store. {_REPAIR}")
+        if blob.size < ends[pack]:
             raise ContractError(
-                f"{layout.pack_key(pack)} in the store ends before what the manifest names in it: it was damaged. "
-                "tlvm upload DIR --replace repairs a dataset"
+                f"{key} in the store ends before what the manifest names in it: it was damaged. {_REPAIR}"
             )
-        sizes.append(blob.size if blob is not None else 0)  # one that is missing is named when it is fetched
+        sizes.append(blob.size)
     return sizes
 
 
 def _manifest(dataset: DatasetRef, path: Path, store: Store) -> DatasetManifest:
     if not path.exists():
         store.download(layout.manifest_key(dataset.name, dataset.version), path)
-    return decode_manifest(path.read_bytes(), version=dataset.version)
+    try:
+        return decode_manifest(path.read_bytes(), version=dataset.version)
+    except ContractError as error:
+        path.unlink()
+        raise ContractError(f"{error}. tlvm upload DIR --replace repairs the newest version") from None
 
 
 @contextmanager

@@ -38,7 +38,7 @@ IMAGES = st.builds(
     offset=st.integers(0, 2**40),
     excluded=st.none() | st.just("equal to val/1.jpg"),
 )
-MANIFESTS = st.lists(IMAGES, max_size=8, unique_by=lambda image: image.path).map(
+PLAIN = st.lists(IMAGES, max_size=8, unique_by=lambda image: image.path).map(
     lambda images: DatasetManifest(
         "bugs",
         sorted({image.class_name for image in images}),
@@ -48,6 +48,14 @@ MANIFESTS = st.lists(IMAGES, max_size=8, unique_by=lambda image: image.path).map
         sorted(images, key=lambda image: image.path),
     )
 )
+
+
+def summed(manifest: DatasetManifest) -> DatasetManifest:
+    least = manifest.least_bytes()
+    return dataclasses.replace(manifest, pack_bytes=least, pack_crc32c=dict.fromkeys(least, "AAAAAA=="))
+
+
+MANIFESTS = PLAIN | PLAIN.map(summed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,6 +97,7 @@ HEADER: dict[str, Any] = {
     "flips": "none",
     "intensity_window": None,
 }
+SUMS: dict[str, Any] = {"pack_bytes": {"cd" * 32: 2048}, "pack_crc32c": {"cd" * 32: "yZRlqg=="}}
 ROW: dict[str, Any] = {
     "path": "train/ants/1.jpg", "split": "train", "class_name": "ants", "label_source": "folder", "group": None, "size": 1,
     "sha256": "ab" * 32, "mtime_ns": 0, "width": 1, "height": 1, "orientation": 1, "pages": 1, "page": 0, "mode": "RGB",
@@ -131,6 +140,19 @@ def test_a_hostile_row_is_refused(change: dict[str, Any]) -> None:
         decode_manifest(data, version=version)
 
 
+def test_one_that_was_written_before_there_were_checksums_keeps_its_version() -> None:
+    data, version = hostile(HEADER, ROW)
+    manifest = decode_manifest(data, version=version)
+    assert manifest.sums() == {}
+    text = gzip.decompress(encode(manifest)[0]).decode()
+    assert json.loads(text.splitlines()[0]) == HEADER
+
+
+def test_size_and_checksum_of_packs_are_told() -> None:
+    data, version = hostile({**HEADER, **SUMS}, ROW)
+    assert decode_manifest(data, version=version).sums() == {"cd" * 32: (2048, "yZRlqg==")}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -145,10 +167,22 @@ def test_a_hostile_row_is_refused(change: dict[str, Any]) -> None:
         {"intensity_window": [0.0, float("inf")]},
         {"intensity_window": [float("nan"), 1.0]},
         {"images": [ROW]},
+        {"pack_bytes": {}},
+        {"pack_crc32c": {}},
+        {"pack_bytes": {"cd" * 32: 512}},  # it ends before its image does
+        {"pack_bytes": {"cd" * 32: -1}},
+        {"pack_bytes": {"cd" * 32: "2048"}},
+        {
+            "pack_bytes": {"cd" * 32: 2048, "ab" * 32: 1},
+            "pack_crc32c": {"cd" * 32: "yZRlqg==", "ab" * 32: "yZRlqg=="},
+        },
+        {"pack_crc32c": {"ab" * 32: "yZRlqg=="}},
+        {"pack_crc32c": {"cd" * 32: "no"}},
+        {"pack_crc32c": {"cd" * 32: None}},
     ],
 )
 def test_a_hostile_header_is_refused(change: dict[str, Any]) -> None:
-    data, version = hostile({**HEADER, **change}, ROW)
+    data, version = hostile({**HEADER, **SUMS, **change}, ROW)
     with pytest.raises(ContractError):
         decode_manifest(data, version=version)
 

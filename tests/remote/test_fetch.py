@@ -131,10 +131,27 @@ def test_a_damaged_pack_is_named_and_does_not_stay(tmp_path: Path, home: Machine
     spec = published(tmp_path, home, 2)
     digest = hashlib.sha256(content(1)).hexdigest()
     (tmp_path / "store/packs" / f"{digest}.tar").write_bytes(content(7))
-    with pytest.raises(ContractError, match=rf"packs/{digest}.tar .*was damaged.*--replace"):
+    with pytest.raises(ContractError, match=rf"packs/{digest}.tar .*was damaged.*--verify"):
         bring(spec, home)
     assert f"{digest}.tar" not in here(home)
     assert not [name for name in here(home) if name.startswith(".")]
+
+
+def test_a_pack_that_is_missing_is_named_with_a_way_out(tmp_path: Path, home: MachineHome) -> None:
+    spec = published(tmp_path, home, 2)
+    digest = hashlib.sha256(content(1)).hexdigest()
+    (tmp_path / "store/packs" / f"{digest}.tar").unlink()
+    with pytest.raises(ContractError, match=rf"packs/{digest}.tar is missing.*--verify"):
+        bring(spec, home)
+
+
+def test_a_manifest_that_is_damaged_is_named_with_a_way_out(tmp_path: Path, home: MachineHome) -> None:
+    spec = published(tmp_path, home, 1)
+    key = layout.manifest_key(spec.dataset.name, spec.dataset.version)
+    (tmp_path / "store" / key).write_bytes(b"junk")
+    with pytest.raises(ContractError, match=r"manifest.*--replace"):
+        bring(spec, home)
+    assert not list(home.root.rglob("dataset.jsonl.gz"))
 
 
 def test_a_fetch_goes_on_inside_a_pack_and_in_one_that_falls_silent(
