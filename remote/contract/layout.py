@@ -6,9 +6,9 @@ datasets/<name>/looks/<version>/<split>/<run id> a run was measured on these ima
 packs/<hash>.tar                                 shared by all versions and datasets that hold the same images
 weights/index.json, weights/<file>               mirrored pre-trained weights with sha256
 bundles/<hash>.tar                               what machines run
-checkpoints/<run id>/                            removed when the run's result is verified
-runs/<run id>/{spec.json, status.json, events/<offset>, log/<offset>, model/, metrics.json, predictions.csv,
-               MANIFEST.json}                    MANIFEST.json last: only what it names is a result
+checkpoints/<run id>/{LATEST.json, <checkpoint>}  LATEST.json last; all removed when the run's result is published
+runs/<run id>/{spec.json, status.json, attempts/<n>.json, events/<offset>, log/<offset>, model/, metrics.json,
+               predictions.csv, MANIFEST.json}   MANIFEST.json last: only what it names is a result
 """
 
 from __future__ import annotations
@@ -75,6 +75,22 @@ def checkpoints_prefix(run_id: str) -> str:
     return f"{CHECKPOINTS}{checked_run_id(run_id)}/"
 
 
+def checkpoint_key(run_id: str, file: str) -> str:
+    return checkpoints_prefix(run_id) + inside(file)
+
+
+def latest_checkpoints_key(run_id: str) -> str:
+    return checkpoint_key(run_id, "LATEST.json")
+
+
+def attempts_prefix(run_id: str) -> str:
+    return run_key(run_id, "attempts") + "/"
+
+
+def attempt_key(run_id: str, number: int) -> str:
+    return f"{attempts_prefix(run_id)}{number}.json"
+
+
 def segment_key(run_id: str, stream: str, offset: int) -> str:
     """The key of the segment of `stream` ("events" or "log") that begins at byte `offset`."""
     return run_key(run_id, f"{stream}/{offset:016d}")
@@ -124,7 +140,7 @@ class MachineHome:
     weights/<sha256>                             fetched, verified
     cache/                                       decoded images, features: anything that can be made again
     runs/<run id>/{spec.json, status.json, events.jsonl, log.txt, heartbeat, supervisor.json, result/,
-                   checkpoints/}
+                   checkpoints/, environment.json}
     locks/accelerator-<n>                        held while a run uses it; freed by a crash
     READY                                        the startup marker
     """
@@ -201,3 +217,8 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def environment(self) -> Path:
+        """Variables of the training process, secrets among them: mode 0600, on this machine only."""
+        return self.root / "environment.json"

@@ -13,6 +13,28 @@ LOST = "LOST"  # what the laptop calls a run whose machine is gone without a fin
 
 
 @dataclass(frozen=True)
+class AttemptTimes:
+    """What the machine knows of one attempt: each start of the run's supervisor is one."""
+
+    number: int
+    machine: str
+    began: str  # ISO 8601, UTC, by the machine's clock
+    ended: str | None = None  # None: it is active, or was killed
+    how: str = ""  # the state in which it ended; "" as long as it has not
+    used_s: float = 0.0  # of the run's max_hours
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run has used on its machine so far."""
+
+    peak_memory_mb: float = 0.0  # of its largest process
+    processor_s: float = 0.0  # of the training, all its processes, user and system
+    gpu_memory_mb: float | None = None  # the most that was seen in use; None: no GPU
+    disk_free_mb: float = 0.0  # left when it was looked at last
+
+
+@dataclass(frozen=True)
 class RunStatus:
     run_id: str
     state: State
@@ -25,6 +47,10 @@ class RunStatus:
     log_tail: list[str] = field(default_factory=list)  # of a failed run, at most 20 lines
     exit_code: int | None = None  # of the training process
     published: bool = False  # MANIFEST.json is in the store
+    attempts: list[AttemptTimes] = field(default_factory=list)  # the oldest first
+    resources: Resources | None = None  # None: no training has ended yet
+    place: int = 0  # in the line of its machine: 1 is the next; 0 when it does not wait
+    waits_for: str = ""  # the run that uses what it waits for, or waits before it
     schema: int = SCHEMA
 
 
