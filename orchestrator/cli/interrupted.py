@@ -11,6 +11,8 @@ _LEAVES = {
     "upload": "What was sent is kept: the same command goes on from there.",
     "run": "Nothing of it goes on; tlvm status shows what exists, tlvm down ends a machine.",
     "evaluate": "Nothing of it goes on; tlvm status shows what exists, tlvm down ends a machine.",
+    "attach": "A run that is at work goes on; tlvm attach comes back to it.",
+    "cancel": "Whether the run has ended is not known: tlvm status shows it.",
     "logs": "The run goes on if it has not ended: tlvm status shows it.",
     "pull": "Files that are whole are kept: the same command goes on from there.",
     "predict": "Nothing was written.",

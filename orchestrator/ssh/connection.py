@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import selectors
 import threading
@@ -109,20 +110,27 @@ class Connection:
             raise CommandFailed(command, output.exit_code, output.stderr)
         return output.stdout
 
-    def stream(self, command: str, *, idle_timeout_s: float = SILENCE_S) -> Iterator[bytes]:
+    def stream(
+        self, command: str, *, idle_timeout_s: float = SILENCE_S, speaks_within_s: float = math.inf
+    ) -> Iterator[bytes]:
         """What a command writes to its standard output, as it comes, of any length.
 
-        idle_timeout_s   ConnectionLost when the machine answers nothing for so long. A command that is silent on a
-                         machine that answers may be silent for ever.
+        idle_timeout_s   ConnectionLost when the machine answers nothing for so long
+        speaks_within_s  the same when the command is silent for so long although the machine answers: one that promises
+                         to speak may be frozen
         CommandFailed    after the last piece, when the exit code is not 0
         """
         stderr = bytearray()
+        spoke = self._clock()
         with self._channel() as channel:
             channel.exec_command(command)
             channel.shutdown_write()
             for piece in self._pieces(channel, idle_timeout_s):
                 if piece is None:
+                    if self._clock() - spoke > speaks_within_s:
+                        raise border.lost(self.address, "The command there is silent: it may be frozen.")
                     continue
+                spoke = self._clock()
                 if piece.is_stderr:
                     stderr += piece.data
                     del stderr[:-65536]

@@ -20,7 +20,7 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine
 from orchestrator.records import RunRecord
-from orchestrator.workflows.following import follow, follow_events
+from orchestrator.workflows.following import Position, follow, follow_events
 from orchestrator.workflows.on_machine import take_back
 from orchestrator.workflows.pull import PullResult, pull
 from orchestrator.workflows.run_documents import stored_run
@@ -54,7 +54,7 @@ class Detached(Interruption):
     """
 
     def __init__(self, run_id: str, *, name: str, state: str = "STARTED") -> None:
-        next = f"tlvm logs -f {name} comes back to it; tlvm pull {name} fetches its result."
+        next = f"tlvm attach {name} comes back to it; tlvm pull {name} fetches its result."
         super().__init__(f"The run {run_id} goes on", next=next)
         self.run = DetachedRun(run_id, state, detached=True, next=next)
 
@@ -140,11 +140,18 @@ def _holds(connection: Connection, run_id: str) -> bool:
 def follow_to_the_end(
     workspace: Workspace,
     spec: RunSpec,
-    connection: Connection,
+    connection: Connection | None,
     on_event: Callable[[dict[str, Any]], None] | None,
+    *,
+    at: Position | None = None,
 ) -> RunStatus:
-    """The final status, from the store."""
-    happenings = follow_events(follow(workspace, spec, "events", connection=connection))
+    """The final status, from the store.
+
+    at           where in its events to begin; moves along
+    Interrupted  nothing of the run goes on there; MachineLost, ConnectionLost as `follow` says
+    Detached     on Ctrl-C
+    """
+    happenings = follow_events(follow(workspace, spec, "events", connection=connection, at=at))
     state = "STARTED"
     try:
         while True:
@@ -187,12 +194,12 @@ def _final_status(workspace: Workspace, spec: RunSpec, state: str) -> RunStatus:
         raise Interrupted(
             f"The run {spec.run_id} was interrupted on {spec.machine}",
             detail="Its machine is being taken away, or its supervisor was killed.",
-            next=f"tlvm logs {called(workspace, spec.run_id)} shows how far it came.",
+            next=f"tlvm attach {called(workspace, spec.run_id)} goes on with it.",
         )
     stored = stored_run(workspace.store, spec.run_id)
     if stored is None or stored.status is None or stored.status.state != state:
         raise CloudError(
             f"The run {spec.run_id} ended as {state}, but its status did not reach the store",
-            next=f"tlvm logs -f {called(workspace, spec.run_id)} shows what the machine says.",
+            next=f"tlvm attach {called(workspace, spec.run_id)} asks the machine again.",
         )
     return stored.status

@@ -389,7 +389,7 @@ def test_ctrl_c_with_json_is_one_object_that_says_what_goes_on(
         "run_id": run_id,
         "state": "RUNNING",
         "detached": True,
-        "next": "tlvm logs -f k3qz comes back to it; tlvm pull k3qz fetches its result.",
+        "next": "tlvm attach k3qz comes back to it; tlvm pull k3qz fetches its result.",
     }
     error = json.loads(found["up"])["error"]
     assert (error["class"], error["exit_code"], error["what"]) == (

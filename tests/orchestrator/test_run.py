@@ -41,8 +41,8 @@ class CutWorkspace(Workspace):
         connection = super().connect(machine, timeout_s=timeout_s)
         whole = connection.stream
 
-        def stream(command: str, *, idle_timeout_s: float = 20) -> Iterator[bytes]:
-            for piece in whole(command, idle_timeout_s=idle_timeout_s):
+        def stream(command: str, *, idle_timeout_s: float, speaks_within_s: float) -> Iterator[bytes]:
+            for piece in whole(command, idle_timeout_s=idle_timeout_s, speaks_within_s=speaks_within_s):
                 if self.cuts > 0:
                     self.cuts -= 1
                     yield piece[: len(piece) // 2]
@@ -151,7 +151,7 @@ def test_ctrl_c_detaches_and_the_run_goes_on(project: Path) -> None:
     assert (left.state, left.detached) == ("RUNNING", True)
     name = left.run_id[-4:]
     assert left.next == raised.value.next
-    assert left.next == f"tlvm logs -f {name} comes back to it; tlvm pull {name} fetches its result."
+    assert left.next == f"tlvm attach {name} comes back to it; tlvm pull {name} fetches its result."
     workspace = opened(project)
     go(project).touch()
     assert list(logs(workspace, raised.value.run.run_id, follow=True)) == LINES
@@ -242,7 +242,7 @@ def test_a_machine_that_stays_away_ends_in_connection_lost(project: Path, long_r
     with pytest.raises(ConnectionLost, match="can't be reached") as raised:
         list(follow(workspace, stored.spec, "events", clock=Clock(lambda: time_s, sleep)))
     assert 120 < time_s < 140
-    assert f"tlvm logs -f {long_run.run_id[-4:]} " in raised.value.next
+    assert f"tlvm attach {long_run.run_id[-4:]} " in raised.value.next
 
 
 def test_what_cannot_be_run_is_said_before_anything_is_done(project: Path) -> None:
