@@ -3,6 +3,7 @@
     .tlvm/                          mode 0700, ignored by git through a file of its own
         machines/<provider>/<name>.json
         lives/<provider>/<name>.json   what machines of that name have used of its hours and budget
+        ephemeral/<provider>/<name>.json   machines that come for one run and go with it; `.lock`: who sees to that
         runs/<run id>.json
         datasets/<hash>.json        which version of a dataset a folder last saw
         keys/<provider>/<name>      the private key for one machine; it never leaves this computer
@@ -16,8 +17,12 @@ replaced whole, so two terminals never mix theirs.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -58,6 +63,17 @@ class Life:
 @dataclass(frozen=True)
 class LivesRecord:
     lives: list[Life]
+    schema: int = 1
+
+
+@dataclass(frozen=True)
+class EphemeralRecord:
+    """A machine that comes for one run and goes with it: written before it is asked for, kept until all is done."""
+
+    machine: str
+    provider: str
+    run_id: str  # of the run that it was meant for
+    asked: str
     schema: int = 1
 
 
@@ -132,6 +148,37 @@ class Records:
     def forget_lives(self, provider: str, name: str) -> None:
         """The user has ended the machine: the next one has hours and budget of its own."""
         (self.folder / "lives" / provider / f"{name}.json").unlink(missing_ok=True)
+
+    def ephemerals(self) -> list[EphemeralRecord]:
+        files = sorted((self.folder / "ephemeral").glob("*/*.json"))
+        return [record for file in files if (record := self._read(EphemeralRecord, file))]
+
+    def ephemeral(self, provider: str, name: str) -> EphemeralRecord | None:
+        file = self.folder / "ephemeral" / provider / f"{name}.json"
+        return self._read(EphemeralRecord, file) if file.exists() else None
+
+    def save_ephemeral(self, record: EphemeralRecord) -> None:
+        self._write(self._folder("ephemeral", record.provider) / f"{record.machine}.json", record)
+
+    def forget_ephemeral(self, provider: str, name: str) -> None:
+        """Only when the machine is gone and its results are here; by who sees to it alone."""
+        for suffix in (".json", ".lock"):
+            (self.folder / "ephemeral" / provider / f"{name}{suffix}").unlink(missing_ok=True)
+
+    @contextmanager
+    def seeing_to(self, provider: str, name: str) -> Iterator[bool]:
+        """Whether nobody else sees to this ephemeral machine; until the end of the context. A crash gives it free."""
+        path = self._folder("ephemeral", provider) / f"{name}.lock"
+        with path.open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone = path.stat().st_ino == os.fstat(lock.fileno()).st_ino
+            except (
+                BlockingIOError,
+                FileNotFoundError,
+            ):  # the second: whoever had it has just come to the end
+                alone = False
+            yield alone
 
     def attempted(self, attempt: AttemptRecord) -> None:
         """Kept after the machine is gone, too: what was refused is what the next one should not ask for."""

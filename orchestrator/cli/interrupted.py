@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from orchestrator.errors import Interruption
 
@@ -18,6 +22,20 @@ _LEAVES = {
     "predict": "Nothing was written.",
     "ssh": "The machine goes on: tlvm status shows it.",
 }
+
+
+@contextmanager
+def by_sigterm() -> Iterator[None]:
+    """Whoever ends the process politely, as CI does, gets what Ctrl-C gives: what goes on is said before the end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def line(command: str, error: KeyboardInterrupt) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli import complete
+from orchestrator.cli import complete, interrupted
 from orchestrator.cli.options import Common, command, overrides
 from orchestrator.errors import (
     AuthError,
@@ -76,6 +77,10 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when it has started; tlvm logs -f follows it.")
     ] = False,
+    ephemeral: Annotated[
+        bool,
+        typer.Option("--ephemeral", help="On a machine of its own, which is made for it and goes with it."),
+    ] = False,
 ) -> None:
     """Train one scenario on a dataset; show the result.
 
@@ -83,20 +88,16 @@ def run(
     """
     from orchestrator.render import runs
     from orchestrator.render.events import Events
+    from orchestrator.workflows.ephemeral_run import run_ephemeral
     from orchestrator.workflows.run import run
 
     workspace = common.workspace(
         run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
     )
-    with Events(common.screen.progress) as events:
-        result = run(
-            workspace,
-            scenario,
-            data=data,
-            parameters=overrides(
-                [*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])]
-            ),
-            detach=detach,
-            on_event=events.show,
+    values = overrides([*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])])
+    with Events(common.screen.progress) as events, interrupted.by_sigterm():
+        carry_out = partial(
+            run, scenario=scenario, data=data, parameters=values, detach=detach, on_event=events.show
         )
+        result = run_ephemeral(workspace, scenario, carry_out) if ephemeral else carry_out(workspace)
     common.show("run", result, runs.result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,10 @@ from orchestrator.workflows.run_documents import StoredRun, result_problem, stor
 from orchestrator.workflows.runs import short
 from orchestrator.workflows.up import Clock, wait_until_gone
 from orchestrator.workflows.workspace import Workspace
+
+
+class AtWork(ConflictError):
+    """A run on the machine goes on, or waits."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,16 @@ def down(
     *,
     force: bool = False,
     confirm: Callable[[str], bool] | None = None,
+    also: Collection[str] = (),
     clock: Clock | None = None,
 ) -> DownResult:
     """Delete the machine; twice is success.
 
     force           also while runs are active, when a result is not whole in the store, or when that can't be asked
     confirm         asked once, before anything is deleted
-    ConflictError   a run is active or waiting, a result is missing (says which), or the machine is somebody else's
+    also            runs whose results must be in the store, whatever the machine says of them
+    AtWork          a run is active or waiting
+    ConflictError   one has not ended and nothing of it runs, a result is missing (says which), or the machine is somebody else's
     """
     clock = clock or Clock()
     began = clock.now()
@@ -70,7 +77,7 @@ def down(
     runs = [run for run in runs if run.spec.run_id not in ghosts]
     if not force:
         _refuse_active(workspace, machine, runs)
-    run_ids = sorted({run.spec.run_id for run in runs} | (known or set()))
+    run_ids = sorted({run.spec.run_id for run in runs} | (known or set()) | set(also))
     if run_ids:
         workspace.progress.say("verify", f"runs of {machine.name}, file by file: {len(run_ids)}")
     missing = {run_id: why for run_id in run_ids if (why := _problem(workspace, run_id, force=force))}
@@ -174,7 +181,7 @@ def _refuse_active(workspace: Workspace, machine: Machine, runs: list[StoredRun]
             next="tlvm down --force deletes the machine, and what is not in the store is lost.",
         )
     name = short(working[0], [run.spec.run_id for run in runs])
-    raise ConflictError(
+    raise AtWork(
         f"The machine {machine.name} is at work",
         detail="\n".join(lines),
         next=f"Wait (tlvm logs -f {name}), or tlvm down --force ends it and loses what is not in the store.",

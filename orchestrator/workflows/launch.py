@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,6 +20,8 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine
 from orchestrator.records import RunRecord
+from orchestrator.workflows import ephemeral
+from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.following import Position, follow, follow_events
 from orchestrator.workflows.on_machine import take_back
 from orchestrator.workflows.pull import PullResult, pull
@@ -57,6 +59,11 @@ class Detached(Interruption):
         next = f"tlvm attach {name} comes back to it; tlvm pull {name} fetches its result."
         super().__init__(f"The run {run_id} goes on", next=next)
         self.run = DetachedRun(run_id, state, detached=True, next=next)
+
+    def add(self, text: str) -> None:
+        """More that whoever comes back should know."""
+        self.next = f"{self.next} {text}"
+        self.run = replace(self.run, next=self.next)
 
 
 def ship(workspace: Workspace, machine: Machine, connection: Connection) -> bundle.Bundle:
@@ -166,8 +173,30 @@ def follow_to_the_end(
         raise Detached(spec.run_id, name=called(workspace, spec.run_id), state=state) from None
 
 
-def collect(workspace: Workspace, spec: RunSpec, status: RunStatus) -> PullResult:
-    """The verified result, here. RunFailed when the job did not end well."""
+def collect(
+    workspace: Workspace,
+    spec: RunSpec,
+    status: RunStatus,
+    *,
+    ended: Callable[[DownResult], None] | None = None,
+) -> PullResult:
+    """The verified result, here. A machine that was made for this run alone is ended first, however the run came out.
+
+    ended           told what became of that machine
+    RunFailed       the job did not end well
+    PartialError    the machine is gone and the result in the store, but not here
+    and why a machine of its own is kept
+    """
+    own = ephemeral.is_ephemeral(workspace, spec.machine)
+    machine = ephemeral.end(workspace, spec.machine, spec.run_id) if own else ephemeral.Ended()
+    if machine.down and ended:
+        ended(machine.down)
+    if machine.kept and status.state != "SUCCEEDED":
+        workspace.progress.warn(str(machine.kept))
+    elif machine.kept:
+        raise machine.kept
+    elif machine.down:
+        ephemeral.settle(workspace, spec.machine)
     if status.state != "SUCCEEDED":
         raise RunFailed(
             f"The run {spec.run_id} {'was cancelled' if status.state == 'CANCELLED' else 'failed'}",
@@ -180,7 +209,17 @@ def collect(workspace: Workspace, spec: RunSpec, status: RunStatus) -> PullResul
             detail=status.message,
             next="Mend the store before the machine ends.",
         )
-    return pull(workspace, spec.run_id)
+    if machine.down and (why := machine.down.not_pulled.get(spec.run_id)):
+        raise ephemeral.not_here(spec.run_id, called(workspace, spec.run_id), why)
+    try:
+        pulled = pull(workspace, spec.run_id)
+    except TlvmError as error:
+        if not machine.down:
+            raise
+        raise ephemeral.not_here(spec.run_id, called(workspace, spec.run_id), str(error)) from None
+    if machine.down:
+        ephemeral.settle(workspace, spec.machine)
+    return pulled
 
 
 def _state(event: Mapping[str, Any]) -> str:

@@ -16,15 +16,14 @@ from orchestrator.errors import CloudError, ConfigError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows import datasets, runs
 from orchestrator.workflows.beside import Beside, beside
+from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.launch import Detached, collect, follow_to_the_end, ship, start
 from orchestrator.workflows.looks import looks
-from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.up import ensure
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
 from remote.contract.document import ContractError
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef, new_run_id
-from remote.contract.run_status import RunStatus
 
 __all__ = ["Detached", "RunResult", "run"]
 
@@ -49,7 +48,9 @@ class RunResult:
     beside: Beside | None = None  # what fine-tuning reached, for a run from scratch
     look: int = 0  # at the images that its figure comes from: 1 is the first; 0: not counted
     seconds: float = 0  # from the call to the verified result
-    cost: float = 0  # dollars, an estimate
+    cost: float = 0  # dollars, an estimate; of a machine that was made for this run alone, all of its life
+    down: DownResult | None = None  # of that machine, which is gone
+    ends: str = ""  # detached on such a machine: what will end it
 
 
 def run(
@@ -62,7 +63,6 @@ def run(
     on_event: Callable[[dict[str, Any]], None] | None = None,
     run_id: str | None = None,
     bring_up: Callable[[Workspace], Machine] = ensure,
-    collect: Callable[[Workspace, RunSpec, RunStatus], PullResult] = collect,
 ) -> RunResult:
     """Train one scenario; model, weights, seed, machine and dataset are those of the settings.
 
@@ -72,7 +72,6 @@ def run(
     on_event        told everything that happens in the run; text in it is hostile
     run_id          of the new run, where something is named by it already
     bring_up        gives the machine, ready
-    collect         brings the result here once the run has ended; what has to be done before belongs to it
     Detached        on Ctrl-C once it has started
     RunFailed, Interrupted, ConnectionLost, and what its parts raise
     """
@@ -90,7 +89,8 @@ def run(
         if detach:
             return result
         status = follow_to_the_end(workspace, spec, connection, on_event)
-    pulled = collect(workspace, spec, status)
+    ended: list[DownResult] = []
+    pulled = collect(workspace, spec, status, ended=ended.append)
     metrics = _metrics(pulled.folder)
     seconds = time.monotonic() - began
     return dataclasses.replace(
@@ -104,7 +104,8 @@ def run(
         beside=beside(workspace.records, scenario, metrics),
         look=_look(workspace, spec, metrics),
         seconds=seconds,
-        cost=seconds / 3600 * machine.price_per_hour,
+        cost=ended[0].cost if ended else seconds / 3600 * machine.price_per_hour,
+        down=ended[0] if ended else None,
     )
 
 

@@ -11,6 +11,7 @@ from orchestrator.providers.base import Machine, MachineSpec, Offer
 from orchestrator.workflows.asking import Attempt, adopt, ask, wait_until_gone
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.lives import begun, left_of, worth_it
+from orchestrator.workflows.named_by_run import run_of
 from orchestrator.workflows.readiness import READY_TIMEOUT_S, make_ready, own_key
 from orchestrator.workflows.workspace import Workspace, agree
 
@@ -97,6 +98,11 @@ def ensure(workspace: Workspace, *, clock: Clock | None = None) -> Machine:
     """
     try:
         machine = workspace.machine()
+        if workspace.settings.machine.name is None and run_of(machine.name):
+            raise NotFoundError(
+                f"There is no machine on the provider {machine.provider} but that of another run",
+                next="tlvm up makes one; tlvm run --ephemeral brings one for this run.",
+            )
     except NotFoundError:
         spec = spec_of(workspace)
         if any(offer.price_per_hour > 0 for offer in workspace.provider.offers(spec)):

@@ -27,6 +27,7 @@ from orchestrator.records import MachineRecord, Records
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
 from orchestrator.workflows.logged import logged
+from orchestrator.workflows.named_by_run import run_of
 from remote.contract.attempts import Attempts
 
 if TYPE_CHECKING:
@@ -79,13 +80,21 @@ class Workspace:
         found.provider, found.store = self.provider, self.store
         return found
 
+    def on_provider(self, name: str) -> Workspace:
+        """The same, meaning the machines of that provider."""
+        if name == self.settings.provider:
+            return self
+        found = Workspace(self.settings.model_copy(update={"provider": name}), self.progress)
+        found.store = self.store
+        return found
+
     def machines(self) -> list[Machine]:
         """The machines of this owner and project, on the provider in force."""
         mine = (self.settings.owner_label, self.settings.project)
         return [machine for machine in self.provider.machines() if (machine.owner, machine.project) == mine]
 
     def machine(self, name: str | None = None) -> Machine:
-        """The machine of that name, else the configured one, else the only one.
+        """The machine of that name, else the configured one, else the only one; of those made for one run only the last.
 
         NotFoundError when there is none, ConfigError with the list when there are several.
         """
@@ -98,7 +107,8 @@ class Workspace:
                     next="tlvm up makes one.",
                 )
             return found
-        machines = self.machines()
+        there = self.machines()
+        machines = [machine for machine in there if not run_of(machine.name)] or there
         if not machines:
             raise NotFoundError(
                 f"There is no machine on the provider {self.settings.provider}", next="tlvm up makes one."
