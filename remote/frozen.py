@@ -248,11 +248,12 @@ def by_depth(
     )
 
 
-def draw(task: Task, judged: Sequence[Judged], chosen: str) -> None:
-    """The curve as a picture in the result."""
+def draw(task: Task, alone: Sequence[Judged], chosen: str, *, together: Sequence[Judged] = ()) -> None:
+    """The curve as a picture in the result. `together`: all stages up to one."""
     task.folder.result.mkdir(parents=True, exist_ok=True)
     title = f"{task.spec.model} on {task.spec.dataset.name}: accuracy by depth, held out inside train"
-    picture = curve.picture([one.depth for one in judged], chosen, title=title)
+    depths_alone, depths_together = ([one.depth for one in judged] for judged in (alone, together))
+    picture = curve.picture(depths_alone, depths_together, chosen, title=title)
     document.write_text(task.folder.result / CURVE, picture)
 
 

@@ -19,6 +19,10 @@ from remote.heads import logistic
 from remote.measures.evaluation import Floats, Labels, log_losses
 from remote.networks import depths
 
+_UNNOTICED = (
+    1e-3  # nats: probabilities a thousandth higher; fits that are only compared are no closer than that
+)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -40,6 +44,7 @@ class Judged:
     choice: Choice
     depth: Depth
     losses: Floats  # of each held-out image, in nats
+    folds: NDArray[np.int64]  # in which each of them was held out
 
 
 def singles(ends: Sequence[str], *, deviations: bool) -> list[Choice]:
@@ -92,42 +97,57 @@ def judge(
             accuracy_error=round(head.accuracy_error, 6),
             log_loss=round(best.log_loss, 6),
         )
-        result.append(Judged(choice, depth, log_losses(head.held_out_logits, labels[head.held_out])))
+        losses = log_losses(head.held_out_logits, labels[head.held_out])
+        result.append(Judged(choice, depth, losses, fold_of[head.held_out]))
         on_choice(number)
     return result
 
 
 def simplest(judged: Sequence[Judged]) -> Judged:
-    """The one with the fewest features of those whose log-loss is within one standard error of the best.
+    """The simplest of those whose log-loss is within one standard error of the best.
 
-    The log-loss, because with few images it tells more than right or wrong does. The error is that of the difference
-    on the same images.
+    One stage is simpler than several together, and fewer features are simpler than more. The log-loss, because with
+    few images it tells more than right or wrong does. The error is that of the difference on the same folds.
     """
     best = min(judged, key=lambda one: (float(one.losses.mean()), one.depth.features))
-    good = [one for one in judged if _within_one_error(one.losses - best.losses)]
-    return min(good, key=lambda one: one.depth.features)
+    good = [one for one in judged if _within_one_error(one.losses - best.losses, best.folds)]
+    return min(good, key=lambda one: (len(one.choice.stages) > 1, one.depth.features))
 
 
-def picture(curve: Sequence[Depth], chosen: str, *, title: str) -> str:
-    """The curve as an SVG: accuracy with its 95 % bars from the first stage to the last."""
-    return "\n".join(_svg(curve, chosen, title)) + "\n"
+def picture(alone: Sequence[Depth], together: Sequence[Depth], chosen: str, *, title: str) -> str:
+    """The curve as an SVG: accuracy with its 95 % bars from the first stage to the last.
+
+    together    all stages up to one, each drawn beside the last of its stages; none: only single ones were judged
+    """
+    return "\n".join(_svg(alone, together, chosen, title)) + "\n"
 
 
-def _within_one_error(behind: Floats) -> bool:
-    return bool(behind.mean() <= behind.std() / math.sqrt(len(behind)))
+def _within_one_error(behind: Floats, folds: NDArray[np.int64]) -> bool:
+    """Whether these losses are higher than those of the best by no more than chance, or by what nobody would notice.
+
+    The images of a fold are judged by one classifier, so they are no independent witnesses and the folds are counted;
+    but five folds may agree by luck, so the images are too, and the larger error holds.
+    """
+    by_fold = np.array([behind[folds == fold].mean() for fold in np.unique(folds)])
+    error = behind.std() / math.sqrt(len(behind))
+    if len(by_fold) > 2:
+        error = max(error, by_fold.std(ddof=1) / math.sqrt(len(by_fold)))
+    return bool(behind.mean() <= max(error, _UNNOTICED))
 
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 420, 64, 56, 96  # pixels
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 420, 64, 72, 96  # pixels
+_BESIDE = 18  # pixels between a stage and all up to it
+_ALONE, _TOGETHER, _CHOSEN = "#4477aa", "#228833", "#cc3311"
 
 
-def _svg(curve: Sequence[Depth], chosen: str, title: str) -> Iterator[str]:
-    lowest = min(d.accuracy - 2 * d.accuracy_error for d in curve)
+def _svg(alone: Sequence[Depth], together: Sequence[Depth], chosen: str, title: str) -> Iterator[str]:
+    lowest = min(d.accuracy - 2 * d.accuracy_error for d in (*alone, *together))
     low = min(
         0.9, max(0.0, math.floor(10 * lowest) / 10)
     )  # a curve at 1 from the start needs room below, too
-    step = (_WIDTH - _LEFT - 24) / max(1, len(curve))
+    step = (_WIDTH - _LEFT - 24) / max(1, len(alone))
 
-    def x(index: int) -> float:
+    def x(index: float) -> float:
         return round(_LEFT + step * (index + 0.5), 1)
 
     def y(accuracy: float) -> float:
@@ -136,20 +156,45 @@ def _svg(curve: Sequence[Depth], chosen: str, title: str) -> Iterator[str]:
 
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="13">'
     yield f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
-    yield f'<text x="{_LEFT}" y="28" font-size="15" fill="#222">{escape(title)}</text>'
+    yield f'<text x="{_LEFT}" y="26" font-size="15" fill="#222">{escape(title)}</text>'
     for tick in np.linspace(low, 1, 6):
         yield f'<line x1="{_LEFT}" x2="{_WIDTH - 24}" y1="{y(tick)}" y2="{y(tick)}" stroke="#ddd"/>'
         yield f'<text x="{_LEFT - 8}" y="{y(tick) + 4}" text-anchor="end" fill="#555">{tick:.2f}</text>'
-    points = " ".join(f"{x(index)},{y(depth.accuracy)}" for index, depth in enumerate(curve))
-    yield f'<polyline points="{points}" fill="none" stroke="#4477aa" stroke-width="2"/>'
-    for index, depth in enumerate(curve):
-        reach = 1.96 * depth.accuracy_error
-        colour = "#cc3311" if depth.name == chosen else "#4477aa"
-        top, bottom = y(depth.accuracy + reach), y(depth.accuracy - reach)
-        yield f'<line x1="{x(index)}" x2="{x(index)}" y1="{top}" y2="{bottom}" stroke="{colour}"/>'
-        yield f'<circle cx="{x(index)}" cy="{y(depth.accuracy)}" r="5" fill="{colour}"/>'
-        yield f'<text x="{x(index)}" y="{top - 8}" text-anchor="middle" fill="#222">{depth.accuracy:.3f}</text>'
+    ends = [depth.name for depth in alone]
+    rows = [(_ALONE, "", 0, [(x(index), depth) for index, depth in enumerate(alone)])]
+    if together:
+        beside = [(x(ends.index(depth.stages[-1])) + _BESIDE, depth) for depth in together]
+        rows.append((_TOGETHER, ' stroke-dasharray="5 4"', 1, beside))
+        yield from _legend(chosen)
+    for colour, dashes, below, row in rows:
+        points = " ".join(f"{at},{y(depth.accuracy)}" for at, depth in row)
+        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>'
+        for at, depth in row:
+            reach, fill = 1.96 * depth.accuracy_error, _CHOSEN if depth.name == chosen else colour
+            top, bottom = y(depth.accuracy + reach), y(depth.accuracy - reach)
+            place = (
+                f'x="{at - 12}" y="{bottom + 16}"'
+                if below
+                else f'x="{at}" y="{top - 8}" text-anchor="middle"'
+            )
+            yield f'<line x1="{at}" x2="{at}" y1="{top}" y2="{bottom}" stroke="{fill}"/>'
+            yield f'<circle cx="{at}" cy="{y(depth.accuracy)}" r="5" fill="{fill}"/>'
+            yield f'<text {place} fill="#222">{depth.accuracy:.3f}</text>'
+    for index, name in enumerate(ends):
         place = f'x="{x(index)}" y="{_HEIGHT - _BOTTOM + 20}"'
         turn = f'transform="rotate(-28 {x(index)} {_HEIGHT - _BOTTOM + 20})"'
-        yield f'<text {place} {turn} text-anchor="end" fill="{colour}">{escape(depth.name)}</text>'
+        fill = _CHOSEN if name == chosen else _ALONE
+        yield f'<text {place} {turn} text-anchor="end" fill="{fill}">{escape(name)}</text>'
     yield "</svg>"
+
+
+def _legend(chosen: str) -> Iterator[str]:
+    at = _LEFT
+    for colour, text, wide in (
+        (_ALONE, "one stage alone", 150),
+        (_TOGETHER, "all stages up to it", 170),
+        (_CHOSEN, f"chosen: {chosen}", 0),
+    ):
+        yield f'<circle cx="{at + 5}" cy="46" r="5" fill="{colour}"/>'
+        yield f'<text x="{at + 16}" y="50" fill="#222">{escape(text)}</text>'
+        at += wide

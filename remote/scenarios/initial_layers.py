@@ -62,7 +62,7 @@ def run(task: Task) -> None:
             task, seen, train, curve.combinations(ends, deviations=deviations), all_images=True
         )
         chosen = curve.simplest([one for one in (*alone, *together) if one.choice.stages]).choice
-        frozen.draw(task, alone, chosen.name)
+        frozen.draw(task, alone, chosen.name, together=together)
         says(f"{frozen.curve_in_words(alone)} · all up to each {frozen.curve_in_words(together)}")
 
         def fitted(train: frozen.Train) -> logistic.LinearHead:
