@@ -50,6 +50,10 @@ class Faults:
         with self._lock:
             self._faults.append(fault)
 
+    def remove(self, fault: Fault) -> None:
+        with self._lock:
+            self._faults = [other for other in self._faults if other is not fault]
+
     def take(self, call: str, path: str) -> Kind | None:
         """The fault that this request meets, which is thereby used up."""
         with self._lock:

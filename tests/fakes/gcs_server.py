@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -86,6 +88,16 @@ class GcsServer:
     def fail(self, kind: Kind, *, on: str = "*", path: str = "*", times: int = 1) -> None:
         """The next `times` requests whose call matches `on` ("objects.insert*") and whose decoded path matches `path`."""
         self.faults.add(Fault(kind, on, path, times))
+
+    @contextmanager
+    def failing(self, kind: Kind, *, on: str = "*", path: str = "*") -> Iterator[None]:
+        """All such requests, as long as this context lasts."""
+        fault = Fault(kind, on, path, sys.maxsize)
+        self.faults.add(fault)
+        try:
+            yield
+        finally:
+            self.faults.remove(fault)
 
     def credentials_file(self, folder: Path) -> Path:
         """A service account's key file, made for this server, whose token address is this server."""

@@ -1,0 +1,29 @@
+"""The copy of the code that the tests of faults run, made once; and one user with a machine of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.machines import LocalMachine
+from tests.faults.scaled import scaled
+from tests.faults.survival import MACHINE, World, world
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scaled(tmp_path_factory.mktemp("scaled"))
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Iterator[World]:
+    """A user of the provider `local`, for all tests: each leaves the machine working."""
+    with world(tmp_path_factory.mktemp("local"), code, "local") as user:
+        yield user
+
+
+@pytest.fixture
+def local_machine(local: World) -> LocalMachine:
+    return LocalMachine(local.folder / "data", MACHINE)

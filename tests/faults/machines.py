@@ -1,0 +1,100 @@
+"""The machine that faults strike: where a run is there, and a blow at what belongs to it. On `local`, and in a container."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Literal, Protocol
+
+import docker
+from docker.models.containers import Container
+
+from orchestrator.providers.local_folder import MachineFolder
+from remote.contract.layout import MachineHome, RunFolder
+from tests.processes import living
+from tests.remote.machine import eventually
+
+Victim = Literal["training", "supervisor"]
+
+_MARKS: dict[Victim, str] = {"training": " -m remote train /", "supervisor": " -m remote /"}
+_WITHIN_S = 200
+# In a container, one command instead of many looks from outside. $1: the run; then the epoch, or the victims.
+_AWAIT = """
+for _ in $(seq 4500); do
+    grep -q "\\"epoch\\": $2, " "$HOME/.tlvm/runs/$1/events.jsonl" 2>/dev/null && exit 0
+    sleep 0.02
+done
+exit 1
+"""
+_KILL = """
+run=$1 signal=$2; shift 2
+for process in /proc/[0-9]*; do
+    words=$(tr '\\0' ' ' <"$process/cmdline" 2>/dev/null) || continue
+    for victim; do
+        case "$words" in
+            *"$victim"*"$run"*) kill -"$signal" "${process#/proc/}"; echo "$victim" ;;
+        esac
+    done
+done
+"""
+
+
+class Machine(Protocol):
+    def at_epoch(self, run_id: str, epoch: int) -> None:
+        """Wait until this epoch is over for the first time."""
+
+    def strike(self, run_id: str, *victims: Victim, signal: signal.Signals = signal.SIGKILL) -> None:
+        """All of them in one blow. AssertionError when one is not there."""
+
+
+class LocalMachine:
+    def __init__(self, data_dir: Path, name: str) -> None:
+        self.folder = MachineFolder(data_dir / "machines" / name)
+        self.home = MachineHome(self.folder.home / ".tlvm")
+
+    def run(self, run_id: str) -> RunFolder:
+        return self.home.run(run_id)
+
+    def at_epoch(self, run_id: str, epoch: int) -> None:
+        path = self.run(run_id).events
+        mark = f'"epoch": {epoch}, '.encode()
+        eventually(lambda: path.exists() and mark in path.read_bytes(), within_s=_WITHIN_S)
+
+    def strike(self, run_id: str, *victims: Victim, signal: signal.Signals = signal.SIGKILL) -> None:
+        there = living()
+        for victim in victims:
+            found = [pid for pid, words in there.items() if _MARKS[victim] in words and run_id in words]
+            assert found, f"there is no {victim} of {run_id}"
+            for pid in found:
+                os.kill(pid, signal)
+
+    def server(self) -> int:
+        """The process that answers for the machine."""
+        found = self.folder.server()
+        assert found is not None
+        return found.pid
+
+
+class DockerMachine:
+    def __init__(self, client: docker.DockerClient, name: str) -> None:
+        self._client = client
+        self._name = name
+
+    @property
+    def container(self) -> Container:
+        """As it is now: another one may have its name."""
+        return self._client.containers.get(self._name)
+
+    def at_epoch(self, run_id: str, epoch: int) -> None:
+        assert self.shell(_AWAIT, run_id, str(epoch))[0] == 0, f"{run_id} never came to epoch {epoch}"
+
+    def strike(self, run_id: str, *victims: Victim, signal: signal.Signals = signal.SIGKILL) -> None:
+        marks = [_MARKS[victim] for victim in victims]
+        _, said = self.shell(_KILL, run_id, str(int(signal)), *marks)
+        assert set(said.splitlines()) == set(marks), f"not all of {victims} are there: {said}"
+
+    def shell(self, script: str, *arguments: str, user: str = "tlvm") -> tuple[int, str]:
+        done = self.container.exec_run(["/bin/sh", "-c", script, "sh", *arguments], user=user)
+        assert done.exit_code is not None and isinstance(done.output, bytes)
+        return done.exit_code, done.output.decode()

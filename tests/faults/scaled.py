@@ -1,0 +1,55 @@
+"""A copy of the code in which time passes faster, for both sides of the hop: a minute of the product is six seconds.
+
+Waits, patience and silence are divided; what bounds work that is really done (ending a process, booting) is not. The
+product has no switch for it: numbers are replaced in the copy, and a name that is not found any more fails here.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+RATE = 10
+MINUTE_S = 60 / RATE
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_PARTS = ("orchestrator", "remote", "infra", "configs")
+_DIVIDED = (
+    "orchestrator/workflows/following.py",
+    "orchestrator/stores/gcs.py",
+    "remote/contract/attempts.py",
+    "remote/contract/frames.py",
+    "remote/job/fetch.py",
+    "remote/job/publish.py",
+    "remote/store/gcs.py",
+)
+_CHECKPOINTS = {"checkpoint_least_s": "0.3", "checkpoint_times_cost": "1.0"}  # often, in a run of seconds
+_SECONDS = re.compile(r"\b(?P<name>[A-Z_]*_S = |[a-z]+_s: float = )(?P<number>[0-9.]+)\b(?! \*)")
+
+
+def scaled(folder: Path) -> Path:
+    """The folder, holding the packages and what they ship."""
+    for part in _PARTS:
+        shutil.copytree(_CHECKOUT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in _DIVIDED:
+        path = folder / name
+        text, count = _SECONDS.subn(_divided, path.read_text())
+        assert count, f"no seconds in {name} any more"
+        path.write_text(text)
+    _replace(folder / "remote/train.py", _CHECKPOINTS)
+    return folder
+
+
+def _divided(found: re.Match[str]) -> str:
+    """Parts of a second are how often something looks, and stay."""
+    seconds = float(found["number"])
+    return f"{found['name']}{seconds / RATE if seconds >= 1 else seconds:g}"
+
+
+def _replace(path: Path, numbers: dict[str, str]) -> None:
+    text = path.read_text()
+    for name, number in numbers.items():
+        text, count = re.subn(rf"\b({name}: float = )[0-9.]+", rf"\g<1>{number}", text)
+        assert count == 1, f"{path.name} has {count} places that set {name}"
+    path.write_text(text)

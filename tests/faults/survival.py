@@ -1,0 +1,164 @@
+"""What the tests of faults share: a user, a bucket, a machine, and one small real training with its undisturbed result.
+
+The machine is one of the provider `local` or `docker`; the code on both sides is the copy of `scaled`. Faults strike
+when the run says that it has come somewhere, never after so many seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.command import Answer, Tlvm
+from tests.fakes.gcs_buckets import Refused
+from tests.fakes.gcs_server import GcsServer
+from tests.faults.fork_server import Forked, Job
+from tests.remote.machine import eventually
+from tests.shared_data import shared
+
+EPOCHS = 24
+BUCKET = "faults-4711"
+MACHINE = "tlvm-faults"
+_IMAGES = {"train": 12, "val": 6, "test": 3}  # of each class
+_SETTINGS = {
+    "epochs": EPOCHS,
+    "patience": EPOCHS,
+    "image_size": 32,
+    "batch_size": 8,
+    "learning_rate": 3e-5,  # so small that each epoch is better than the one before
+    "decode_workers": 2,
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What must be equal to the bit. Losses are of every epoch, whatever attempt it was in."""
+
+    model: str
+    predictions: str
+    losses: dict[int, tuple[float, float]]
+
+
+@dataclass
+class World:
+    """A user who has uploaded a dataset to the bucket, and has a machine."""
+
+    forked: Forked
+    bucket: GcsServer
+    folder: Path
+    variables: dict[str, str]
+    begun: int = 0
+    jobs: list[Job] = field(default_factory=list)
+
+    def begin(self, *words: str | Path) -> Job:
+        self.begun += 1
+        job = self.forked.begin(words, self.folder, self.variables, out=f"out-{self.begun}")
+        self.jobs.append(job)
+        return job
+
+    def __call__(self, *words: str | Path, expect: int = 0, within_s: float = 200) -> Answer:
+        answer = self.begin(*words).answer(within_s)
+        assert answer.exit_code == expect, (
+            f"{' '.join(map(str, words))}: exit {answer.exit_code}\n{answer.stdout}\n{answer.stderr}"
+        )
+        return answer
+
+    def run(self, *more: str) -> list[str]:
+        """The words that begin the run."""
+        weights = str(shared("weights/squeezenet1_1-onnxzoo-fp32.pth"))
+        settings = [word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}")]
+        return ["run", "fine-tune-all", "--model", "squeezenet1_1", "--weights", weights, *settings, *more]
+
+    def started(self, *more: str) -> str:
+        """The id of a run that has begun, followed by nobody."""
+        return str(self(*self.run("--detach", "--json", *more)).document["run_id"])
+
+    def stored(self, key: str) -> bytes | None:
+        """What the bucket holds, asked behind everybody's back."""
+        try:
+            return self.bucket.api.buckets.get(BUCKET, key, {}).content
+        except Refused:
+            return None
+
+    def published(self, run_id: str, *, within_s: float = 200) -> None:
+        """Wait for the result in the bucket."""
+        eventually(lambda: self.stored(f"runs/{run_id}/MANIFEST.json") is not None, within_s=within_s)
+
+    def pulled(self, run_id: str) -> Result:
+        return result_in(Path(self("pull", run_id, "--json").document["folder"]))
+
+    @cached_property
+    def undisturbed(self) -> Result:
+        """Of the same run that nothing happens to. Its model is the one of the last epoch: no fault is left out."""
+        folder = Path(self(*self.run("--json")).document["folder"])
+        kept = f"epoch {EPOCHS} of {EPOCHS} epochs kept"
+        assert kept in (folder / "log.txt").read_text(), "an earlier epoch became the model"
+        return result_in(folder)
+
+    def end(self) -> None:
+        for job in self.jobs:
+            job.kill()
+
+
+def result_in(folder: Path) -> Result:
+    losses: dict[int, tuple[float, float]] = {}
+    for event in events(folder / "events.jsonl"):
+        if event["type"] == "epoch":
+            found = (event["train_loss"], event["held_out_loss"])
+            assert losses.setdefault(event["epoch"], found) == found, (
+                "an epoch was repeated with other numbers"
+            )
+    assert list(losses) == sorted(losses) == list(range(1, EPOCHS + 1))
+    return Result(_sha256(folder / "model/model.safetensors"), _sha256(folder / "predictions.csv"), losses)
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+@contextmanager
+def world(folder: Path, code: Path, provider: str, *, address: str = "127.0.0.1") -> Iterator[World]:
+    """address   of the bucket, as machines see it"""
+    photographs(folder / "photos")
+    with (
+        GcsServer(["127.0.0.1", address][address == "127.0.0.1" :]) as bucket,
+        Forked(1, code=code) as forked,
+    ):
+        variables = Tlvm(folder).environment() | {
+            "TLVM_PROVIDER": provider,
+            "TLVM_MACHINE_NAME": MACHINE,
+            "TLVM_MACHINE_MAX_HOURS": "1",
+            "TLVM_STORE_URL": bucket.create_bucket(BUCKET),
+            "TLVM_STORE_ENDPOINT": bucket.endpoint_at(address),
+            "OMP_NUM_THREADS": "1",  # two that wait for each other on a busy computer take many times as long
+        }
+        user = World(forked, bucket, folder, variables)
+        try:
+            user("up")
+            user("upload", folder / "photos")
+            yield user
+        finally:
+            user.end()
+            user("down", "--force", "--yes")
+
+
+def photographs(folder: Path) -> None:
+    """A few ants and bees; those of `test` are others of `val`."""
+    for split, number in _IMAGES.items():
+        for name in ("ants", "bees"):
+            (folder / split / name).mkdir(parents=True)
+            source = shared(f"data/hymenoptera/{'train' if split == 'train' else 'val'}/{name}")
+            files = sorted(source.glob("*.jpg"))
+            for file in files[-number:] if split == "test" else files[:number]:
+                shutil.copy(file, folder / split / name)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
