@@ -40,6 +40,10 @@ class DirectoryStore:
         with self._translated(prefix):
             yield from self._folder.entries(prefix, delimiter)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        with self._translated(prefix):
+            yield from self._folder.folders(prefix)
+
     def upload(
         self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
     ) -> Blob:

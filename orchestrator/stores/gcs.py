@@ -42,6 +42,7 @@ _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?")
 _CONTENT_TYPE = "application/octet-stream"
 _LISTED = "items(name,size,crc32c,generation),nextPageToken"
+_FOLDERS = "prefixes,nextPageToken"
 
 
 class GcsStore:
@@ -109,6 +110,21 @@ class GcsStore:
                 key = blob.name[len(self._prefix) :]
                 if is_key(key):
                     yield _blob(blob, key)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        above = self._prefix + prefix
+        with self._translated(prefix):
+            found = self._client.list_blobs(
+                self._bucket,
+                prefix=above,
+                delimiter="/",
+                fields=_FOLDERS,
+                retry=None,
+                timeout=self._timeout_s,
+            )
+            for page in found.pages:
+                names = (name[len(above) : -1] for name in sorted(page.prefixes))
+                yield from (name for name in names if is_key(name))
 
     def upload(
         self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None

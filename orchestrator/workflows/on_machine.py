@@ -41,8 +41,7 @@ def runs_of(machine: Machine, runs: Sequence[StoredRun]) -> list[StoredRun]:
     return [
         run
         for run in runs
-        if run.spec.machine == machine.name
-        and _time(run.spec.created) >= machine.created.replace(microsecond=0)
+        if run.machine == machine.name and _time(run.asked) >= machine.created.replace(microsecond=0)
     ]
 
 
@@ -55,7 +54,7 @@ def never_started(runs: Sequence[StoredRun], known: set[str] | None) -> set[str]
 
 def is_silent(run: StoredRun) -> bool:
     """The store has not heard of it for a while, and the machine may know more. A long epoch is no reason to worry."""
-    return _age(run.status.updated if run.status else run.spec.created) > STARTS_WITHIN
+    return _age(run.status.updated if run.status else run.asked) > STARTS_WITHIN
 
 
 def take_back(workspace: Workspace, run_id: str) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.errors import NotFoundError
 from orchestrator.stores.base import Store
+from orchestrator.workflows.remembered_runs import Documents, RememberedRuns
 from remote.contract import document, layout
 from remote.contract.document import ContractError
+from remote.contract.run_attempt import Attempt
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import FINAL, ResultManifest, RunStatus
 
 T = TypeVar("T")
 BYTES_MAX = 16 * 1024 * 1024
-_READERS = 8
+_READERS = 16
+_ATTEMPTS_MAX = 1000  # a machine may write any number
+SPEC, STATUS = "spec.json", "status.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class StoredRun:
 
     spec: RunSpec
     status: RunStatus | None  # None until the machine has said something
+    attempts: list[Attempt] = field(default_factory=list)  # in order of their numbers
 
     @property
     def state(self) -> str:
@@ -35,40 +40,71 @@ class StoredRun:
     def active(self) -> bool:
         return self.state not in FINAL
 
+    @property
+    def machine(self) -> str:
+        """The one that it was started on last."""
+        return self.attempts[-1].machine if self.attempts else self.spec.machine
+
+    @property
+    def asked(self) -> str:
+        """When it was started there, ISO 8601; by the laptop's clock."""
+        return self.attempts[-1].asked if self.attempts else self.spec.created
+
 
 def run_ids(store: Store) -> list[str]:
-    """Every run that has a spec, oldest first; what else lies below runs/ is none of ours."""
+    """Everything below runs/ that has the name of a run, oldest first; what else lies there is none of ours."""
     found = []
-    for blob in store.blobs(layout.RUNS):
-        run_id, _, file = blob.key.removeprefix(layout.RUNS).partition("/")
-        if file == "spec.json":
-            try:
-                found.append(layout.checked_run_id(run_id))
-            except ContractError:
-                continue
+    for run_id in store.folders(layout.RUNS):
+        try:
+            found.append(layout.checked_run_id(run_id))
+        except ContractError:
+            continue
     return sorted(found, key=lambda run_id: run_id.split("-")[-3:])
 
 
-def stored_runs(store: Store) -> tuple[list[StoredRun], list[str]]:
-    """Every run, oldest first, and a sentence for each one whose documents can't be read."""
+def stored_runs(store: Store, remembered: RememberedRuns | None = None) -> tuple[list[StoredRun], list[str]]:
+    """Every run, oldest first, and a sentence for each one whose documents can't be read.
+
+    remembered   runs that are over are read from there, and added to it
+    """
     runs, problems = [], []
+    known = remembered.all() if remembered else {}
+    fresh: dict[str, Documents] = {}
+
+    def read(run_id: str) -> StoredRun | str:
+        if run_id in known:
+            try:
+                return _decoded(run_id, known[run_id]) or ""
+            except ContractError:
+                pass  # of an older version of tlvm: read again
+        try:
+            documents = _documents(store, run_id)
+            found = _decoded(run_id, documents)
+        except ContractError as error:
+            return str(error)
+        if found and found.status and not found.active and found.status.published:
+            fresh[run_id] = documents
+        return found or ""
+
     with ThreadPoolExecutor(_READERS) as pool:
-        for found in pool.map(lambda run_id: _stored(store, run_id), run_ids(store)):
+        for found in pool.map(read, run_ids(store)):
             if isinstance(found, StoredRun):
                 runs.append(found)
             elif found:
                 problems.append(found)
+    if remembered and fresh:
+        remembered.keep(fresh)
     return runs, problems
 
 
 def stored_run(store: Store, run_id: str) -> StoredRun | None:
     """One run; None when there is none. ContractError when its documents can't be read."""
-    found = _stored(store, run_id)
-    if isinstance(found, StoredRun):
-        return found
-    if found:
-        raise ContractError(found)
-    return None
+    return _decoded(run_id, _documents(store, run_id))
+
+
+def stored_attempts(store: Store, run_id: str) -> list[Attempt]:
+    """In order of their numbers. ContractError when one can't be read."""
+    return _attempts(run_id, _attempt_documents(store, run_id))
 
 
 def result_manifest(store: Store, run_id: str) -> ResultManifest | None:
@@ -97,20 +133,52 @@ def result_problem(store: Store, run_id: str) -> str:
     return ""
 
 
-def _stored(store: Store, run_id: str) -> StoredRun | str:
-    try:
-        spec = _read(RunSpec, store, layout.run_key(run_id, "spec.json"))
-        status = _read(RunStatus, store, layout.run_key(run_id, "status.json"))
-    except ContractError as error:
-        return str(error)
-    if spec is None:
-        return ""  # deleted since it was listed
+def _documents(store: Store, run_id: str) -> Documents:
+    """What is there of the documents of a run, as text."""
+    found: dict[str, str] = {}
+    for name in (SPEC, STATUS):
+        text = _text(store, layout.run_key(run_id, name))
+        if text is None and name == SPEC:
+            return {}  # deleted since it was listed, or never announced
+        if text is not None:
+            found[name] = text
+    return {**found, **_attempt_documents(store, run_id)}
+
+
+def _attempt_documents(store: Store, run_id: str) -> Documents:
+    prefix = layout.attempts_prefix(run_id)
+    keys = [blob.key for blob in store.blobs(prefix)][:_ATTEMPTS_MAX]
+    texts = {key.removeprefix(layout.run_key(run_id)): _text(store, key) for key in keys}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _decoded(run_id: str, documents: Documents) -> StoredRun | None:
+    """None when there is no such run. ContractError, naming the document."""
+    if SPEC not in documents:
+        return None
+    spec = document.decode(RunSpec, documents[SPEC], what=layout.run_key(run_id, SPEC))
     if spec.run_id != run_id:
-        return f"runs/{run_id}/spec.json is of the run {spec.run_id}"
-    return StoredRun(spec, status)
+        raise ContractError(f"runs/{run_id}/spec.json is of the run {spec.run_id}")
+    said = documents.get(STATUS)
+    status = document.decode(RunStatus, said, what=layout.run_key(run_id, STATUS)) if said else None
+    return StoredRun(spec, status, _attempts(run_id, documents))
+
+
+def _attempts(run_id: str, documents: Documents) -> list[Attempt]:
+    found = [
+        document.decode(Attempt, text, what=layout.run_key(run_id, name))
+        for name, text in documents.items()
+        if name.startswith("attempts/")
+    ]
+    return sorted(found, key=lambda attempt: attempt.number)
 
 
 def _read(kind: type[T], store: Store, key: str) -> T | None:
+    text = _text(store, key)
+    return None if text is None else document.decode(kind, text, what=key)
+
+
+def _text(store: Store, key: str) -> str | None:
     blob = store.get(key)
     if blob is None:
         return None
@@ -122,4 +190,4 @@ def _read(kind: type[T], store: Store, key: str) -> T | None:
             store.download(key, path)
         except NotFoundError:
             return None
-        return document.decode(kind, path.read_bytes(), what=key)
+        return path.read_bytes().decode(errors="replace")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.workflows.heard import Heard, heard
+from orchestrator.workflows.remembered_runs import RememberedRuns
 from orchestrator.workflows.run_documents import StoredRun, run_ids, stored_runs
 from orchestrator.workflows.status import no_machine
 from orchestrator.workflows.workspace import Workspace
@@ -52,11 +53,12 @@ def runs(workspace: Workspace, *, machine: str | None = None) -> RunsResult:
     machine         only the runs of machines of this name
     NotFoundError   there is neither a run nor a machine of that name
     """
-    found, problems = stored_runs(workspace.store)
+    remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
+    found, problems = stored_runs(workspace.store, remembered)
     found.reverse()
     if machine is not None:
-        known = {run.spec.machine for run in found}
-        found = [run for run in found if run.spec.machine == machine]
+        known = {run.machine for run in found}
+        found = [run for run in found if run.machine == machine]
         if not found and workspace.provider.get(machine) is None:
             raise no_machine(machine, workspace.settings.provider, known)
     machines = workspace.provider.machines() if any(run.active for run in found) else []
@@ -113,7 +115,7 @@ def _row(workspace: Workspace, run: StoredRun, known: Heard) -> RunRow:
         dataset_version=spec.dataset.version,
         model=spec.model,
         weights=spec.weights.source,
-        machine=spec.machine,
+        machine=run.machine,
         owner=spec.owner,
         project=spec.project,
         created=spec.created,

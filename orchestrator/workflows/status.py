@@ -16,6 +16,7 @@ from orchestrator.workflows.asking import unanswered
 from orchestrator.workflows.heard import Heard, heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.on_machine import runs_of
+from orchestrator.workflows.remembered_runs import RememberedRuns
 from orchestrator.workflows.run_documents import StoredRun, stored_runs
 from orchestrator.workflows.workspace import Workspace
 
@@ -89,7 +90,7 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
         machines = [found for found in machines if found.name == machine]
         if not machines:
             raise no_machine(machine, settings.provider, there)
-        runs = [run for run in runs if run.spec.machine == machine]
+        runs = [run for run in runs if run.machine == machine]
     known = heard(workspace, runs, machines)
     shown = {run.spec.run_id: _run(run, known[run.spec.run_id]) for run in runs}
     lines = [
@@ -152,7 +153,7 @@ def _ours(run: StoredRun, workspace: Workspace) -> bool:
 def _stored(workspace: Workspace) -> tuple[list[StoredRun], list[str]]:
     """The runs in the store. Where machines cost money, they are shown even when the store can't be read."""
     try:
-        return stored_runs(workspace.store)
+        return stored_runs(workspace.store, RememberedRuns(workspace.records.cache, workspace.store.url))
     except TlvmError as error:
         if workspace.rented is None:
             raise

@@ -119,6 +119,14 @@ class Folder:
                 if entry is not None:
                     yield entry
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names of the folders in the one that `prefix` names, in the order of keys. Empty ones are folders, too."""
+        if prefix and not is_key(prefix.removesuffix("/")):
+            return
+        for name in self._names(prefix.removesuffix("/")):
+            if name.endswith("/") and is_key(name[:-1]):
+                yield name[:-1]
+
     def put(self, source: BinaryIO, key: str, if_generation: int | None) -> Blob:
         """Keep a copy of a file, as long as it is now. Changed, Damaged; nothing is left of a failed one."""
         *folders, name = checked_key(key).split("/")

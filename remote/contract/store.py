@@ -34,6 +34,12 @@ class Store(Protocol):
         With `delimiter`, only blobs that have none after the prefix.
         """
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names between `prefix` and the next "/", in order, of all blobs that have one there: each name once.
+
+        `prefix` is empty or ends with "/". What lies below is not looked at, so this is quick where `blobs` is not.
+        """
+
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         """Copy a file into the store: all of it, checksum verified, or nothing.
 
@@ -70,6 +76,8 @@ class Resumable(Protocol):
     def get(self, key: str) -> Blob | None: ...
 
     def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]: ...
+
+    def folders(self, prefix: str) -> Iterator[str]: ...
 
     def upload(
         self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
@@ -121,6 +129,9 @@ class Retrying:
                 self._attempts.wait(error, wait_s)
             else:
                 return
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        yield from self._attempts.call(lambda: list(self._store.folders(prefix)))
 
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         """A try that failed may have been accepted all the same: then the next one meets our own blob, a success.

@@ -39,6 +39,7 @@ AT_ONCE_BYTES = 1024 * 1024  # what is larger is sent as a stream that goes on w
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _CONTENT_TYPE = "application/octet-stream"
 _LISTED = "items(name,size,crc32c,generation),nextPageToken"
+_FOLDERS = "prefixes,nextPageToken"
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _NETWORK_ERRORS = (
     requests.RequestException,
@@ -105,6 +106,21 @@ class GcsStore:
                 key = blob.name[len(self._prefix) :]
                 if is_key(key):
                     yield _blob(blob, key)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        above = self._prefix + prefix
+        with self._translated(prefix):
+            found = self._client.list_blobs(
+                self._bucket,
+                prefix=above,
+                delimiter="/",
+                fields=_FOLDERS,
+                retry=None,
+                timeout=self._timeout_s,
+            )
+            for page in found.pages:
+                names = (name[len(above) : -1] for name in sorted(page.prefixes))
+                yield from (name for name in names if is_key(name))
 
     def upload(
         self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None

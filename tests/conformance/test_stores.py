@@ -225,6 +225,23 @@ def test_listing_down_to_a_delimiter(here: Place) -> None:
     assert here.keys("runs/x/", delimiter=".") == ["runs/x/model/a", "runs/x/z"]
 
 
+def test_listing_folders(here: Place) -> None:
+    for key in (
+        "top",
+        "runs/x/spec.json",
+        "runs/x/model/a",
+        "runs/y-1/spec.json",
+        "runs/y/spec.json",
+        "runs-old",
+    ):
+        here.put(key)
+    assert list(here.store.folders("runs/")) == ["x", "y-1", "y"]
+    assert list(here.store.folders("")) == ["runs"]
+    assert list(here.store.folders("runs/x/")) == ["model"]
+    for nothing in ("none/", "runs/x/model/", "../", "runs//"):
+        assert list(here.store.folders(nothing)) == []
+
+
 def test_one_of_many_threads_creates(here: Place) -> None:
     def create(number: int) -> bool:
         file = here.file(str(number).encode(), f"file-{number}")

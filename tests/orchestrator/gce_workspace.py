@@ -87,3 +87,6 @@ class NoRuns:
 
     def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[object]:
         return iter(())
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        return iter(())

@@ -48,6 +48,9 @@ class Paused:
     def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
         return iter(list(self._step().blobs(prefix, delimiter=delimiter)))
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        return iter(list(self._step().folders(prefix)))
+
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         return self._step().upload(path, key, if_generation=if_generation)
 

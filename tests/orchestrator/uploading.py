@@ -33,6 +33,10 @@ class Recorded:
         self.reads.append(prefix)
         return self._store.blobs(prefix, delimiter=delimiter)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        self.reads.append(prefix)
+        return self._store.folders(prefix)
+
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         if len(self.uploads) == self.break_before:
             raise TransientError("the wire broke")

@@ -46,6 +46,9 @@ class Counted:
     def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
         return self._store.blobs(prefix, delimiter=delimiter)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        return self._store.folders(prefix)
+
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         return self._store.upload(path, key, if_generation=if_generation)
 
