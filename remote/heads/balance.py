@@ -30,6 +30,7 @@ class Balance:
     strength: float  # 0: classes as frequent as in train; 1: all equally frequent
     accuracy: float
     balanced_accuracy: float
+    accuracy_error: float  # the standard error of its difference to strength 0, on the same images
 
 
 @dataclass(frozen=True)
@@ -68,21 +69,25 @@ def judge(head: LinearHead, labels: Labels, counts: Sequence[int]) -> list[Balan
         strength: (head.held_out_logits + _shift(head, counts, prior(counts, strength))).argmax(1)
         for strength in STRENGTHS
     }
+    before = (said[0.0] == labels).astype(np.float64)
     return [
-        Balance(strength, float(np.mean(answer == labels)), _mean_recall(answer, labels))
+        Balance(
+            strength,
+            float(np.mean(answer == labels)),
+            _mean_recall(answer, labels),
+            float(np.std((answer == labels) - before) / math.sqrt(len(labels))),
+        )
         for strength, answer in said.items()
     ]
 
 
-def choose(judged: Sequence[Balance], n: int) -> Balance:
-    """The best sum of accuracy and mean recall, among those whose accuracy is within one standard error of the first.
+def choose(judged: Sequence[Balance]) -> Balance:
+    """The best sum of accuracy and mean recall, among those that lose no accuracy that can be told from chance.
 
-    The second condition because the mean recall of classes with few images is little more than luck.
-    n       images that judged
+    That is one standard error of what changes on the same images. It is asked for because the mean recall of classes
+    with few images is little more than luck.
     """
-    accuracy = judged[0].accuracy
-    error = math.sqrt(accuracy * (1 - accuracy) / n)
-    free = [one for one in judged if one.accuracy >= accuracy - error]
+    free = [one for one in judged if one.accuracy >= judged[0].accuracy - one.accuracy_error]
     return max(free, key=lambda one: (one.accuracy + one.balanced_accuracy, -one.strength))
 
 

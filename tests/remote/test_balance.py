@@ -36,16 +36,35 @@ def test_more_of_it_says_rare_classes_more_often(head: logistic.LinearHead) -> N
 
 
 def test_no_more_accuracy_is_given_than_mean_recall_is_gained() -> None:
-    judged = [
-        Balance(0.0, 0.90, 0.60),
-        Balance(0.25, 0.90, 0.65),
-        Balance(0.5, 0.88, 0.72),
-        Balance(0.75, 0.86, 0.73),
-        Balance(1.0, 0.80, 0.75),
-    ]
-    assert balance.choose(judged, 25).strength == 0.5
-    assert balance.choose(judged, 100_000).strength == 0.25  # more would cost accuracy for sure
-    assert balance.choose([Balance(0.0, 1.0, 1.0), Balance(1.0, 1.0, 1.0)], 50).strength == 0.0
+    def judged(error: float) -> list[Balance]:
+        return [
+            Balance(0.0, 0.90, 0.60, 0.0),
+            Balance(0.25, 0.90, 0.65, error),
+            Balance(0.5, 0.88, 0.72, error),
+            Balance(0.75, 0.86, 0.73, error),
+            Balance(1.0, 0.80, 0.75, error),
+        ]
+
+    assert balance.choose(judged(0.05)).strength == 0.5
+    assert balance.choose(judged(0.001)).strength == 0.25  # more would cost accuracy for sure
+    assert balance.choose([Balance(0.0, 1.0, 1.0, 0.0), Balance(1.0, 1.0, 1.0, 0.0)]).strength == 0.0
+
+
+def test_the_error_is_that_of_the_same_images(head: logistic.LinearHead) -> None:
+    """Six images lost of 300 and none gained is no chance, though 0.80 and 0.82 alone are within an error."""
+    labels = _data(0, COUNTS)[1][head.held_out]
+    first, *others = balance.judge(head, labels, COUNTS)
+    assert first.accuracy_error == 0.0
+    for one in others:
+        shift = np.log(balance.prior(COUNTS, one.strength)) - np.log(np.array(COUNTS) / sum(COUNTS))
+        said = (head.held_out_logits + head.temperature * shift).argmax(1)
+        changed = (said == labels).astype(int) - (head.held_out_logits.argmax(1) == labels)
+        n = len(labels)
+        expected = ((changed**2).sum() / n - (changed.sum() / n) ** 2) ** 0.5 / n**0.5
+        assert one.accuracy_error == pytest.approx(expected)
+    lost = Balance(1.0, 0.80, 0.95, (6 / 300 - (6 / 300) ** 2) ** 0.5 / 300**0.5)
+    assert (0.82 * 0.18 / 300) ** 0.5 > 0.82 - lost.accuracy > lost.accuracy_error
+    assert balance.choose([Balance(0.0, 0.82, 0.70, 0.0), lost]).strength == 0.0
 
 
 @pytest.mark.parametrize("strength", [0.25, 1.0])
