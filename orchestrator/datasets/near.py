@@ -23,11 +23,14 @@ from .signature import HEIGHT, SIGNATURE_BYTES, WIDTH
 
 CONFIRMED = 0.03
 LIKELY = 0.1
+_OUTLIERS = 1  # percent of the 32 × 32 pixels on either side
 _BANDS = 4  # two hashes that differ in fewer bits than there are bands agree in one band at least
 _MARGIN = 1  # grey levels that are noise: without it, each bit of an even background is thrown by a coin
 _SLACK = 1.5  # averages are rounded, and their blocks are not quite those of the pixels
-_AT_ONCE = 2_000_000  # pairs compared in one step: 0.6 GB would be 10 times as many
-_PAIRS_MAX = 500_000_000  # about a minute
+_AT_ONCE = 200_000  # pairs compared in one step: below 0.2 GB
+_PAIRS_MAX = 100_000_000  # about a minute
+_FOUND_MAX = 300_000  # pairs whose pixels are compared: some seconds
+_FEW = 16  # that each picture of a crowd is compared with
 
 Indices = NDArray[np.int64]
 Small = NDArray[np.uint8] | NDArray[np.float32]  # 32 × 32 × 3
@@ -81,16 +84,17 @@ def stand_ins(contents: Iterable[tuple[str, bytes]]) -> dict[str, str]:
 
 
 def candidates(
-    signatures: Sequence[bytes], *, pairs_max: int = _PAIRS_MAX
+    signatures: Sequence[bytes], *, pairs_max: int = _PAIRS_MAX, found_max: int = _FOUND_MAX
 ) -> tuple[list[tuple[int, int]], bool]:
     """Which of these pictures may be near copies of each other, as pairs of positions, the smaller one first.
 
-    Also whether all were compared. None of them is equal to another: see `stand_ins`.
+    Also whether all were compared. None of them is equal to another: see `stand_ins`. Of a crowd that looks alike
+    (the empty parts of slides, the frames of a camera that sees nothing) each is a pair with the few most alike.
     """
     known = [at for at, one in enumerate(signatures) if len(one) == SIGNATURE_BYTES]
     if len(known) < 2:
         return [], True
-    found, searched = _Search(b"".join([signatures[at] for at in known])).pairs(pairs_max)
+    found, searched = _Search(b"".join([signatures[at] for at in known])).pairs(pairs_max, found_max)
     alike = np.sort(np.array(known)[found], axis=1)
     return sorted({(int(one), int(other)) for one, other in alike}), searched
 
@@ -107,7 +111,7 @@ class _Search:
         self._means = self._averages.mean(axis=1)
         self._reach = self._averages.std(axis=1) * (LIKELY * _SLACK) + 1
 
-    def pairs(self, pairs_max: int) -> tuple[Indices, bool]:
+    def pairs(self, pairs_max: int, found_max: int) -> tuple[Indices, bool]:
         """An array of n × 2, a pair perhaps more than once; and whether all were searched.
 
         The bits of a band are taken from all over the picture: neighbouring ones tend to be equal in all pictures.
@@ -116,9 +120,13 @@ class _Search:
         bands = [self._ordered(key.ravel()) for key in keys]
         searched = sum(int(counts.sum()) for _, counts in bands) <= pairs_max
         if not searched:
-            bands = [self._ordered(self._hashes.view(np.uint64).ravel())]
-        found = [self._alike(*chunk) for order, counts in bands for chunk in _chunks(order, counts)]
-        return np.concatenate([np.empty((0, 2), dtype=np.int64), *found]), searched
+            order, counts = self._ordered(self._hashes.view(np.uint64).ravel())
+            bands = [(order, np.minimum(counts, max(1, pairs_max // len(counts))))]
+        found = _Found(max(found_max, 4 * _FEW * len(self._means)))
+        for order, counts in bands:
+            for chunk in _chunks(order, counts):
+                found.add(*self._alike(*chunk))
+        return found.pairs, searched and found.complete
 
     def _ordered(self, keys: NDArray[np.unsignedinteger]) -> tuple[Indices, Indices]:
         """The pictures by key and then brightness; for each, how many of the next ones may be like it.
@@ -132,13 +140,43 @@ class _Search:
         end = np.searchsorted(ordered, ordered + self._reach[order], side="right")
         return order, end - np.arange(1, len(order) + 1)
 
-    def _alike(self, one: Indices, other: Indices) -> Indices:
+    def _alike(self, one: Indices, other: Indices) -> tuple[Indices, NDArray[np.float32]]:
         differing = np.unpackbits(self._hashes[one] ^ self._hashes[other], axis=1).sum(axis=1, dtype=np.uint8)
         near = differing < _BANDS
         one, other = one[near], other[near]
         error = np.sqrt(np.mean((self._averages[one] - self._averages[other]) ** 2, axis=1))
         close = error <= np.minimum(self._reach[one], self._reach[other])
-        return np.stack([one[close], other[close]], axis=1)
+        return np.sort(np.stack([one[close], other[close]], axis=1), axis=1), error[close]
+
+
+class _Found:
+    """Pairs, the smaller position first, and the errors of their averages. Too many are thinned out."""
+
+    def __init__(self, most: int) -> None:
+        self.pairs: Indices = np.empty((0, 2), dtype=np.int64)
+        self.complete = True
+        self._errors: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self._most = most
+
+    def add(self, pairs: Indices, errors: NDArray[np.float32]) -> None:
+        self.pairs = np.concatenate([self.pairs, pairs])
+        self._errors = np.concatenate([self._errors, errors])
+        if len(self.pairs) > self._most:
+            self.pairs, once = np.unique(self.pairs, axis=0, return_index=True)
+            self._errors = self._errors[once]
+        if len(self.pairs) > self._most:
+            ranks = [_ranks(self.pairs[:, side], self._errors) for side in (0, 1)]
+            few = np.minimum(*ranks) < _FEW
+            self.pairs, self._errors, self.complete = self.pairs[few], self._errors[few], False
+
+
+def _ranks(groups: Indices, errors: NDArray[np.float32]) -> Indices:
+    """Of each one, how many of its group have a smaller error."""
+    order = np.lexsort((errors, groups))
+    ordered = groups[order]
+    ranks = np.empty(len(groups), dtype=np.int64)
+    ranks[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
+    return ranks
 
 
 def _chunks(order: Indices, counts: Indices) -> Iterator[tuple[Indices, Indices]]:
@@ -153,8 +191,18 @@ def _chunks(order: Indices, counts: Indices) -> Iterator[tuple[Indices, Indices]
 
 
 def compare(first: Small, second: Small) -> float:
-    """The error of two pictures in deviations; infinite where an even picture meets another one."""
-    one, other = first.astype(np.float32), second.astype(np.float32)
-    error = float(np.sqrt(np.mean((one - other) ** 2)))
+    """The error of two pictures in deviations; infinite where one is even, of which nothing is left to be compared.
+
+    Of more than 8 bits also without the outliers: beside one saturated pixel, all else would seem to be the same.
+    """
+    one, other = first.astype(np.float64), second.astype(np.float64)
+    error = _error(one, other)
+    if np.uint8 in (first.dtype, second.dtype):
+        return error
+    low, high = np.percentile([one, other], (_OUTLIERS, 100 - _OUTLIERS))
+    return max(error, _error(one.clip(low, high), other.clip(low, high)))
+
+
+def _error(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     deviation = min(float(one.std()), float(other.std()))
-    return error / deviation if deviation > 0 else (0.0 if error == 0 else float("inf"))
+    return float(np.sqrt(np.mean((one - other) ** 2))) / deviation if deviation > 0 else float("inf")

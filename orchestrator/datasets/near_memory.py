@@ -13,7 +13,7 @@ from remote.contract.document import ContractError
 
 from .near import Pair
 
-SCHEMA = 3  # of fingerprints and errors too: another way of looking is another schema
+SCHEMA = 4  # of fingerprints and errors too: another way of looking is another schema
 
 
 @dataclass(frozen=True)

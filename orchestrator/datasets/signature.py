@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 9, 8  # a difference hash compares neighbours: 8 × 8 bits
 SIGNATURE_BYTES = WIDTH * HEIGHT + 4
-FINGERPRINT = 2  # changes with the way it is taken
+FINGERPRINT = 3  # changes with the way it is taken
 SIDE = 32  # pixels, of the picture that decides
 DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 TURNS = {
@@ -33,21 +33,26 @@ TURNS = {
 }
 _FINE = 64  # pixels of either side to which a larger picture is first averaged
 _GAP = 3.0
+_EVEN = 2  # grey levels: what differs less at 64 pixels may be noise that was averaged away
+_OUTLIERS = (
+    0.5  # percent of values on either side that may be anything: hot pixels, stars, what is not a number
+)
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
 def signature(image: Image.Image, orientation: int) -> bytes:
     """9 × 8 grey averages, and a checksum of the picture at 64 to 127 pixels. `image` is loaded.
 
-    Whole pixels are averaged, which takes a fraction of the time that decoding took.
+    Whole pixels are averaged, which takes a fraction of the time that decoding took. The checksum is of all pixels
+    where nothing is left of the picture at that size: two even greys need not be the same picture.
     """
     plain = flat(image)
     small = _turned(plain.reduce(max(1, min(plain.size) // _FINE)), orientation)
-    if small.mode == "F":
-        small = _stretched(small)
-    averages = small.convert("L").resize((WIDTH, HEIGHT), Image.Resampling.BOX).tobytes()
+    exact = _turned(plain, orientation) if _is_even(small) else small
+    grey = _stretched(small) if small.mode == "F" else small.convert("L")
+    averages = grey.resize((WIDTH, HEIGHT), Image.Resampling.BOX).tobytes()
     size = b"%dx%d" % (image.size if orientation < 5 else image.size[::-1])
-    return averages + zlib.crc32(small.tobytes(), zlib.crc32(size)).to_bytes(4, "big")
+    return averages + zlib.crc32(exact.tobytes(), zlib.crc32(size)).to_bytes(4, "big")
 
 
 def pixels(image: Image.Image, orientation: int) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -88,10 +93,21 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _is_even(image: Image.Image) -> bool:
+    if image.mode == "F":
+        return False  # its averages are not rounded
+    return all(max(band) - min(band) <= _EVEN for band in map(_values, image.split()))
+
+
+def _values(band: Image.Image) -> list[int]:
+    return [value for value, number in enumerate(band.histogram()) if number]
+
+
 def _stretched(image: Image.Image) -> Image.Image:
-    """Float values over their own range as grey: only for finding, never for deciding."""
+    """Float values over their own range, outliers aside, as grey: only for finding, never for deciding."""
     import numpy as np
 
     values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
+    low, high = np.percentile(values, (_OUTLIERS, 100 - _OUTLIERS)).tolist()
+    inside = np.clip(values, low, high)
+    return Image.fromarray(((inside - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,14 @@ def test_a_thousand_times_the_same_costs_no_comparison_and_crowds_are_searched_l
     assert (len(same), set(same.values())) == (999, {"0"})
     crowd = [bytes([128] * 72) + number.to_bytes(4, "big") for number in range(100)]
     assert not candidates(crowd, pairs_max=10)[1]
+    assert len(candidates(crowd, pairs_max=500)[0]) < 500
+    most_alike, searched = candidates(crowd, found_max=100)
+    assert searched  # so few pictures may all be compared with each other
+    crowd = [bytes([128] * 71 + [128 + number % 2]) + number.to_bytes(4, "big") for number in range(1000)]
+    most_alike, searched = candidates(crowd, found_max=1000)
+    assert not searched
+    assert len(most_alike) < 40 * len(crowd)
+    assert {at for pair in most_alike for at in pair} == set(range(1000))
     assert candidates([b"", b"x"]) == ([], True)  # verdicts without a fingerprint
     assert stand_ins([("1", b"x"), ("2", b"x")]) == {}
 
@@ -202,3 +211,70 @@ def test_sets_stay_on_one_side(numbers: list[int], links: list[tuple[int, int]],
         assert not found or "train" in found
     assert by_hash(list(reversed(classes)), {}, sets(list(reversed(groups.items())), Near(pairs))) == sides
     assert by_hash(classes, sides, labels) == sides  # again with nothing new
+
+
+def deep(root: Path, draw: Callable[[np.random.Generator], np.ndarray], form: str) -> Path:
+    """12 pictures of noise in train and val, no two of which have anything in common."""
+    numbers = np.random.default_rng(3)
+    for split, label, count in (("train", "a", 4), ("train", "b", 4), ("val", "a", 2), ("val", "b", 2)):
+        (root / split / label).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(draw(numbers)).save(root / split / label / f"{number}.{form}")
+    return root
+
+
+def saturated(values: np.ndarray, value: float, *, side: int = 64) -> np.ndarray:
+    values = values.reshape(side, side)
+    values[side // 2, side // 2] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(lambda n: saturated(n.integers(0, 4096, 64 * 64, dtype=np.uint16), 65535), id="noise"),
+        pytest.param(lambda n: saturated(n.integers(90, 111, 64 * 64, dtype=np.uint16), 65535), id="dark"),
+        pytest.param(
+            lambda n: saturated(n.integers(90, 111, 256 * 256, dtype=np.uint16), 65535, side=256), id="large"
+        ),
+        pytest.param(lambda n: n.integers(0, 65536, (64, 64), dtype=np.uint16), id="no outlier"),
+        pytest.param(lambda n: saturated(n.random(64 * 64, dtype=np.float32), 1e9), id="float"),
+        pytest.param(lambda n: saturated(n.random(64 * 64, dtype=np.float32), np.inf), id="infinite"),
+    ],
+)
+def test_one_outlier_makes_no_copies_of_images_of_more_than_8_bits(
+    tmp_path: Path, draw: Callable[[np.random.Generator], np.ndarray]
+) -> None:
+    result = looked(tmp_path, deep(tmp_path / "deep", draw, "tiff"))
+    assert (result.leaks, result.excluded) == ([], [])
+
+
+def test_copies_of_images_of_more_than_8_bits_are_found(tmp_path: Path) -> None:
+    folder = deep(
+        tmp_path / "deep", lambda n: saturated(n.integers(90, 111, 64 * 64, dtype=np.uint16), 65535), "png"
+    )
+    Image.open(folder / "train/a/0.png").save(folder / "val/a/again.tiff")
+    result = looked(tmp_path, folder)
+    assert [(leak.path, leak.other, leak.kind) for leak in result.leaks] == [
+        ("train/a/0.png", "val/a/again.tiff", "near")
+    ]
+
+
+def test_faint_noise_that_averages_to_one_grey_is_no_copy(tmp_path: Path) -> None:
+    result = looked(
+        tmp_path,
+        deep(tmp_path / "faint", lambda n: n.integers(100, 103, (1024, 1024), dtype=np.uint8), "png"),
+    )
+    assert (result.leaks, result.excluded) == ([], [])
+
+
+def test_even_pictures_are_copies_when_every_pixel_is_the_same(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "bugs", {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    white = Image.new("RGB", (300, 200), "white")
+    white.save(folder / "train/a/white.png")
+    white.save(folder / "val/a/white.bmp")
+    white.putpixel((7, 7), (254, 254, 254))
+    white.save(folder / "train/b/nearly.png")
+    assert [(leak.path, leak.other) for leak in looked(tmp_path, folder).leaks] == [
+        ("train/a/white.png", "val/a/white.bmp")
+    ]
