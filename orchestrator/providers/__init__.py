@@ -29,6 +29,7 @@ def provider(
     progress: Progress | None = None,
     gce: GceSettings | None = None,
     attempts: Attempts | None = None,
+    owner: str = "",
 ) -> Provider:
     """The provider of that name.
 
@@ -36,6 +37,7 @@ def provider(
     progress      where `docker` shows that it builds its image, which takes minutes the first time
     gce           where and how `gce` makes its machines
     attempts      how often `gce` asks again what may succeed a moment later
+    owner         whose machines `gce` deletes: a cloud's names are not one person's alone
     ConfigError   when there is no such provider
     """
     if name not in NAMES:
@@ -49,6 +51,6 @@ def provider(
     make = getattr(importlib.import_module(module), attribute)
     if name == "gce":
         prices_file = data_dir / "cache" / "gce-prices.json"
-        made = make(gce or GceSettings(), progress, prices_file=prices_file)
+        made = make(gce or GceSettings(), progress, prices_file=prices_file, owner=owner)
         return cast(Provider, retrying(made, attempts or Attempts()))
     return cast(Provider, make(data_dir, progress) if name == "docker" else make(data_dir))

@@ -17,7 +17,7 @@ from orchestrator.errors import CapacityError, CloudError, QuotaError, TlvmError
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
 from orchestrator.records import AttemptRecord, MachineRecord
 from orchestrator.workflows.clock import Clock
-from orchestrator.workflows.workspace import Workspace, agree
+from orchestrator.workflows.workspace import Workspace, agree, of_owner
 
 GONE_TIMEOUT_S = 300
 FIRST_PAUSE_S = 60.0  # between two rounds, with --wait; each is longer than the one before
@@ -114,6 +114,8 @@ def came_late(workspace: Workspace, name: str, clock: Clock) -> Machine | None:
 
 
 def adopt(workspace: Workspace, machine: Machine, spec: MachineSpec) -> None:
+    """ConflictError when it is somebody else's, or has other settings."""
+    of_owner(machine, spec.owner)
     agree(machine, spec.settings())
     workspace.progress.say("adopt", f"{machine.name} is there: {machine.state.value} on {machine.place}")
 
@@ -126,7 +128,7 @@ def wait_until_gone(
     confirmed = 0
     while confirmed < 2:
         machine = workspace.provider.get(name)
-        if machine is None:
+        if machine is None or machine.owner != workspace.settings.owner_label:
             confirmed += 1
             continue
         confirmed = 0

@@ -14,7 +14,7 @@ from orchestrator.workflows.on_machine import runs_of
 from orchestrator.workflows.readiness import make_ready
 from orchestrator.workflows.run_documents import stored_runs
 from orchestrator.workflows.runs import short
-from orchestrator.workflows.workspace import Workspace
+from orchestrator.workflows.workspace import Workspace, of_owner
 
 STOPPED_WITHIN_S = 300.0
 LONGEST_H = 168.0
@@ -137,13 +137,7 @@ def extend(workspace: Workspace, hours: float, *, now: datetime | None = None) -
 
 def mine(workspace: Workspace) -> Machine:
     """The machine that is meant; ConflictError when it is another owner's."""
-    machine = workspace.machine()
-    if machine.owner != workspace.settings.owner_label:
-        raise ConflictError(
-            f"The machine {machine.name} belongs to {machine.owner}",
-            next=f"Only {machine.owner} may do that; you are {workspace.settings.owner_label}.",
-        )
-    return machine
+    return of_owner(workspace.machine(), workspace.settings.owner_label)
 
 
 def _at_work(workspace: Workspace, machine: Machine) -> list[str]:

@@ -17,7 +17,7 @@ from orchestrator.errors import (
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.records import Records
 from orchestrator.workflows.clock import Clock
-from orchestrator.workflows.workspace import Workspace
+from orchestrator.workflows.workspace import Workspace, of_owner
 
 if TYPE_CHECKING:
     from orchestrator.ssh import Output
@@ -47,6 +47,7 @@ def make_ready(
     fresh    it was just made: its GPU computes something before data moves
     """
     clock = clock or Clock()
+    of_owner(machine, workspace.settings.owner_label)
     if machine.state is MachineState.STOPPING:
         raise ConflictError(
             f"The machine {machine.name} is just being stopped or deleted",

@@ -56,6 +56,7 @@ class Workspace:
             progress=self.progress,
             gce=settings.gce,
             attempts=Attempts(tell=self._tell),
+            owner=settings.owner_label,
         )
         return logged(found, settings.provider)
 
@@ -141,7 +142,7 @@ class Workspace:
         try:
             return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
         except ConnectionLost:
-            if not self._admitted(machine):
+            if machine.owner != self.settings.owner_label or not self._admitted(machine):
                 raise
             return connect(machine.ssh, host_keys=host_keys, key_file=key_file, timeout_s=timeout_s)
 
@@ -216,6 +217,16 @@ def _other_key(machine: Machine) -> AuthError:
         detail=f"The provider {machine.provider} says another key by now. Who was reached then is not known.",
         next="tlvm down ends the machine; tlvm up makes another.",
     )
+
+
+def of_owner(machine: Machine, owner: str) -> Machine:
+    """The same machine; ConflictError when it is somebody else's."""
+    if machine.owner != owner:
+        raise ConflictError(
+            f"The machine {machine.name} belongs to {machine.owner}",
+            next=f"Only {machine.owner} may do that; you are {owner}. Choose another name with --machine.",
+        )
+    return machine
 
 
 def agree(machine: Machine, settings: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ Everything that is known of a machine stands in its own labels and metadata: del
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,8 +59,11 @@ class GceProvider:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         waiting: Waiting | None = None,
         prices_file: Path | None = None,
+        owner: str = "",
     ) -> None:
+        """owner    whose machines are deleted, and found first where two owners have one of the same name; "": anybody's"""
         self.settings = settings
+        self._owner = owner
         self.rest = Rest(settings)
         self._prices = Prices(self.rest, prices_file, now)
         self._progress = progress or Silent()
@@ -99,6 +102,8 @@ class GceProvider:
         require_possible(spec, self.settings)
         loading = insertion.load()
         found = self._named(spec.name)
+        if found is not None and found["labels"][OWNER] != spec.owner:
+            raise _belongs(found)
         if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
             return self._machine(found)
         firewall.check_private_access(self.rest, self.settings, offer.region or region(offer.place))
@@ -194,7 +199,7 @@ class GceProvider:
 
     def delete(self, name: str) -> None:
         for found in self._all(name):
-            if is_ours(found):
+            if is_ours(found) and self._may_delete(found):
                 self._delete(found)
 
     def account(self) -> GceAccount:
@@ -227,6 +232,8 @@ class GceProvider:
     def _taken(self, name: str, error: ConflictError) -> Machine:
         """Another terminal was faster, or the name is somebody else's."""
         found = self._ours(name)
+        if found is not None and not self._may_delete(found):
+            raise _belongs(found) from error
         if found is not None:
             return self._machine(found)
         raise ConflictError(
@@ -266,7 +273,9 @@ class GceProvider:
 
     def _only_one(self, spec: MachineSpec, made: Mapping[str, Any]) -> Machine:
         """Two terminals may have got one each, in two zones: the older one stays, and both of them use it."""
-        all_of_it = [found for found in self._all(spec.name) if is_ours(found)]
+        all_of_it = [
+            found for found in self._all(spec.name) if is_ours(found) and found["labels"][OWNER] == spec.owner
+        ]
         living = [found for found in all_of_it if self._machine(found).state is not MachineState.STOPPING]
         oldest = min(
             [*living, made], key=lambda found: (found.get("creationTimestamp", ""), int(found["id"]))
@@ -284,7 +293,7 @@ class GceProvider:
     def _named(self, name: str) -> dict[str, Any] | None:
         """The instance of that name; ConflictError when it is one that is not ours."""
         there = self._all(name)
-        ours = [found for found in there if is_ours(found)]
+        ours = self._mine_first(there)
         if there and not ours:
             self._taken(name, ConflictError(""))
         return ours[0] if ours else None
@@ -295,7 +304,14 @@ class GceProvider:
             found = self.rest.find(f"zones/{self._seen[name][0]}/instances/{name}")
             if found is not None and is_ours(found):
                 return found
-        return next((found for found in self._all(name) if is_ours(found)), None)
+        return next(iter(self._mine_first(self._all(name))), None)
+
+    def _mine_first(self, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that tlvm made."""
+        return sorted(filter(is_ours, found), key=lambda one: not self._may_delete(one))
+
+    def _may_delete(self, found: Mapping[str, Any]) -> bool:
+        return self._owner in ("", found["labels"][OWNER])
 
     def _all(self, name: str) -> list[dict[str, Any]]:
         if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
@@ -332,6 +348,14 @@ class GceProvider:
             "items": [{"key": key, "value": value} for key, value in items.items()],
         }
         self._act(found, "setMetadata", body=body)
+
+
+def _belongs(found: Mapping[str, Any]) -> ConflictError:
+    owner = found["labels"][OWNER]
+    return ConflictError(
+        f"The machine {found['name']} belongs to {owner}; it was not touched",
+        next="Choose another name with --machine.",
+    )
 
 
 def _path(found: Mapping[str, Any]) -> str:
