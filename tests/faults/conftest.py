@@ -24,6 +24,6 @@ def local(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Iterator[Worl
         yield user
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def local_machine(local: World) -> LocalMachine:
-    return LocalMachine(local.folder / "data", MACHINE)
+    return LocalMachine(local.data, MACHINE)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from typing import Literal, Protocol
 
 import docker
 from docker.models.containers import Container
 
-from orchestrator.providers.local_folder import MachineFolder
+from orchestrator.providers.local_folder import MachineFolder, Server
 from remote.contract.layout import MachineHome, RunFolder
+from tests.faults.proxy import Proxy
 from tests.processes import living
 from tests.remote.machine import eventually
 
@@ -44,7 +48,7 @@ class Machine(Protocol):
     def at_epoch(self, run_id: str, epoch: int) -> None:
         """Wait until this epoch is over for the first time."""
 
-    def strike(self, run_id: str, *victims: Victim, signal: signal.Signals = signal.SIGKILL) -> None:
+    def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
         """All of them in one blow. AssertionError when one is not there."""
 
 
@@ -61,7 +65,7 @@ class LocalMachine:
         mark = f'"epoch": {epoch}, '.encode()
         eventually(lambda: path.exists() and mark in path.read_bytes(), within_s=_WITHIN_S)
 
-    def strike(self, run_id: str, *victims: Victim, signal: signal.Signals = signal.SIGKILL) -> None:
+    def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
         there = living()
         for victim in victims:
             found = [pid for pid, words in there.items() if _MARKS[victim] in words and run_id in words]
@@ -69,11 +73,49 @@ class LocalMachine:
             for pid in found:
                 os.kill(pid, signal)
 
-    def server(self) -> int:
-        """The process that answers for the machine."""
+    def next_run(self) -> str:
+        """The id of the run that comes next, as soon as it has begun to work."""
+        before = {path.name for path in self.home.runs.glob("*")}
+        found: list[str] = []
+
+        def came() -> bool:
+            found[:] = [path.parent.name for path in self.home.runs.glob("*/events.jsonl")]
+            return bool({*found} - before)
+
+        eventually(came, within_s=_WITHIN_S)
+        (run_id,) = {*found} - before
+        return run_id
+
+    @property
+    def port(self) -> int:
+        return self._server().port
+
+    @contextmanager
+    def behind(self, proxy: Proxy) -> Iterator[None]:
+        """Who looks for the machine meanwhile finds the proxy."""
+        server = self._server()
+        self.folder.write_server(replace(server, port=proxy.port))
+        try:
+            yield
+        finally:
+            self.folder.write_server(server)
+
+    @contextmanager
+    def frozen(self, run_id: str) -> Iterator[None]:
+        """All of it: who answers, who supervises, who trains."""
+        server = self._server().pid
+        os.kill(server, SIGSTOP)
+        self.strike(run_id, "supervisor", "training", signal=SIGSTOP)
+        try:
+            yield
+        finally:
+            self.strike(run_id, "supervisor", "training", signal=SIGCONT)
+            os.kill(server, SIGCONT)
+
+    def _server(self) -> Server:
         found = self.folder.server()
         assert found is not None
-        return found.pid
+        return found
 
 
 class DockerMachine:
@@ -89,7 +131,7 @@ class DockerMachine:
     def at_epoch(self, run_id: str, epoch: int) -> None:
         assert self.shell(_AWAIT, run_id, str(epoch))[0] == 0, f"{run_id} never came to epoch {epoch}"
 
-    def strike(self, run_id: str, *victims: Victim, signal: signal.Signals = signal.SIGKILL) -> None:
+    def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
         marks = [_MARKS[victim] for victim in victims]
         _, said = self.shell(_KILL, run_id, str(int(signal)), *marks)
         assert set(said.splitlines()) == set(marks), f"not all of {victims} are there: {said}"

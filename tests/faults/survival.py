@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,16 @@ class World:
         """The id of a run that has begun, followed by nobody."""
         return str(self(*self.run("--detach", "--json", *more)).document["run_id"])
 
+    @property
+    def data(self) -> Path:
+        return Path(self.variables["TLVM_DATA_DIR"])
+
+    def on_another_computer(self, folder: Path) -> World:
+        """The same user, with the same key: what it knows of the machine `local` may be changed there."""
+        data = folder / "data"
+        shutil.copytree(self.data, data, ignore=shutil.ignore_patterns("home", "cache"))
+        return replace(self, folder=folder, variables=self.variables | {"TLVM_DATA_DIR": str(data)})
+
     def stored(self, key: str) -> bytes | None:
         """What the bucket holds, asked behind everybody's back."""
         try:
@@ -95,12 +105,16 @@ class World:
         return result_in(Path(self("pull", run_id, "--json").document["folder"]))
 
     @cached_property
-    def undisturbed(self) -> Result:
-        """Of the same run that nothing happens to. Its model is the one of the last epoch: no fault is left out."""
+    def reference(self) -> Path:
+        """The result of a run that nothing happens to. Its model is that of the last epoch: no fault comes too late."""
         folder = Path(self(*self.run("--json")).document["folder"])
         kept = f"epoch {EPOCHS} of {EPOCHS} epochs kept"
         assert kept in (folder / "log.txt").read_text(), "an earlier epoch became the model"
-        return result_in(folder)
+        return folder
+
+    @cached_property
+    def undisturbed(self) -> Result:
+        return result_in(self.reference)
 
     def end(self) -> None:
         for job in self.jobs:

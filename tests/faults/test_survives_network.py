@@ -1,0 +1,75 @@
+"""The way to a machine that is cut, slow or frozen: the run does not notice, and its followers lose and repeat nothing."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.command import Answer
+from tests.faults.machines import LocalMachine
+from tests.faults.proxy import Proxy
+from tests.faults.scaled import MINUTE_S
+from tests.faults.survival import EPOCHS, MACHINE, World
+from tests.remote.machine import eventually
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """One run with two followers, of whom each is cut off in its middle."""
+
+    run_id: str
+    a_minute: Answer
+    for_ever: Answer
+
+
+@pytest.fixture(scope="module")
+def cut_off(local: World, local_machine: LocalMachine, tmp_path_factory: pytest.TempPathFactory) -> CutOff:
+    with Proxy(local_machine.port) as one, Proxy(local_machine.port) as other:
+        elsewhere = local.on_another_computer(tmp_path_factory.mktemp("elsewhere"))
+        with local_machine.behind(one), LocalMachine(elsewhere.data, MACHINE).behind(other):
+            first = local.begin(*local.run("--json"))
+            run_id = local_machine.next_run()
+            second = elsewhere.begin("logs", "-f", run_id)
+            local_machine.at_epoch(run_id, 6)
+            eventually(lambda: "epoch 6" in second.stdout)
+            one.be_silent()
+            other.be_silent()
+            local_machine.strike(run_id, "training", signal=signal.SIGSTOP)  # a slow epoch: more is to come
+            time.sleep(MINUTE_S)
+            local_machine.strike(run_id, "training", signal=signal.SIGCONT)
+            one.flow()
+            return CutOff(run_id, first.answer(200), second.answer(200))
+
+
+def test_the_network_is_cut_for_a_minute(cut_off: CutOff, local: World) -> None:
+    assert cut_off.a_minute.exit_code == 0, cut_off.a_minute.stderr
+    assert "connecting again" in cut_off.a_minute.stderr
+    assert epochs(cut_off.a_minute.stderr) == [*range(1, EPOCHS + 1)], "a line came twice, or never"
+    assert local.pulled(cut_off.run_id) == local.undisturbed
+
+
+def test_the_network_is_cut_for_ever(cut_off: CutOff) -> None:
+    assert cut_off.for_ever.exit_code == 8
+    assert "can't be reached any more" in cut_off.for_ever.stderr
+    assert cut_off.run_id[-4:] in cut_off.for_ever.stderr, "it is not said how to come back"
+
+
+def test_the_machine_is_frozen_for_a_minute(local: World, local_machine: LocalMachine) -> None:
+    follower = local.begin(*local.run("--json"))
+    run_id = local_machine.next_run()
+    local_machine.at_epoch(run_id, 6)
+    with local_machine.frozen(run_id):
+        time.sleep(MINUTE_S)
+    answer = follower.answer(200)
+    assert answer.exit_code == 0, answer.stderr
+    assert "connecting again" in answer.stderr
+    assert epochs(answer.stderr) == [*range(1, EPOCHS + 1)], "a line came twice, or never"
+    assert local.pulled(run_id) == local.undisturbed
+
+
+def epochs(shown: str) -> list[int]:
+    return [int(number) for number in re.findall(r"epoch (\d+) of \d+ ·", shown)]
