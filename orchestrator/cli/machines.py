@@ -171,7 +171,10 @@ def down(
     """
     from orchestrator.render import machines
     from orchestrator.workflows.down import down
+    from orchestrator.workflows.ephemeral import complete
 
-    result = down(common.workspace(), force=force, confirm=common.confirm)
+    workspace = common.workspace()
+    result = down(workspace, force=force, confirm=common.confirm)
+    complete(workspace)
     common.show("down", result, machines.gone)
     raise typer.Exit(result.exit_code)

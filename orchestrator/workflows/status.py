@@ -72,7 +72,12 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
 
     machine         only the one of this name, and its runs
     NotFoundError   there is none of that name
+
+    First it goes on with what is owed for machines that were made for one run alone (`ephemeral`).
     """
+    from orchestrator.workflows.ephemeral import complete  # which needs `runs`, and that needs us
+
+    complete(workspace)
     now = now or datetime.now(UTC)
     settings, provider, rented = workspace.settings, workspace.provider, workspace.rented
     with ThreadPoolExecutor(4, thread_name_prefix="status") as pool:
