@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 from remote.contract.dataset_manifest import Image
 from remote.contract.metrics import Counters, Depth, Evaluation, Frozen, Metrics
 from remote.contract.wording import count
+from remote.features.feature_cache import FeatureCache, key_of
 from remote.images import augmentation
-from remote.images.preprocessing import Preprocessing
+from remote.images.preprocessing import Pixels, Preprocessing, pixels, plain_name
 from remote.measures.evaluation import Floats, evaluate
 from remote.networks.backbones import Network, arguments
 from remote.results import artefacts, sample_page
@@ -88,10 +91,43 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
         train_images=[int(count) for count in train_images(task)],
         prior=findings.prior,
     )
-    if not (task.folder.result / sample_page.FILE).exists():
-        _show(task, spec)
     artefacts.write(task.folder.result, network, card, metrics, findings.predicted)
     task.events.emit("metrics", metrics=asdict(metrics))
+
+
+def keep_samples(task: Task, spec: Preprocessing, train: Sequence[Image]) -> list[Image]:
+    """Which of these images sample.html will show. From now on, whatever decodes one keeps it for the page."""
+    order = augmentation.order(len(train), seed=task.spec.seed, epoch=0)
+    some = [train[index] for index in order[: sample_page.IMAGES_MAX]]
+    task.reader.keep(plain_name(spec), partial(pixels, spec), some)
+    return some
+
+
+def sample(task: Task, spec: Preprocessing, image: Image) -> Pixels:
+    """The image as the network sees it when it is measured; not decoded again when `keep_samples` named it before."""
+    return task.reader.kept(image, plain_name(spec), partial(pixels, spec))
+
+
+def show_samples(task: Task, spec: Preprocessing, images: Sequence[Image]) -> None:
+    """sample.html of these images, where nothing is done to them at random.
+
+    Kept on the machine like the features: a run that finds its features there decodes nothing for the page either.
+    """
+    key = key_of({"pixels of": asdict(spec), "window": task.manifest.intensity_window})
+    cache = FeatureCache(task.home.cache / "features", key, int(task.number("cache_gb") * 1e9))
+    names = [f"{image.sha256}:{image.page}" for image in images]
+    rows = np.empty((len(images), 3 * spec.crop**2), np.uint8)
+    here = cache.find(names, {"pixels": rows.shape[1]})
+    known = [row for row, name in enumerate(names) if name in here]
+    copied = cache.read([names[row] for row in known], {"pixels": rows}, known)
+    new = [row for row, name in enumerate(names) if name not in copied]
+    for row in new:
+        rows[row] = sample(task, spec, images[row]).reshape(-1)
+    with suppress(OSError):  # a full disk; the page does not need it
+        cache.write([names[row] for row in new], {"pixels": rows[new]})
+    shape = (spec.crop, spec.crop, 3)
+    samples = [sample_page.Sample(image, row.reshape(shape)) for image, row in zip(images, rows, strict=True)]
+    sample_page.write(task.folder.result, title=task.spec.run_id, spec=spec, augmentation="", samples=samples)
 
 
 def train_images(task: Task) -> NDArray[np.int64]:
@@ -104,14 +140,6 @@ def _gpu_memory(device: torch.device) -> dict[str, int]:
     if device.type != "cuda":
         return {}
     return {"peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated(device) / 1e6)}
-
-
-def _show(task: Task, spec: Preprocessing) -> None:
-    """Some train images as the network saw them, where nothing was done to them at random."""
-    train = task.images("train")
-    some = augmentation.order(len(train), seed=task.spec.seed, epoch=0)[: sample_page.IMAGES_MAX]
-    samples = [sample_page.Sample(train[index], task.reader.pixels(train[index], spec)) for index in some]
-    sample_page.write(task.folder.result, title=task.spec.run_id, spec=spec, augmentation="", samples=samples)
 
 
 def measure(

@@ -17,7 +17,7 @@ from remote.heads.folds import holdout
 from remote.images.preprocessing import Preprocessing
 from remote.measures.evaluation import Floats, fit_temperature
 from remote.networks import backbones
-from remote.result import Findings, measure
+from remote.result import Findings, measure, sample
 from remote.results import sample_page
 from remote.results.artefacts import Predicted
 from remote.task import Task
@@ -210,7 +210,7 @@ def _show(task: Task, loader: Loader) -> None:
         spec=loader.spec,
         augmentation=augmentation_in_words(loader.recipe),
         samples=[
-            sample_page.Sample(image, task.reader.pixels(image, loader.spec), seen)
+            sample_page.Sample(image, sample(task, loader.spec, image), seen)
             for image, seen in zip(images, augmented, strict=True)
         ],
     )

@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 Floats32 = NDArray[np.float32]
+Numbers = NDArray[np.generic]
 
 CODE = 1  # to be raised whenever the same image would give other numbers
 _ABOUT = "about"
@@ -67,7 +68,7 @@ class FeatureCache:
                 self._place.update({image: (path, row) for row, image in enumerate(about["images"])})
         return {image for image in images if image in self._place}
 
-    def read(self, images: Sequence[str], into: Mapping[str, Floats32], rows: Sequence[int]) -> set[str]:
+    def read(self, images: Sequence[str], into: Mapping[str, Numbers], rows: Sequence[int]) -> set[str]:
         """Copy what was found of `images` to these rows of `into`'s arrays; returns the images that were copied.
 
         A file that has gone or was damaged meanwhile gives nothing; a damaged one is deleted.
@@ -87,7 +88,7 @@ class FeatureCache:
             copied.update(image for image, _, _ in places)
         return copied
 
-    def write(self, images: Sequence[str], blocks: Mapping[str, Floats32]) -> None:
+    def write(self, images: Sequence[str], blocks: Mapping[str, Numbers]) -> None:
         """Keep these rows. OSError when the disk does not take them."""
         if not self.bytes_max or not images:
             return
@@ -150,7 +151,7 @@ def _about(path: Path, blocks: Mapping[str, int]) -> dict[str, Any] | None:
     return about if shapes == {name: [count, width] for name, width in blocks.items()} else None
 
 
-def _load(path: Path, names: Sequence[str]) -> dict[str, Floats32] | None:
+def _load(path: Path, names: Sequence[str]) -> dict[str, Numbers] | None:
     try:
         with safe_open(path, framework="np") as file:
             sums = json.loads((file.metadata() or {})[_ABOUT])["crc32"]
@@ -168,5 +169,5 @@ def _load(path: Path, names: Sequence[str]) -> dict[str, Floats32] | None:
     return arrays
 
 
-def _crc32(array: Floats32) -> int:
+def _crc32(array: Numbers) -> int:
     return zlib.crc32(array.data)

@@ -66,6 +66,15 @@ class Packs:
             return self._open[pack]
 
 
+@dataclass(frozen=True)
+class _Also:
+    """What is kept of an image besides, whatever it is decoded for."""
+
+    what: Hashable
+    make: Callable[[Pillow.Image], Pixels]
+    only: frozenset[tuple[str, int]] | None  # content and page of the images; None: all
+
+
 class Reader:
     """Decodes the images of a manifest and counts how many it has decoded.
 
@@ -77,7 +86,7 @@ class Reader:
         self._packs = packs
         self._cache = cache or ImageCache(0, None)
         self._lock = threading.Lock()
-        self._also: tuple[Hashable, Callable[[Pillow.Image], Pixels]] | None = None
+        self._also: list[_Also] = []
         self.decoded = 0
 
     def rgb(self, image: Image) -> Pillow.Image:
@@ -90,19 +99,24 @@ class Reader:
             ) from None
         with self._lock:
             self.decoded += 1
-        if self._also:
-            what, make = self._also
-            self._cache.get((image.sha256, image.page, what), partial(make, rgb))
+        for also in self._also:
+            if also.only is None or (image.sha256, image.page) in also.only:
+                self._cache.get((image.sha256, image.page, also.what), partial(also.make, rgb))
         return rgb
 
     @contextmanager
     def keeping(self, what: Hashable, make: Callable[[Pillow.Image], Pixels]) -> Iterator[None]:
         """While it lasts, each image that is decoded for whatever is also kept for `kept`: it is not decoded again."""
-        self._also = what, make
+        also = _Also(what, make, None)
+        self._also.append(also)
         try:
             yield
         finally:
-            self._also = None
+            self._also.remove(also)
+
+    def keep(self, what: Hashable, make: Callable[[Pillow.Image], Pixels], images: Iterable[Image]) -> None:
+        """The same of these images alone, from now on."""
+        self._also.append(_Also(what, make, frozenset((image.sha256, image.page) for image in images)))
 
     def pixels(self, image: Image, spec: Preprocessing) -> Pixels:
         return pixels(spec, self.rgb(image))

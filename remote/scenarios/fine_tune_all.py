@@ -17,7 +17,7 @@ from remote.heads.folds import NEVER, folds, holdout
 from remote.images.augmentation import Augmentation
 from remote.images.preprocessing import Preprocessing
 from remote.networks import backbones, depths, stages
-from remote.result import finish, in_words
+from remote.result import finish, in_words, keep_samples
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task, device_name
 from remote.training import recipe
@@ -53,6 +53,7 @@ def run(task: Task) -> None:
 
     with task.step("preprocess") as says:
         train, held, steered_by = trained.steering(task)
+        keep_samples(task, spec, train.images)
         settings = trained.recipe(task, train, learning_rate=recipe.fine_tuning_rate(task.spec.model))
         says(f"turned by EXIF, {spec.text}; {trained.augmentation_in_words(settings)}")
 

@@ -15,7 +15,7 @@ from remote.heads import curve, logistic
 from remote.images.augmentation import Augmentation
 from remote.images.preprocessing import Preprocessing
 from remote.networks import backbones, depths, stages
-from remote.result import finish, in_words
+from remote.result import finish, in_words, keep_samples
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task, device_name
 from remote.training import cut, recipe
@@ -54,6 +54,7 @@ def run(task: Task) -> None:
 
     with task.step("preprocess") as says:
         train, held, steered_by = trained.steering(task)
+        keep_samples(task, spec, train.images)
         settings = trained.recipe(task, train, learning_rate=recipe.fine_tuning_rate(task.spec.model))
         if settings.augmentation == "none":
             settings = dataclasses.replace(settings, flips="none")

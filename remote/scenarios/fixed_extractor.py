@@ -8,7 +8,7 @@ from remote import frozen
 from remote.contract.metrics import Counters, Frozen
 from remote.heads import curve, logistic
 from remote.networks import backbones, depths, stages
-from remote.result import Findings, finish, in_words
+from remote.result import Findings, finish, in_words, keep_samples, show_samples
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task
 
@@ -40,12 +40,14 @@ def run(task: Task) -> None:
         )
 
     with task.step("preprocess") as says:
+        samples = keep_samples(task, spec, task.images("train"))
         says(f"turned by EXIF, {spec.text}, mean and deviation as the network knows them")
 
     with task.step("extract") as says:
         ends = depths.stage_ends(network, str(task.parameters["stages"]))
         seen = frozen.look(task, network, spec, wanted=[*map(depths.mean_of, ends), depths.LAST])
         says(frozen.in_words(task, seen))
+        show_samples(task, spec, samples)
         suspected = frozen.suspect_groups(task, seen)
 
     with task.step("train") as says:

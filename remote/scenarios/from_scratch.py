@@ -5,7 +5,7 @@ from __future__ import annotations
 from remote import trained
 from remote.images.preprocessing import of_weights
 from remote.networks import backbones, stages
-from remote.result import finish, in_words
+from remote.result import finish, in_words, keep_samples
 from remote.start import Source, input_spec, select
 from remote.task import Task, device_name
 from remote.training.loop import fit
@@ -36,6 +36,7 @@ def run(task: Task) -> None:
 
     with task.step("preprocess") as says:
         train, held, steered_by = trained.steering(task)
+        keep_samples(task, spec, train.images)
         squeezenet = task.spec.model.startswith("squeezenet")
         recipe = trained.recipe(task, train, learning_rate=_RATE_OF_SQUEEZENET if squeezenet else _RATE)
         says(f"turned by EXIF, {spec.text}; {trained.augmentation_in_words(recipe)}")

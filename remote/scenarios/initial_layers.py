@@ -12,7 +12,7 @@ from remote.contract.metrics import Counters, Frozen
 from remote.errors import CannotRun
 from remote.heads import curve, logistic
 from remote.networks import backbones, depths, stage_head, stages
-from remote.result import Findings, finish, in_words
+from remote.result import Findings, finish, in_words, keep_samples, show_samples
 from remote.start import input_spec, load_backbone, select
 from remote.task import Task
 
@@ -43,6 +43,7 @@ def run(task: Task) -> None:
         says(f"on one of {len(ends)} stages, or all up to one: held-out images of train will say which")
 
     with task.step("preprocess") as says:
+        samples = keep_samples(task, spec, task.images("train"))
         says(f"turned by EXIF, {spec.text}, mean and deviation as the network knows them")
 
     with task.step("extract") as says:
@@ -51,6 +52,7 @@ def run(task: Task) -> None:
         wanted = {*depths.blocks_of(ends, deviations=deviations), *depths.blocks_of(ends, deviations=False)}
         seen = frozen.look(task, network, spec, wanted=[*sorted(wanted), depths.LAST])
         says(frozen.in_words(task, seen))
+        show_samples(task, spec, samples)
         suspected = frozen.suspect_groups(task, seen)
 
     with task.step("train") as says:

@@ -9,6 +9,7 @@ fine-tune-all, from-scratch         nothing is frozen; each train image is learn
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ ALL = TRAIN + VAL + TEST  # a multiple of the batch: a short one would be filled
 class Seen:
     """By this process, in all its threads."""
 
-    decoded: int = 0  # calls of Pillow's open in threads, which is where all but the sample page's are made
+    decoded: int = 0  # calls of Pillow's open, those for the sample page too
     passed: Counter[bool] = field(
         default_factory=Counter
     )  # images at the first convolution; True: to learn from
@@ -58,10 +59,12 @@ def watched() -> Iterator[Seen]:
             seen.passed[module.training] += len(given[0])
 
     handle = torch.nn.modules.module.register_module_forward_hook(hook)
-    threading.setprofile(profile)
+    threading.setprofile(profile)  # of threads that begin from here on
+    sys.setprofile(profile)  # of this one
     try:
         yield seen
     finally:
+        sys.setprofile(None)
         threading.setprofile(None)
         handle.remove()
 
@@ -117,6 +120,24 @@ def test_a_frozen_network_stays_to_the_bit_and_sees_each_image_once(
     seen, result = run(machine, images, scenario)
     assert moved(result) == trained
     assert (seen.decoded, seen.passed[False], seen.passed[True]) == (ALL, ALL, 0)
+    assert (result / "sample.html").read_text().count("<figure>") == TRAIN
+
+
+def test_with_features_of_an_earlier_run_nothing_is_decoded_not_for_the_sample_page_either(
+    machine: MachineHome, images: Path
+) -> None:
+    first, _ = run(machine, images, "fixed-extractor", cache_gb=1.0)
+    second, result = run(machine, images, "initial-layers", cache_gb=1.0)
+    assert (first.decoded, second.decoded, second.passed[False]) == (ALL, 0, 0)
+    assert (result / "sample.html").read_text().count("<figure>") == TRAIN
+
+
+def test_training_after_features_were_found_decodes_each_image_once(
+    machine: MachineHome, images: Path
+) -> None:
+    run(machine, images, "fixed-extractor", cache_gb=1.0)
+    seen, _ = run(machine, images, "fine-tune-all", cache_gb=1.0, epochs=2)
+    assert seen.decoded == ALL
 
 
 @pytest.mark.parametrize(("epochs", "activations_gb"), [(1, 1.0), (3, 1.0), (3, 0.0)])
