@@ -6,12 +6,13 @@ over places and never waits for a machine to be ready: the workflows do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from orchestrator.errors import CloudError
 from remote.contract.run_spec import StoreRef
 
 
@@ -103,6 +104,19 @@ class Machine:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
+class Unseen(CloudError):
+    """Some places can't be asked now. What is not seen is not gone; `machines` are those of the other places."""
+
+    def __init__(self, what: str, *, places: Sequence[str], machines: Sequence[Machine] = ()) -> None:
+        super().__init__(
+            what,
+            detail="An outage of those places; whatever is in the others can be reached.",
+            next="Try again later: status.cloud.google.com tells of outages.",
+        )
+        self.places = list(places)
+        self.machines = list(machines)
+
+
 class Provider(Protocol):
     name: str
 
@@ -120,7 +134,10 @@ class Provider(Protocol):
         """The machine of that name that carries our label; None when there is none, or when it is another's."""
 
     def machines(self) -> list[Machine]:
-        """Every machine with our label, whoever owns it, in every place, stopped ones too."""
+        """Every machine with our label, whoever owns it, in every place, stopped ones too.
+
+        Unseen, with those of the other places, when one can't be asked now.
+        """
 
     def host_keys(self, name: str) -> list[str]:
         """The machine's SSH host keys ("ssh-ed25519 AAAA..."), learnt out of band; empty while not yet known.

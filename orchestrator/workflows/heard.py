@@ -22,6 +22,7 @@ from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.run_status import FINAL, LOST, RunStatus
 
+IS_GONE = "its machine is gone"
 _STATUS_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -89,7 +90,7 @@ def _elsewhere(workspace: Workspace, run: StoredRun) -> str:
 def _without_machine(workspace: Workspace, run: StoredRun) -> Heard:
     if other := _elsewhere(workspace, run):
         return _doubted(run, run.state, f"its machine is on the provider {other}, which was not asked")
-    return _doubted(run, LOST, "its machine is gone")
+    return _doubted(run, LOST, IS_GONE)
 
 
 def _doubted(run: StoredRun, state: str, doubt: str) -> Heard:

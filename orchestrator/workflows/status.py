@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.config import nearest
 from orchestrator.errors import NotFoundError, TlvmError
-from orchestrator.providers.base import Machine, MachineState
+from orchestrator.providers.base import Machine, MachineState, Unseen
 from orchestrator.providers.rented import Rented
 from orchestrator.workflows.asking import unanswered
-from orchestrator.workflows.heard import Heard, heard
+from orchestrator.workflows.heard import IS_GONE, Heard, heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.on_machine import runs_of
 from orchestrator.workflows.remembered_runs import RememberedRuns
@@ -83,7 +83,7 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
     with ThreadPoolExecutor(4, thread_name_prefix="status") as pool:
         listing, reading = pool.submit(provider.machines), pool.submit(_stored, workspace)
         things = pool.submit(things_of, rented)
-        machines = listing.result()
+        machines, unseen = _listed(listing)
         mine = [found for found in machines if found.owner == settings.owner_label]
         leaving = pool.submit(left_over, workspace, things.result(), with_store=not mine)
         looks = _look(mine, rented, now)
@@ -97,6 +97,8 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
             raise no_machine(machine, settings.provider, there)
         runs = [run for run in runs if run.machine == machine]
     known = heard(workspace, runs, machines)
+    if unseen:
+        known = {run_id: _not_proven_lost(word) for run_id, word in known.items()}
     shown = {run.spec.run_id: _run(run, known[run.spec.run_id]) for run in runs}
     lines = [
         _machine(
@@ -115,7 +117,8 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
         for run in runs
         if run.spec.run_id not in placed and run.active and _ours(run, workspace)
     ]
-    _forget_what_ended(workspace, there)
+    if not unseen:
+        _forget_what_ended(workspace, there)
     elsewhere = [
         f"{record.provider}: {record.name}"
         for record in workspace.records.machines()
@@ -128,10 +131,29 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
         lines,
         others,
         elsewhere,
-        [*unanswered(workspace, there, datetime.now(UTC)), *problems, *(left.problems if left else [])],
+        [
+            *unseen,
+            *([] if unseen else unanswered(workspace, there, datetime.now(UTC))),
+            *problems,
+            *(left.problems if left else []),
+        ],
         left,
         rented.prices() if rented else "",
     )
+
+
+def _listed(listing: Future[list[Machine]]) -> tuple[list[Machine], list[str]]:
+    """What the provider sees, and which places it can't ask: an outage somewhere hides no machine elsewhere."""
+    try:
+        return listing.result(), []
+    except Unseen as error:
+        return error.machines, [f"{error.what}: a machine there is not shown, and goes on costing"]
+
+
+def _not_proven_lost(known: Heard) -> Heard:
+    if known.doubt != IS_GONE:
+        return known
+    return replace(known, doubt="its machine is not seen, and not every place can be asked")
 
 
 def no_machine(name: str, provider: str, known: Collection[str]) -> NotFoundError:

@@ -20,7 +20,7 @@ from orchestrator.errors import (
 )
 from orchestrator.progress import Progress, Silent
 from orchestrator.providers import provider
-from orchestrator.providers.base import Machine, Provider
+from orchestrator.providers.base import Machine, Provider, Unseen
 from orchestrator.providers.rented import Rented
 from orchestrator.providers.retrying import retrying
 from orchestrator.records import MachineRecord, Records
@@ -90,9 +90,19 @@ class Workspace:
         return found
 
     def machines(self) -> list[Machine]:
-        """The machines of this owner and project, on the provider in force."""
+        """The machines of this owner and project, on the provider in force.
+
+        Unseen when a place can't be asked and there is none in the others.
+        """
         mine = (self.settings.owner_label, self.settings.project)
-        return [machine for machine in self.provider.machines() if (machine.owner, machine.project) == mine]
+        try:
+            there = self.provider.machines()
+        except Unseen as error:
+            there = error.machines
+            if not any((machine.owner, machine.project) == mine for machine in there):
+                raise
+            self.progress.warn(error.what)
+        return [machine for machine in there if (machine.owner, machine.project) == mine]
 
     def machine(self, name: str | None = None) -> Machine:
         """The machine of that name, else the configured one, else the only one; of those made for one run only the last.

@@ -16,9 +16,8 @@ from orchestrator.errors import (
     ConflictError,
     QuotaError,
     TlvmError,
-    TransientError,
 )
-from orchestrator.providers.base import MachineState
+from orchestrator.providers.base import MachineState, Unseen
 from orchestrator.providers.gce import GceProvider
 from orchestrator.providers.retrying import retrying
 from remote.contract.attempts import Attempts
@@ -177,8 +176,9 @@ def test_a_zone_that_gives_no_answer_is_no_evidence_that_nothing_is_there(server
     gce(server).create(wanted(), OFFER)
     server.cloud.unreachable.add("us-central1-a")
     for ask in (lambda: gce(server).machines(), lambda: gce(server).get("tlvm-ana-trees")):
-        with pytest.raises(TransientError, match="us-central1-a"):
+        with pytest.raises(Unseen, match="us-central1-a") as caught:
             ask()
+        assert caught.value.places == ["us-central1-a"] and caught.value.machines == []
     server.cloud.unreachable.clear()
 
 

@@ -30,7 +30,7 @@ def accelerators(
     """Each kind of GPU with its zones, those of the user's regions first; the cheapest first."""
     with ThreadPoolExecutor(2) as pool:
         tables = pool.submit(quotas.regions, rest)
-        found = list(rest.aggregated("acceleratorTypes", fields=_FIELDS))
+        found, _ = rest.seen("acceleratorTypes", fields=_FIELDS)
         zones: dict[str, list[str]] = defaultdict(list)
         titles: dict[str, str] = {}
         for one in found:

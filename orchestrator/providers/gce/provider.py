@@ -23,7 +23,7 @@ from orchestrator.errors import (
     TransientError,
 )
 from orchestrator.progress import Progress, Silent
-from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
+from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer, Unseen
 
 from . import firewall, guest, images, insertion, places
 from .account import GceAccount
@@ -131,8 +131,15 @@ class GceProvider:
         return self._machine(found) if found else None
 
     def machines(self) -> list[Machine]:
-        found = self.rest.aggregated("instances", filter=f"labels.{LABEL}:*")
-        return [self._machine(instance) for instance in found if is_ours(instance)]
+        instances, silent = self.rest.seen("instances", filter=f"labels.{LABEL}:*")
+        found = [self._machine(instance) for instance in instances if is_ours(instance)]
+        if silent:
+            raise Unseen(
+                f"Google Cloud can't say which machines are in {', '.join(silent)}",
+                places=silent,
+                machines=found,
+            )
+        return found
 
     def host_keys(self, name: str) -> list[str]:
         return guest.host_keys(self.rest, _path(self._existing(name)))
@@ -316,7 +323,17 @@ class GceProvider:
     def _all(self, name: str) -> list[dict[str, Any]]:
         if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
             return []
-        return list(self.rest.aggregated("instances", filter=f"name={name}"))
+        found, silent = self.rest.seen("instances", filter=f"name={name}")
+        if not found and self._may_be_in(silent):
+            raise Unseen(
+                f"Google Cloud can't say whether there is a machine {name} in {', '.join(silent)}",
+                places=silent,
+            )
+        return found
+
+    def _may_be_in(self, places: Iterable[str]) -> bool:
+        """An outage at the other end of the world is in nobody's way: machines are made in these zones only."""
+        return any(place in self.settings.zones or region(place) in self.settings.zones for place in places)
 
     def _existing(self, name: str) -> dict[str, Any]:
         found = self._ours(name)

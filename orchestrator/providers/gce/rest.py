@@ -21,7 +21,8 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from requests.adapters import HTTPAdapter
 
 from orchestrator.config import GceSettings
-from orchestrator.errors import ConfigError, TransientError
+from orchestrator.errors import ConfigError
+from orchestrator.providers.base import Unseen
 
 from .errors import no_answer, of_answer, translated
 
@@ -87,23 +88,29 @@ class Rest:
             if not token:
                 return
 
-    def aggregated(self, kind: str, **query: str) -> Iterator[dict[str, Any]]:
-        """Everything of a kind ("instances") in every zone or region, page by page.
+    def aggregated(self, kind: str, **query: str) -> list[dict[str, Any]]:
+        """Everything of a kind ("instances") in every zone or region, from every page.
 
-        A zone that can't be asked fails the whole request: a machine that is not seen must not pass as gone.
+        Unseen when a place can't be asked: a machine that is not seen must not pass as gone.
         """
-        token = ""
+        found, silent = self.seen(kind, **query)
+        if silent:
+            raise Unseen(f"Google Cloud can't say which {kind} are in {', '.join(silent)}", places=silent)
+        return found
+
+    def seen(self, kind: str, **query: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """The same of the places that answer, and those that don't."""
+        token, found, silent = "", list[dict[str, Any]](), set[str]()
         while True:
             page = self.send(
                 "GET", f"aggregated/{kind}", query=_paged(query, token), doing=f"list all {kind}"
             )
             for scope in (page.get("items") or {}).values():
-                yield from scope.get(kind, [])
-            if unreachable := _unreachable(page):
-                raise TransientError(f"Google Cloud can't say which {kind} are in {', '.join(unreachable)}")
+                found += scope.get(kind, [])
+            silent |= _unreachable(page)
             token = page.get("nextPageToken", "")
             if not token:
-                return
+                return found, sorted(silent)
 
     def send(
         self,
@@ -213,7 +220,7 @@ class Rest:
             raise no_answer(error, doing) from error
 
 
-def _unreachable(page: Mapping[str, Any]) -> list[str]:
+def _unreachable(page: Mapping[str, Any]) -> set[str]:
     """Zones or regions that gave no answer, in either of the two ways in which the API says so."""
     listed = [str(name).rpartition("/")[2] for name in page.get("unreachables") or []]
     warned = [
@@ -221,7 +228,7 @@ def _unreachable(page: Mapping[str, Any]) -> list[str]:
         for scope, found in (page.get("items") or {}).items()
         if (found.get("warning") or {}).get("code") == "UNREACHABLE"
     ]
-    return sorted({*listed, *warned})
+    return {*listed, *warned}
 
 
 def _paged(query: Mapping[str, str], token: str) -> dict[str, str]:

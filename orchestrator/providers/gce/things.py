@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -28,8 +28,8 @@ def things(rest: Rest, prices: PriceTable, *, free: bool = True) -> list[Thing]:
     free    also what costs nothing
     """
     with ThreadPoolExecutor(4) as pool:
-        disks = pool.submit(lambda: list(rest.aggregated("disks", filter=_LABELLED)))
-        addresses = pool.submit(lambda: list(rest.aggregated("addresses", filter=_LABELLED)))
+        disks = pool.submit(rest.aggregated, "disks", filter=_LABELLED)
+        addresses = pool.submit(rest.aggregated, "addresses", filter=_LABELLED)
         rules = pool.submit(lambda: list(rest.items("global/firewalls", filter=_RULES) if free else ()))
         owners = pool.submit(lambda: _owners(rest) if free else [])
         return [
@@ -124,5 +124,6 @@ def _last(link: object) -> str:
     return str(link or "").rpartition("/")[2]
 
 
-def disks_of(rest: Rest, name: str) -> Iterator[dict[str, Any]]:
-    yield from rest.aggregated("disks", filter=f"labels.{LABEL}={name}")
+def disks_of(rest: Rest, name: str) -> list[dict[str, Any]]:
+    """Where a place can't be asked, those of the others."""
+    return rest.seen("disks", filter=f"labels.{LABEL}={name}")[0]
