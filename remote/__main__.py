@@ -1,7 +1,8 @@
 """The machine's half on the command line: `python -m remote RUN_SPEC` and what the laptop calls over SSH.
 
     RUN_SPEC                                     supervise a run in the foreground
-    start RUN_SPEC                               the same, detached; prints {"pid": ...}; "-" reads the spec from stdin
+    start RUN_SPEC                               the same, detached; prints {"pid": ...}; "-" reads the spec, or a
+                                                 StartRequest (contract.start_request), from stdin
     follow RUN_ID [--from BYTE] [--stream S]     send events or log as they grow (frames of contract.frames)
     status                                       every run of this machine as JSON
     prefetch                                     fetch the packs that stdin names, from the store in its first line
@@ -101,9 +102,9 @@ def _start(options: argparse.Namespace, home: MachineHome) -> int:
     from remote.job.launch import AlreadyOver, accept, start
     from remote.job.line import AlreadyActive
 
-    path = accept(sys.stdin.buffer.read(), home) if str(options.spec) == "-" else options.spec
+    given = sys.stdin.buffer.read() if str(options.spec) == "-" else options.spec.read_bytes()
     try:
-        print(json.dumps({"pid": start(path, home)}))
+        print(json.dumps({"pid": start(accept(given, home), home)}))
     except AlreadyActive as error:
         return _refuse(10, f"{error} is active already")
     except AlreadyOver as error:

@@ -20,13 +20,17 @@ class AttemptTimes:
     machine: str
     began: str  # ISO 8601, UTC, by the machine's clock
     ended: str | None = None  # None: it is active, or was killed
-    how: str = ""  # the state in which it ended; "" as long as it has not
+    how: str = ""  # the state in which it ended, or KILLED; "" as long as it has not
     used_s: float = 0.0  # of the run's max_hours
+    events_from: int = (
+        0  # the byte of the stream where it goes on: what a reader has beyond never left the machine
+    )
+    log_from: int = 0
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run has used on its machine so far."""
+    """What the last attempt of a run has used on its machine."""
 
     peak_memory_mb: float = 0.0  # of its largest process
     processor_s: float = 0.0  # of the training, all its processes, user and system

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
-from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import FINAL, State
+from remote.contract.start_request import StartRequest, read_start
 from remote.job import line
+from remote.job.asked import keep_request
 from remote.job.follow import read_status
 from remote.job.record import is_over, read_spec
 from remote.job.supervisor import cancel_mark, prepare, supervise
@@ -26,29 +25,28 @@ class AlreadyOver(Exception):
     """The run has ended and its result is published: nothing is left to do."""
 
 
-def accept(text: bytes, home: MachineHome) -> Path:
-    """Put a run's spec where the run's folder will be. ContractError when it is none, or when another is there."""
-    spec = document.decode(RunSpec, text, what="run spec")
-    path = home.run(spec.run_id).spec
-    if path.exists() and read_spec(path) != spec:
-        raise ContractError(f"{spec.run_id} has another run spec on this machine")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    document.write(path, spec)
-    return path
+def accept(text: bytes, home: MachineHome) -> StartRequest:
+    """What a laptop asks for. ContractError when it is none, or when another run has this name on this machine."""
+    request = read_start(text)
+    path = home.run(request.spec.run_id).spec
+    if path.exists() and read_spec(path) != request.spec:
+        raise ContractError(f"{request.spec.run_id} has another run spec on this machine")
+    return request
 
 
-def start(spec_path: Path, home: MachineHome, *, command: Sequence[str] = SUPERVISE) -> int:
+def start(request: StartRequest, home: MachineHome, *, command: Sequence[str] = SUPERVISE) -> int:
     """Supervise a run in a session of its own, which needs neither us nor any connection; its process id.
 
     The lock of the run is taken here and handed over, so that it is active when this returns.
     AlreadyActive, AlreadyOver, ContractError
     """
-    spec = read_spec(spec_path)
+    spec = request.spec
     lock = line.hold_run(home.locks, spec.run_id)
     try:
-        folder = prepare(home, spec, spec_path)
+        folder = prepare(home, spec)
         if is_over(read_status(folder)):
             raise AlreadyOver(spec.run_id)
+        keep_request(folder, request)
         with (folder.root / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
                 [*command, str(folder.spec), "--lock", str(lock)],

@@ -20,6 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from remote.contract.document import ContractError
+from remote.contract.layout import checked_run_id
+
 
 class AlreadyActive(Exception):
     """Another process supervises this run."""
@@ -46,28 +49,32 @@ class Ticket:
     locks: Path
     path: Path
     descriptor: int
+    run_id: str
 
     def try_take(self, count: int, of: int) -> Places | None:
         """`count` accelerators of the `of` that the machine has, once this ticket is the first in line."""
         with holding(self.locks / "line"):
             if self._ahead():
                 return None
-            places = _take(self.locks, count, of)
+            places = _take(self.locks, count, of, self.run_id)
             if places:
                 self._tear()
             return places
 
-    def ahead(self) -> int:
-        """How many runs wait before this one."""
+    def ahead(self, of: int) -> tuple[int, str]:
+        """How many runs wait before this one; and for which it waits: the one before it, or who uses an accelerator."""
         with holding(self.locks / "line"):
-            return self._ahead()
+            before = self._ahead()
+            used = [self.locks / f"accelerator-{number}" for number in range(of)]
+            names = [_run_of(path) for path in before or used if is_held(path)]
+            return len(before), names[-1 if before else 0] if names else ""
 
     def leave(self) -> None:
         with holding(self.locks / "line"):
             self._tear()
 
-    def _ahead(self) -> int:
-        return sum(1 for path in waiting(self.locks) if path.name < self.path.name and is_held(path))
+    def _ahead(self) -> list[Path]:
+        return [path for path in waiting(self.locks) if path.name < self.path.name and is_held(path)]
 
     def _tear(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -75,7 +82,7 @@ class Ticket:
             os.close(self.descriptor)
 
 
-def join(locks: Path) -> Ticket:
+def join(locks: Path, run_id: str) -> Ticket:
     """Take the last place in the line. Tickets of runs that died are swept on the way."""
     with holding(locks / "line"):
         tickets = waiting(locks)
@@ -86,7 +93,8 @@ def join(locks: Path) -> Ticket:
         path = locks / f"waiting-{number:08d}"
         descriptor = try_hold(path)
         assert descriptor is not None, "a new ticket can't be held by another"
-        return Ticket(locks, path, descriptor)
+        _note(descriptor, run_id)
+        return Ticket(locks, path, descriptor, run_id)
 
 
 def waiting(locks: Path) -> list[Path]:
@@ -156,14 +164,28 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _take(locks: Path, count: int, of: int) -> Places | None:
+def _take(locks: Path, count: int, of: int, run_id: str) -> Places | None:
     places = Places([], [])
     for number in range(of):
         descriptor = try_hold(locks / f"accelerator-{number}")
         if descriptor is not None:
+            _note(descriptor, run_id)
             places.numbers.append(number)
             places.descriptors.append(descriptor)
         if len(places.numbers) == count:
             return places
     places.release()
     return None
+
+
+def _note(descriptor: int, run_id: str) -> None:
+    """Whose lock it is, for people who wait."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, run_id.encode(), 0)
+
+
+def _run_of(path: Path) -> str:
+    """A run id, or nothing: a lock of an older tlvm says nothing."""
+    with suppress(OSError, ContractError):
+        return checked_run_id(path.read_text().strip())
+    return ""

@@ -11,10 +11,11 @@ from remote.contract.layout import RunFolder
 
 
 class News:
-    """What the training says in its events: the step it is at, and the last error."""
+    """What the training says in its events: the step it is at, the epochs that are over, and the last error."""
 
     def __init__(self, folder: RunFolder, echo: bool) -> None:
         self.step = 0
+        self.epoch = 0
         self.error = ""
         self._events, self._events_read = folder.events, _size(folder.events)
         self._log, self._log_read = folder.log, _size(folder.log)
@@ -28,6 +29,8 @@ class News:
             event = events.parse(text) or {}
             if event.get("type") == "step" and isinstance(event.get("number"), int):
                 self.step = event["number"]
+            if event.get("type") == "epoch" and isinstance(event.get("epoch"), int):
+                self.epoch = event["epoch"]
             if event.get("type") == "log" and event.get("level") == "error":
                 self.error = str(event.get("text"))[:2000]
         if self._echo:

@@ -1,4 +1,4 @@
-"""What a run has to say leaves the machine while it works: events, log and status go to the store in the background.
+"""What a run has to say leaves the machine while it works: events, log, status and checkpoints, in the background.
 
 At the end the files of the result follow, and MANIFEST.json last: only what it names is a result. Training never
 waits for any of this, and a store that is full, forbidden or away never stops it: the run says so and goes on trying.
@@ -6,12 +6,10 @@ waits for any of this, and a store that is full, forbidden or away never stops i
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
@@ -19,21 +17,25 @@ from typing import TypeVar
 from remote.contract import document, layout
 from remote.contract.layout import RunFolder
 from remote.contract.run_status import ResultFile, ResultManifest, State
+from remote.job.checkpoint_copies import CheckpointCopies
+from remote.job.claim import Claim, Superseded
+from remote.job.pace import PACE, PAUSE_MAX_S, Pace, repeat
+from remote.job.streams import Streams, describe, is_same, send
 from remote.store import Store, StoreError
 
 T = TypeVar("T")
 
-INTERVAL_S = 5.0
-PAUSE_MAX_S = 60.0  # between two tries of a store that refuses
-SHARE = 25  # a pass that took t seconds is followed by a pause of at least 25 t: at most 4 % of the time
-_CHUNK_BYTES = 1024 * 1024
-STREAMS = ("events", "log")
+_NEWS = "The store can't be written, the run goes on and tries again"
+_CHECKPOINTS = "No checkpoint can be put into the store, the run goes on and tries again"
+_LAST_WORD_S = 2.0  # for the status, whatever the checkpoint took
+LARGE_BYTES = 1024 * 1024  # what is larger is compared with what the store has before it is sent
 
 
 class Publisher:
-    """Copies one run to the store. `start` and `stop` bracket the background thread; `finish` comes after `stop`.
+    """Copies one attempt of a run to the store. `start` and `stop` bracket the background; `finish` comes after `stop`.
 
-    warn    is told once each time the store begins to refuse, and when something is given up
+    warn        is told once each time the store begins to refuse, and when something is given up
+    position    the step that the training is at, and the epochs that are over
     """
 
     def __init__(
@@ -43,30 +45,44 @@ class Publisher:
         folder: RunFolder,
         *,
         warn: Callable[[str], None],
-        interval_s: float = INTERVAL_S,
+        attempt: int = 1,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        pace: Pace = PACE,
     ) -> None:
+        self.superseded = ""  # who speaks for this run now, when it is not ours any more
         self._open_store = open_store
         self._run_id = run_id
         self._folder = folder
         self._warn = warn
-        self._interval_s = interval_s
         self._store: Store | None = None
-        self._sent = dict.fromkeys(STREAMS, 0)  # bytes of each stream that are in the store
-        self._segments: dict[str, ResultFile] = {}
+        self._claim = Claim(self._the_store, run_id, folder, attempt=attempt)
+        self._streams = Streams(self._the_store, run_id, folder)
+        self._checkpoints = CheckpointCopies(
+            self._the_store, self._claim, run_id, folder, attempt=attempt, position=position
+        )
         self._results: dict[str, ResultFile] = {}
-        self._status = b""
-        self._refused = False
+        self._refused: set[str] = set()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="publish", daemon=True)
+        self._threads = [
+            threading.Thread(target=repeat, args=(act, pace, self._stopping, refused), daemon=True)
+            for act, refused in (
+                (self._publish_news, lambda error: self._goes_on(error, _NEWS)),
+                (self._publish_checkpoint, lambda error: self._goes_on(error, _CHECKPOINTS)),
+            )
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, *, patience_s: float = 600.0) -> bool:
-        """End the background thread once its present upload is through; False when that took too long."""
+        """End the background once its present upload of news is through; False when that took too long.
+
+        A checkpoint that is on its way is not waited for: what follows sends a newer one, or needs none.
+        """
         self._stopping.set()
-        self._thread.join(patience_s)
-        return not self._thread.is_alive()
+        self._threads[0].join(patience_s)
+        return not self._threads[0].is_alive()
 
     def finish(
         self,
@@ -84,6 +100,7 @@ class Publisher:
         wanted      asked between two tries: False gives up
         tell        called once, with the number and the bytes of the result's files, when they are in the store
         Returns     the manifest, None when the store refused all the time
+        Superseded
         """
         deadline = time.monotonic() + patience_s
         if with_result:
@@ -94,41 +111,60 @@ class Publisher:
         return self._insist(lambda: self._publish_manifest(state), deadline, wanted)
 
     def send(self, *, patience_s: float) -> None:
-        """Events, log and status as they are now. A store that refuses for good is not asked again."""
+        """Events, log, checkpoint and then status, as they are now. A store that refuses for good is not asked again.
 
-        def once() -> bool:
-            self._publish_streams()
-            self._publish_status()
-            return True
-
-        self._insist(once, time.monotonic() + patience_s, lambda: True, result=False)
+        What takes longer than the patience goes on beside, until the process ends. Superseded
+        """
+        deadline = time.monotonic() + patience_s
+        pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        copying = pool.submit(
+            lambda: self._insist(self._checkpoints.copy_newest, deadline, lambda: True, result=False)
+        )
+        pool.shutdown(wait=False)
+        self._insist(self._publish_streams_of_ours, deadline, lambda: True, result=False)
+        wait([copying], max(0.0, deadline - time.monotonic()))
+        last = max(deadline, time.monotonic() + _LAST_WORD_S)
+        self._insist(self._publish_status, last, lambda: True, result=False)
 
     def send_status(self, *, patience_s: float) -> None:
-        """The last word: after MANIFEST.json the streams are closed, so a refusal is not said there."""
+        """The last word. After MANIFEST.json the streams are closed, so a refusal is not said there."""
+        self._refused.add(_NEWS)
+        self._insist(self._publish_status, time.monotonic() + patience_s, lambda: True, result=False)
 
-        def once() -> bool:
-            self._publish_status()
-            return True
+    def forget_checkpoints(self) -> None:
+        """The run is over and in the store. StoreError"""
+        self._checkpoints.remove_all()
 
-        self._refused = True
-        self._insist(once, time.monotonic() + patience_s, lambda: True, result=False)
+    def checkpoint_s(self) -> float:
+        """How long a checkpoint takes on its way; 0 when none was sent yet."""
+        return self._checkpoints.sent_s
 
-    def _loop(self) -> None:
-        pause_s = 0.0
-        while not self._stopping.wait(pause_s):
-            began = time.monotonic()
-            try:
-                self._publish_streams()
-                self._publish_status()
-            except (StoreError, OSError) as error:
-                self._refusal(error)
-                pause_s = min(2 * max(pause_s, self._interval_s), PAUSE_MAX_S)
-            else:
-                self._refused = False
-                pause_s = max(self._interval_s, SHARE * (time.monotonic() - began))
+    def _publish_news(self) -> int:
+        self._publish_streams_of_ours()
+        self._publish_status()
+        self._refused.discard(_NEWS)
+        return 0
+
+    def _publish_checkpoint(self) -> int:
+        copied = self._checkpoints.copy_newest()
+        self._refused.discard(_CHECKPOINTS)
+        return self._checkpoints.sent_bytes if copied else 0
+
+    def _goes_on(self, error: Exception, what: str) -> bool:
+        if isinstance(error, Superseded):
+            self.superseded = str(error)
+            return False
+        self._refusal(error, what)
+        return True
 
     def _insist(
-        self, act: Callable[[], T], deadline: float, wanted: Callable[[], bool], *, result: bool = True
+        self,
+        act: Callable[[], T],
+        deadline: float,
+        wanted: Callable[[], bool],
+        *,
+        result: bool = True,
+        what: str = _NEWS,
     ) -> T | None:
         """What `act` returns once it is through; None when nobody wants it any more, or the time is over.
 
@@ -139,7 +175,7 @@ class Publisher:
             try:
                 return act()
             except (StoreError, OSError) as error:
-                self._refusal(error)
+                self._refusal(error, what)
                 for_good = isinstance(error, StoreError) and not error.retryable
                 if for_good and not result:
                     return None
@@ -157,12 +193,13 @@ class Publisher:
                 return None
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
-    def _refusal(self, error: Exception) -> None:
-        if not self._refused:
-            self._refused = True
-            self._warn(f"The store can't be written, the run goes on and tries again: {error}")
+    def _refusal(self, error: Exception, what: str) -> None:
+        if what not in self._refused:
+            self._refused.add(what)
+            self._warn(f"{what}: {error}")
 
     def _publish_results(self) -> list[ResultFile]:
+        self._claim.check()
         for path in result_files(self._folder.result):
             name = path.relative_to(self._folder.result).as_posix()
             if name not in self._results:
@@ -170,42 +207,30 @@ class Publisher:
         return list(self._results.values())
 
     def _publish_manifest(self, state: State) -> ResultManifest:
-        self._publish_streams()
-        files = sorted([*self._results.values(), *self._segments.values()], key=lambda file: file.path)
+        self._publish_streams_of_ours()
+        files = sorted(
+            [*self._results.values(), *self._streams.segments.values()], key=lambda file: file.path
+        )
         manifest = ResultManifest(self._run_id, state, created=now(), files=files)
         path = self._folder.root / "MANIFEST.json"
         document.write(path, manifest)
         self._the_store().upload(path, layout.run_key(self._run_id, "MANIFEST.json"))
         return manifest
 
-    def _publish_streams(self) -> None:
-        """Whole segments once; the last one again whenever it has grown."""
-        for stream, path in (("events", self._folder.events), ("log", self._folder.log)):
-            size = _size(path)
-            while self._sent[stream] < size:
-                offset = self._sent[stream] // layout.SEGMENT_BYTES * layout.SEGMENT_BYTES
-                length = min(layout.SEGMENT_BYTES, size - offset)
-                piece = self._folder.root / ".segment"
-                with path.open("rb") as file:
-                    file.seek(offset)
-                    piece.write_bytes(file.read(length))
-                name = f"{stream}/{offset:016d}"
-                self._segments[name] = self._upload(piece, name)
-                self._sent[stream] = offset + length
+    def _publish_streams_of_ours(self) -> bool:
+        self._claim.check()
+        self._streams.publish()
+        return True
 
-    def _publish_status(self) -> None:
-        text = self._folder.status.read_bytes()
-        if text != self._status:
-            piece = self._folder.root / ".status"
-            piece.write_bytes(text)
-            self._the_store().upload(piece, layout.run_key(self._run_id, "status.json"))
-            self._status = text
+    def _publish_status(self) -> bool:
+        self._claim.publish()
+        return True
 
     def _upload(self, path: Path, name: str) -> ResultFile:
         described = describe(path, name)
-        blob = self._the_store().upload(path, layout.run_key(self._run_id, name))
-        if (blob.size, blob.crc32c) != (described.size, described.crc32c):
-            raise OSError(f"{name} changed while it was uploaded")
+        key, store = layout.run_key(self._run_id, name), self._the_store()
+        if described.size < LARGE_BYTES or not is_same(store.get(key), described):
+            send(store, path, key, described)
         return described
 
     def _the_store(self) -> Store:
@@ -225,23 +250,5 @@ def result_files(folder: Path) -> list[Path]:
     )
 
 
-def describe(path: Path, name: str) -> ResultFile:
-    import google_crc32c
-
-    sha256, crc32c, size = hashlib.sha256(), google_crc32c.Checksum(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            sha256.update(chunk)
-            crc32c.update(chunk)
-            size += len(chunk)
-    return ResultFile(name, size, sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode())
-
-
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _size(path: Path) -> int:
-    with suppress(FileNotFoundError):
-        return path.stat().st_size
-    return 0

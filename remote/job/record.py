@@ -13,9 +13,11 @@ from remote.contract.document import ContractError
 from remote.contract.events import EventWriter
 from remote.contract.layout import RunFolder
 from remote.contract.run_spec import RunSpec
-from remote.contract.run_status import FINAL, RunStatus, State
+from remote.contract.run_status import FINAL, AttemptTimes, RunStatus, State
+from remote.job.asked import Asked, read_asked
 from remote.job.follow import read_status
 from remote.job.publish import now
+from remote.job.streams import size_of
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,41 @@ class Record:
         self.status = dataclasses.replace(self.status, **changes, updated=now())
         document.write(self.folder.status, self.status)
 
+    def close(self, state: State, **changes: Any) -> None:
+        """The status alone; the attempt has ended with it."""
+        times = dataclasses.replace(self.status.attempts[-1], ended=now(), how=state)
+        self.save(state=state, attempts=[*self.status.attempts[:-1], times], **changes)
+
+    def used(self, used_s: float) -> None:
+        """How much of the run's max_hours this attempt has used; whoever goes on after a kill knows it."""
+        times = self.status.attempts[-1]
+        spent = self.supervisor.used_s + used_s - times.used_s
+        self.remember(dataclasses.replace(self.supervisor, used_s=spent))
+        times = dataclasses.replace(times, used_s=round(used_s, 3))
+        self.save(attempts=[*self.status.attempts[:-1], times])
+
     def remember(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         document.write(self.folder.supervisor, supervisor)
 
 
 def begin(folder: RunFolder, spec: RunSpec) -> Record:
-    """The record of a run that starts, or goes on after an earlier attempt."""
-    earlier = read_supervisor(folder)
-    attempt = earlier.attempt + 1 if earlier else 1
-    supervisor = (
-        dataclasses.replace(earlier, pid=os.getpid(), attempt=attempt)
-        if earlier
-        else Supervisor(os.getpid(), attempt)
-    )
-    before = read_status(folder)
+    """The record of a run that starts, or goes on after an earlier attempt, on this machine or another."""
+    asked, earlier, before = read_asked(folder), read_supervisor(folder), read_status(folder)
+    attempts = [_over(times, before.updated) for times in before.attempts] if before else []
+    last = max(earlier.attempt if earlier else 0, before.attempt if before and attempts else 0)
+    number = max(asked.attempt or 1, last + 1)
+    supervisor = Supervisor(os.getpid(), number, used_s=sum(times.used_s for times in attempts))
+    if earlier:
+        used_s = max(earlier.used_s, supervisor.used_s)
+        supervisor = dataclasses.replace(earlier, pid=os.getpid(), attempt=number, used_s=used_s)
     status = RunStatus(
         spec.run_id,
         "QUEUED",
         updated=now(),
         started=before.started if before else None,
-        attempt=attempt,
+        attempt=number,
+        attempts=[*attempts, _times(number, asked, spec, folder)],
     )
     record = Record(folder, spec, supervisor, status)
     record.remember(supervisor)
@@ -102,3 +118,18 @@ def read_spec(path: Path) -> RunSpec:
 def is_over(status: RunStatus | None) -> bool:
     """Nothing is left to do for this run, not even publishing."""
     return status is not None and status.state in FINAL and status.published
+
+
+def _times(number: int, asked: Asked, spec: RunSpec, folder: RunFolder) -> AttemptTimes:
+    return AttemptTimes(
+        number,
+        asked.machine or spec.machine,
+        began=now(),
+        events_from=size_of(folder.events),
+        log_from=size_of(folder.log),
+    )
+
+
+def _over(times: AttemptTimes, seen: str) -> AttemptTimes:
+    """An attempt that nobody ended was alive when its status was last written."""
+    return times if times.ended else dataclasses.replace(times, ended=seen, how="KILLED")

@@ -10,12 +10,10 @@ import dataclasses
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 
 from remote.contract import document
@@ -25,40 +23,26 @@ from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import State
 from remote.job import line, training_process
+from remote.job.asked import environment, forget_environment, read_asked
+from remote.job.claim import Superseded
 from remote.job.fetch import fetch
 from remote.job.follow import read_status
 from remote.job.news import News
+from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped
 from remote.job.publish import Publisher, now
+from remote.job.reasons import Reasons, cancel_mark
 from remote.job.record import Record, begin, is_over, read_spec
+from remote.job.resources import Gauge
 from remote.job.signals import asked_to_end
-from remote.job.training_process import LIMITS, End, Limits, Why, in_words, tail
+from remote.job.taking_up import CannotTakeUp, take_up
+from remote.job.training_process import LIMITS, End, Limits
+from remote.job.waiting import wait_in_line
 from remote.store import StoreError, open_store
 
+__all__ = ["EXIT_CODES", "cancel_mark", "prepare", "supervise"]
+
 TRAIN = (sys.executable, "-m", "remote", "train")
-EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 9, "CANCELLED": 130, "INTERRUPTED": 12}
-RESULT = {
-    "train": ("model/model.safetensors", "model/model.json", "metrics.json"),
-    "evaluate": ("metrics.json", "predictions.csv"),
-}
-UNUSABLE_EXIT = 3  # of the training: data or settings can't be used; the last error event says why
-INTERRUPTED_EXIT = 12  # of the training: checkpointed, goes on when it is started again
 _BEGUN_AGAIN = 2  # times at most, after it was killed
-
-
-@dataclass(frozen=True)
-class Outcome:
-    state: State
-    message: str = ""
-    exit_code: int | None = None
-    log_tail: list[str] = dataclasses.field(default_factory=list)
-
-
-class Stopped(Exception):
-    """Somebody wants the run to end now."""
-
-    def __init__(self, why: Why) -> None:
-        super().__init__(why)
-        self.why = why
 
 
 def supervise(
@@ -80,30 +64,37 @@ def supervise(
     """
     spec = read_spec(spec_path)
     held = line.hold_run(home.locks, spec.run_id) if lock is None else lock
-    folder = prepare(home, spec, spec_path)
-    status = read_status(folder)
-    if status and is_over(status):
-        return EXIT_CODES[status.state]
-    with asked_to_end() as asked:
-        record = begin(folder, spec)
-        code = _Job(spec, home, folder, record, command, limits, held, asked, echo).carry_out()
+    try:
+        folder = prepare(home, spec)
+        with asked_to_end() as asked:
+            reasons = Reasons(folder, asked, limits)
+            try:
+                known = take_up(spec, folder, read_asked(folder), limits, reasons.check)
+            except (Stopped, CannotTakeUp) as why:
+                print(f"{spec.run_id} was not taken up from the store: {why}", file=sys.stderr)
+                return EXIT_CODES["INTERRUPTED"]
+            status = read_status(folder)
+            if status and is_over(status):
+                return EXIT_CODES[status.state]
+            record = begin(folder, spec)
+            for text in known:
+                record.events.log(text)
+            code = _Job(spec, home, folder, record, command, limits, held, reasons, echo).carry_out()
+    finally:
+        os.close(held)
     if echo:
         print(f"{record.status.state} {record.status.message}".strip())
     return code
 
 
-def prepare(home: MachineHome, spec: RunSpec, spec_path: Path) -> RunFolder:
+def prepare(home: MachineHome, spec: RunSpec) -> RunFolder:
     """The run's folder with the spec in it."""
     folder = home.run(spec.run_id)
     for path in (home.root, home.runs, folder.root, folder.result, folder.checkpoints, home.locks):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if spec_path.resolve() != folder.spec.resolve():
+    if not folder.spec.exists():
         document.write(folder.spec, spec)
     return folder
-
-
-def cancel_mark(folder: RunFolder) -> Path:
-    return folder.root / "cancel"
 
 
 class _Job:
@@ -118,7 +109,7 @@ class _Job:
         command: Sequence[str],
         limits: Limits,
         lock: int,
-        asked: threading.Event,
+        reasons: Reasons,
         echo: bool,
     ) -> None:
         self._spec = spec
@@ -128,78 +119,59 @@ class _Job:
         self._command = command
         self._limits = limits
         self._lock = lock
-        self._asked = asked
+        self._reasons = reasons
+        self._news = News(folder, echo)
         self._publisher = Publisher(
             lambda: open_store(
                 spec.store, attempts=Attempts(count=1)
             ),  # the publisher has patience of its own
             spec.run_id,
             folder,
+            attempt=record.status.attempt,
             warn=self._warn_of_the_store,
+            position=lambda: (self._news.step, self._news.epoch),
         )
-        self._news = News(folder, echo)
+        reasons.publisher = self._publisher
+        self._used_s = 0.0  # of max_hours, in this attempt
+        self._told_at = time.monotonic()
 
     def carry_out(self) -> int:
         self._publisher.start()
         try:
-            outcome = self._attempt()
-            return EXIT_CODES[self._end(outcome)]
+            return EXIT_CODES[self._end(self._attempt())]
+        except Superseded as superseded:
+            return EXIT_CODES[self._stand_back(str(superseded))]
         except BaseException as error:
             last = "".join(traceback.format_exception(error)).splitlines()[-training_process.TAIL_LINES :]
             self._record.state("FAILED", f"The supervisor broke: {error!r}")
-            self._record.save(finished=now(), log_tail=last)
+            self._record.close("FAILED", finished=now(), log_tail=last)
             if self._publisher.stop(patience_s=self._limits.grace_s):
                 self._publisher.send(patience_s=self._limits.grace_s)
             raise
-        finally:
-            os.close(self._lock)
 
     def _attempt(self) -> Outcome:
         """Everything up to the result in the run's folder."""
         if self._record.supervisor.trained:
             return Outcome("SUCCEEDED", exit_code=0)
         try:
-            self._check()
-            places = self._wait_in_line()
-        except Stopped as stopped:
-            return _stopped(stopped.why)
+            self._reasons.check()
+            places = wait_in_line(self._spec, self._home, self._record, self._limits, self._reasons.check)
+        except Stopped as why:
+            return stopped(why.why, str(why))
         except ContractError as error:
             return Outcome("FAILED", str(error))
         try:
             self._record.state("STARTING", "fetching what it needs")
-            self._record.save(started=self._record.status.started or now())
+            self._record.save(started=self._record.status.started or now(), place=0, waits_for="")
             self._fetch()
             self._record.state("RUNNING")
             return self._judge(self._train_to_the_end(places))
-        except Stopped as stopped:
-            return _stopped(stopped.why)
+        except Stopped as why:
+            return stopped(why.why, str(why))
         except ContractError as error:
             return Outcome("FAILED", str(error))
         finally:
             places.release()
-
-    def _wait_in_line(self) -> line.Places:
-        there = line.accelerators()
-        count = max(1, self._spec.accelerators)
-        if self._spec.accelerators > there:
-            raise ContractError(
-                f"The run asks for {self._spec.accelerators} accelerators, this machine has {there}"
-            )
-        ticket = line.join(self._home.locks)
-        try:
-            told = -1
-            while (places := ticket.try_take(count, max(1, there))) is None:
-                ahead = ticket.ahead()
-                if ahead != told:
-                    waits = f"waits for {ahead} other runs" if ahead else "next in line"
-                    self._record.state("QUEUED", waits)
-                    told = ahead
-                self._check()
-                time.sleep(self._limits.poll_s)
-        except BaseException:
-            ticket.leave()
-            raise
-        return places
 
     def _fetch(self) -> None:
         """In a thread, so that a run can be stopped while a transfer hangs. ContractError says what is missing."""
@@ -218,7 +190,7 @@ class _Job:
         )
         try:
             while not wait([fetching], self._limits.poll_s).done:
-                self._check()
+                self._reasons.check()
             fetching.result()
         except (StoreError, ContractError, OSError) as error:
             raise ContractError(f"What the run needs can't be fetched: {error}") from error
@@ -238,49 +210,50 @@ class _Job:
         return end
 
     def _train(self, places: line.Places) -> End:
-        began, used = time.monotonic(), self._record.supervisor.used_s
+        began, before_s = time.monotonic(), self._used_s
+        accelerators = places.numbers if line.accelerators() else []
+        gauge = Gauge(self._folder.root, accelerators)
+
+        def tick() -> None:
+            self._read_news()
+            gauge.look()
+            self._used_s = before_s + time.monotonic() - began
+            if time.monotonic() - self._told_at >= self._limits.tell_s:
+                self._told_at = time.monotonic()
+                self._record.used(self._used_s)
+
         try:
             return training_process.train(
                 self._command,
                 self._folder,
-                accelerators=places.numbers if line.accelerators() else [],
+                accelerators=accelerators,
                 keep=[*places.descriptors, self._lock],
+                environment=environment(self._folder),
                 limits=self._limits,
-                remaining_s=self._spec.max_hours * 3600 - used,
-                stop=self._why,
-                tick=self._read_news,
+                remaining_s=self._spec.max_hours * 3600 - self._record.supervisor.used_s,
+                stop=self._reasons.why,
+                tick=tick,
             )
         finally:
-            spent = used + time.monotonic() - began
-            self._record.remember(dataclasses.replace(self._record.supervisor, used_s=spent))
+            tick()
+            self._record.used(self._used_s)
+            self._record.save(resources=gauge.read())
 
     def _judge(self, end: End) -> Outcome:
-        whole = all((self._folder.result / name).is_file() for name in RESULT[self._spec.job])
-        trained = end.exit_code == 0 and whole
+        outcome = judged(end, self._spec, self._folder, self._limits, error=self._news.error)
+        trained = outcome.state == "SUCCEEDED"
         self._record.remember(
             dataclasses.replace(self._record.supervisor, trained=trained, exit_code=end.exit_code)
         )
-        if trained:
-            return Outcome("SUCCEEDED", exit_code=0)
-        if end.why == "cancelled":
-            return Outcome("CANCELLED", "cancelled", end.exit_code)
-        if end.why == "interrupted" or (not end.why and end.exit_code == INTERRUPTED_EXIT):
-            return Outcome("INTERRUPTED", "the machine is being taken away", end.exit_code)
-        if end.why == "overtime":
-            message = f"Stopped after its max_hours of {self._spec.max_hours:g}"
-        elif end.why == "hung":
-            message = f"Stopped: no sign of life for {self._limits.hang_s:g} s"
-        elif end.exit_code == 0:
-            message = "The training ended without a result"
-        elif end.exit_code == UNUSABLE_EXIT and self._news.error:
-            message = self._news.error
-        else:
-            message = in_words(end)
-        return Outcome("FAILED", message, end.exit_code, tail(self._folder.log))
+        if end.why in ("cancelled", "interrupted", "superseded") and not trained:
+            return stopped(end.why, self._reasons.text, end.exit_code)
+        return outcome
 
     def _end(self, outcome: Outcome) -> State:
         """Publish what there is and say how it ended; the state that it really came to."""
         self._read_news()
+        if self._publisher.superseded:
+            return self._stand_back(self._publisher.superseded)
         if outcome.state == "INTERRUPTED":
             return self._interrupt(outcome)
         if outcome.state == "SUCCEEDED":
@@ -291,18 +264,20 @@ class _Job:
             outcome.state,
             with_result=outcome.state == "SUCCEEDED",
             patience_s=self._limits.publish_s,
-            wanted=lambda: self._why() != "interrupted",
+            wanted=lambda: self._reasons.why() != "interrupted",
             tell=lambda files, size: self._record.events.emit("published", files=files, bytes=size),
         )
-        if manifest is None and self._why() == "interrupted":
+        if manifest is None and self._reasons.why() == "interrupted":
             return self._interrupt(dataclasses.replace(outcome, message="interrupted while publishing"))
         message = outcome.message
         if manifest is None:
             message = (
                 f"{message} The result is on the machine only: the store refused it all the time".strip()
             )
-        self._record.save(
-            state=outcome.state,
+        else:
+            self._forget()
+        self._record.close(
+            outcome.state,
             message=message,
             finished=now(),
             exit_code=outcome.exit_code,
@@ -312,32 +287,33 @@ class _Job:
         self._publisher.send_status(patience_s=self._limits.grace_s)
         return outcome.state
 
+    def _forget(self) -> None:
+        """What only a run that goes on needs."""
+        forget_environment(self._folder)
+        try:
+            self._publisher.forget_checkpoints()
+        except StoreError as error:  # the store's own rule takes them after some days
+            print(f"The checkpoints of {self._spec.run_id} stay in the store: {error}", file=sys.stderr)
+
     def _interrupt(self, outcome: Outcome) -> State:
         self._record.state("INTERRUPTED", outcome.message)
-        self._record.save(exit_code=outcome.exit_code)
+        self._record.close("INTERRUPTED", exit_code=outcome.exit_code)
         if self._publisher.stop(patience_s=self._limits.grace_s):
-            self._publisher.send(patience_s=self._limits.grace_s)
+            self._publisher.send(patience_s=self._reasons.patience_s())
         return "INTERRUPTED"
+
+    def _stand_back(self, why: str) -> State:
+        """Another attempt speaks for this run: nothing of this one may reach the store any more."""
+        self._publisher.stop(patience_s=self._limits.grace_s)
+        self._record.state("CANCELLED", why)
+        self._record.close("CANCELLED", finished=now(), published=True)
+        forget_environment(self._folder)
+        return "CANCELLED"
 
     def _read_news(self) -> None:
         self._news.read()
         if self._news.step != self._record.status.step:
             self._record.save(step=self._news.step)
 
-    def _check(self) -> None:
-        if why := self._why():
-            raise Stopped(why)
-
-    def _why(self) -> Why:
-        if cancel_mark(self._folder).exists():
-            return "cancelled"
-        return "interrupted" if self._asked.is_set() else ""
-
     def _warn_of_the_store(self, text: str) -> None:
         self._record.events.log(text, level="warning")
-
-
-def _stopped(why: Why) -> Outcome:
-    if why == "cancelled":
-        return Outcome("CANCELLED", "cancelled")
-    return Outcome("INTERRUPTED", "the machine is being taken away")

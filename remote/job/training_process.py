@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from remote.contract.layout import RunFolder
+from remote.job.resources import peak_memory_mb
 
 SUPERVISOR_VARIABLE = "TLVM_SUPERVISOR"  # a descriptor that reads end-of-file when the supervisor is gone
 # Large blocks go back to the system when they are freed, and come in huge pages. By default glibc keeps blocks of up to
@@ -27,7 +26,7 @@ TAIL_LINES = 20
 _TAIL_BYTES = 64 * 1024
 _LINE_CHARACTERS = 500
 
-Why = Literal["", "cancelled", "interrupted", "overtime", "hung"]
+Why = Literal["", "cancelled", "interrupted", "superseded", "overtime", "hung"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,9 @@ class Limits:
     grace_s: float = 20  # from SIGTERM to SIGKILL; Google gives a machine that it takes away 30 s
     publish_s: float = 3600  # how long a store that refuses the result is tried
     poll_s: float = 0.2
+    tell_s: float = 30  # between two times that a run which has nothing else to say notes what it has used
+    unmeasured_s: float = 30  # that a checkpoint may take to the store before one was sent
+    margin_s: float = 30  # before the hard end of the machine, beside what stopping and sending take
 
 
 LIMITS = Limits()
@@ -57,6 +59,7 @@ def train(
     *,
     accelerators: Sequence[int],
     keep: Sequence[int],
+    environment: Mapping[str, str],
     limits: Limits,
     remaining_s: float,
     stop: Callable[[], Why],
@@ -66,6 +69,7 @@ def train(
 
     accelerators    the ones that it may see; empty leaves the environment alone
     keep            descriptors of locks that it holds too, so that no other run starts beside an orphan
+    environment     variables of its own, secrets among them
     remaining_s     of the run's max_hours
     stop            asked all the time: why the run must end now, "" when it need not
     tick            called all the time
@@ -73,7 +77,7 @@ def train(
     kills = _memory_kills()
     ours, theirs = _pipe()
     try:
-        process = _start(command, folder, accelerators, [*keep, theirs], theirs)
+        process = _start(command, folder, accelerators, environment, [*keep, theirs], theirs)
     finally:
         os.close(theirs)
     try:
@@ -82,8 +86,7 @@ def train(
         _kill_group(process.pid)  # also what the training left behind
         process.wait()
         os.close(ours)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return End(process.returncode, why, _memory_kills() > kills, peak / 1e6)
+    return End(process.returncode, why, _memory_kills() > kills, peak_memory_mb())
 
 
 def in_words(end: End) -> str:
@@ -123,16 +126,22 @@ def _pipe() -> tuple[int, int]:
 
 
 def _start(
-    command: Sequence[str], folder: RunFolder, accelerators: Sequence[int], keep: Sequence[int], alive: int
+    command: Sequence[str],
+    folder: RunFolder,
+    accelerators: Sequence[int],
+    own: Mapping[str, str],
+    keep: Sequence[int],
+    alive: int,
 ) -> subprocess.Popen[bytes]:
     environment = {
         **ALLOCATOR,
         **os.environ,
+        **own,
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",  # a crash, and our SIGABRT of a hung one, leave a traceback in the log
         SUPERVISOR_VARIABLE: str(alive),
     }
-    if accelerators and "CUDA_VISIBLE_DEVICES" not in os.environ:
+    if accelerators and "CUDA_VISIBLE_DEVICES" not in environment:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, accelerators))
     with folder.log.open("ab") as log:
         return subprocess.Popen(

@@ -19,6 +19,7 @@ import pytest
 from remote.contract import document, frames
 from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
+from remote.contract.start_request import StartRequest
 from remote.job import launch, line
 from remote.job.follow import follow
 from tests.remote.machine import TestMachine, eventually
@@ -42,7 +43,7 @@ def started(machine: TestMachine, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
     """`start`, with the stand-in as training."""
     for name in ("HOME", "PYTHONPATH"):
         monkeypatch.setenv(name, machine.environment[name])
-    return launch.start(machine.write(spec), machine.home, command=machine.supervisor())
+    return launch.start(StartRequest(spec), machine.home, command=machine.supervisor())
 
 
 def test_start_leaves_a_supervisor_in_a_session_of_its_own(
@@ -249,17 +250,17 @@ def test_a_stream_that_is_none_is_refused(stream: bytes) -> None:
 
 
 def test_tickets_are_served_in_order_and_those_of_the_dead_are_passed_over(tmp_path: Path) -> None:
-    using = line.join(tmp_path)
+    using = line.join(tmp_path, "")
     places = using.try_take(1, 2)
     assert places
     assert places.numbers == [0]
-    first, second = line.join(tmp_path), line.join(tmp_path)
+    first, second = line.join(tmp_path, ""), line.join(tmp_path, "")
     assert second.try_take(1, 2) is None, "the first one is before it, although an accelerator is free"
     os.close(first.descriptor)  # it died
     taken = second.try_take(1, 2)
     assert taken
     assert taken.numbers == [1]
-    third = line.join(tmp_path)
+    third = line.join(tmp_path, "")
     assert third.try_take(2, 2) is None
     places.release()
     taken.release()

@@ -1,0 +1,64 @@
+"""How a run ended: what the end of its training means."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from remote.contract.layout import RunFolder
+from remote.contract.run_spec import RunSpec
+from remote.contract.run_status import State
+from remote.job.training_process import End, Limits, Why, in_words, tail
+
+EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 9, "CANCELLED": 130, "INTERRUPTED": 12}
+RESULT = {
+    "train": ("model/model.safetensors", "model/model.json", "metrics.json"),
+    "evaluate": ("metrics.json", "predictions.csv"),
+}
+UNUSABLE_EXIT = 3  # of the training: data or settings can't be used; the last error event says why
+INTERRUPTED_EXIT = 12  # of the training: checkpointed, goes on when it is started again
+TAKEN_AWAY = "the machine is being taken away"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    state: State
+    message: str = ""
+    exit_code: int | None = None
+    log_tail: list[str] = dataclasses.field(default_factory=list)
+
+
+class Stopped(Exception):
+    """Somebody wants the run to end now; the text says why."""
+
+    def __init__(self, why: Why, text: str) -> None:
+        super().__init__(text)
+        self.why = why
+
+
+def judged(end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error: str) -> Outcome:
+    """Of a training that has ended by itself, or was stopped for what it did.
+
+    error       the last that it said in its events
+    """
+    whole = all((folder.result / name).is_file() for name in RESULT[spec.job])
+    if end.exit_code == 0 and whole:
+        return Outcome("SUCCEEDED", exit_code=0)
+    if not end.why and end.exit_code == INTERRUPTED_EXIT:
+        return Outcome("INTERRUPTED", TAKEN_AWAY, end.exit_code)
+    if end.why == "overtime":
+        message = f"Stopped after its max_hours of {spec.max_hours:g}"
+    elif end.why == "hung":
+        message = f"Stopped: no sign of life for {limits.hang_s:g} s"
+    elif end.exit_code == 0:
+        message = "The training ended without a result"
+    elif end.exit_code == UNUSABLE_EXIT and error:
+        message = error
+    else:
+        message = in_words(end)
+    return Outcome("FAILED", message, end.exit_code, tail(folder.log))
+
+
+def stopped(why: Why, text: str, exit_code: int | None = None) -> Outcome:
+    """Of a run that somebody wants to end."""
+    return Outcome("INTERRUPTED" if why == "interrupted" else "CANCELLED", text, exit_code)
