@@ -153,13 +153,16 @@ def _asking(common: Common) -> Callable[[Offer], bool] | None:
     return ask
 
 
-@command(NotFoundError, AuthError, CloudError)
+@command(PartialError, NotFoundError, AuthError, CloudError)
 def datasets(common: Common) -> None:
-    """The datasets in the store."""
+    """The datasets in the store. One that can't be read is named with the reason; the others are listed."""
     from orchestrator.render import datasets
     from orchestrator.workflows.datasets import datasets as list_datasets
 
-    common.show("datasets", list_datasets(common.workspace()), datasets.listed)
+    found = list_datasets(common.workspace())
+    common.show("datasets", found, datasets.listed)
+    if any(dataset.problem for dataset in found):
+        raise typer.Exit(PartialError.exit_code)
 
 
 @command(NotFoundError, AuthError, CloudError, ConflictError, DataError)

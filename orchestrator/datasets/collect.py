@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.errors import ConflictError, DataError, NotFoundError
 from orchestrator.stores.base import Blob, Store
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest
@@ -96,6 +96,14 @@ class Look:
             return versions.load_manifest(self._store, *_version_of(key))
         except NotFoundError:  # removed meanwhile
             return None
+        except DataError as error:
+            name, version = _version_of(key)
+            raise DataError(
+                f"{error.what}: nobody knows which packs it names, so none is deleted",
+                detail=error.detail,
+                next=f"Repair it from its folder (tlvm upload DIR --replace), or remove it: "
+                f"tlvm datasets rm {name}@{version[:12]}",
+            ) from None
 
 
 def collect(
@@ -159,7 +167,7 @@ def _repack(
         by_runs = named_by_runs()
     done = []
     for name in sorted({manifest.dataset for manifest in look.manifests.values()}):
-        head = versions.read_head(store, name)
+        head = versions.read_head(store, name, may_be_damaged=True)
         key = layout.manifest_key(name, head.version) if head.version else ""
         manifest = look.manifests.get(key)
         if manifest is None:  # there is none, or it was published just now
@@ -210,8 +218,9 @@ def _delete_replaced(
     gone = []
     for key, entry in marked.items():
         name, version = _version_of(key)
-        if versions.read_head(store, name).version == version:
-            continue  # it is the newest one (again): struck off
+        head = versions.read_head(store, name, may_be_damaged=True)
+        if head.version == version or head.is_damaged:
+            continue  # it is the newest one (again), or may be: struck off
         try:
             store.delete(key, if_generation=int(entry.generation))
         except ConflictError:

@@ -112,7 +112,7 @@ class Publication:
     def find_head(self) -> Head:
         """One request where nobody published since."""
         known = self._remembered.last()
-        self._head = versions.read_head(self._store, self._scan.name, known=known.head if known else None)
+        self._head = self._read_head(known.head if known else None)
         return self._head
 
     def take_in(self, cache: Cache, *, processes: int | None = None) -> Outcome:
@@ -143,7 +143,7 @@ class Publication:
         for _ in range(_TRIES):
             if published := self._try(planned):
                 return published
-            self._head = versions.read_head(self._store, self._scan.name)
+            self._head = self._read_head(None)
             self._base = self._based(self._head.version)
             planned = self._plan(self._base)
         raise ConflictError(
@@ -181,6 +181,16 @@ class Publication:
         if self._find_lost(planned.manifest):
             return None
         return self._published(head, planned, unchanged=False)
+
+    def _read_head(self, known: Head | None) -> Head:
+        head = versions.read_head(
+            self._store, self._scan.name, known=known, may_be_damaged=self._wishes.replace
+        )
+        if head.is_damaged:
+            self._progress.warn(
+                f"HEAD of {self._scan.name} can't be read: replaced by what this folder holds"
+            )
+        return head
 
     def _based(self, version: str) -> Base | None:
         if not version:

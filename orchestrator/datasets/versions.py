@@ -26,14 +26,19 @@ _NO_SUM = (-1, "")
 
 @dataclass(frozen=True)
 class Head:
-    version: str  # "": there is none yet
+    version: str  # "": there is none yet, or it can't be read
     generation: int  # 0: there is none yet
 
+    @property
+    def is_damaged(self) -> bool:
+        return self.generation != 0 and not self.version
 
-def read_head(store: Store, name: str, *, known: Head | None = None) -> Head:
+
+def read_head(store: Store, name: str, *, known: Head | None = None, may_be_damaged: bool = False) -> Head:
     """The newest version. The generation is never newer than the version: moving HEAD with it is safe.
 
     known           what it was: as long as its generation has not changed it is not read again
+    DataError       when it is damaged, unless it may be
     """
     key = layout.head_key(name)
     blob = store.get(key)
@@ -41,11 +46,13 @@ def read_head(store: Store, name: str, *, known: Head | None = None) -> Head:
         return Head("", 0)
     if known is not None and blob.generation == known.generation:
         return known
-    if blob.size > _HEAD_BYTES_MAX:
-        raise _damaged(key, store, f"it has {blob.size} bytes")
     try:
+        if blob.size > _HEAD_BYTES_MAX:
+            raise ContractError(f"it has {blob.size} bytes")
         return Head(layout.sha256(_read(store, key).decode("ascii").strip()), blob.generation)
     except (ContractError, UnicodeDecodeError) as error:
+        if may_be_damaged:
+            return Head("", blob.generation)
         raise _damaged(key, store, str(error)) from None
 
 
@@ -56,7 +63,14 @@ def load_manifest(store: Store, name: str, version: str) -> DatasetManifest:
 
 def read_manifest(store: Store, name: str, version: str) -> bytes:
     """As it lies in the store. NotFoundError."""
-    return _read(store, layout.manifest_key(name, version))
+    try:
+        return _read(store, layout.manifest_key(name, version))
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"There is no version {version[:12]} of {name} in {store.url}",
+            detail=error.what,
+            next="If it should be the newest one: tlvm upload DIR --replace makes a new version from the folder.",
+        ) from None
 
 
 def decoded(store: Store, name: str, version: str, data: bytes) -> DatasetManifest:

@@ -56,8 +56,18 @@ def listed(screen: Screen, datasets: Sequence[DatasetSummary]) -> None:
             size(dataset.image_bytes),
         )
         for dataset in datasets
+        if not dataset.problem
     ]
-    screen.lines(columns(rows))
+    if len(rows) > 1:
+        screen.lines(columns(rows))
+    damaged = [dataset for dataset in datasets if dataset.problem]
+    for dataset in damaged:
+        screen.line(labelled("damaged", f"{dataset.name}: {dataset.problem}"), style="yellow")
+    if damaged:
+        screen.next(
+            f"tlvm upload DIR --replace --dataset {damaged[0].name} repairs it, from the folder with its images"
+        )
+        return
     name = f" --dataset {datasets[0].name}" if len(datasets) > 1 else ""
     screen.next(f"tlvm run fixed-extractor{name}")
 

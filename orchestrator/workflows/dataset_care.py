@@ -14,7 +14,7 @@ from orchestrator.datasets.names import SetAside
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.dataset_runs import consequence, named_by, refuse_unfinished
-from orchestrator.workflows.datasets import resolve, versions_of
+from orchestrator.workflows.datasets import meant, resolve, versions_of
 from orchestrator.workflows.run_documents import stored_runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
@@ -145,7 +145,7 @@ def remove(
     """
     store = workspace.store
     if version is not None:
-        chosen, wanted, _ = resolve(workspace, name, version)
+        chosen, wanted = meant(workspace, name, version)
         versions, head = versions_of(workspace, chosen)
         if wanted == head and len(versions) > 1:
             raise ConflictError(
@@ -158,8 +158,8 @@ def remove(
                 store.delete(layout.manifest_key(chosen, wanted))
             return gone
         name = chosen
-    versions, head = versions_of(workspace, name)
-    if not versions and not head:
+    versions, _ = versions_of(workspace, name)
+    if not versions and store.get(layout.head_key(name)) is None:
         raise NotFoundError(
             f"There is no dataset {name} in {store.url}", next="tlvm datasets lists what there is."
         )

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from orchestrator.config import nearest
 from orchestrator.datasets import tally
 from orchestrator.datasets.versions import load_manifest, read_head
-from orchestrator.errors import ConfigError, NotFoundError
+from orchestrator.errors import ConfigError, DataError, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest
 from remote.contract.document import ContractError
 
-__all__ = ["DatasetSummary", "datasets", "load_manifest", "resolve", "versions_of"]
+__all__ = ["DatasetSummary", "datasets", "load_manifest", "meant", "resolve", "versions_of"]
 
 _VERSION_DIGITS_MIN = 4
 _MANIFEST = ".jsonl.gz"
@@ -24,7 +24,7 @@ _MANIFEST = ".jsonl.gz"
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """The newest version of a dataset."""
+    """The newest version of a dataset. One that can't be read has a problem, and no images."""
 
     name: str
     version: str
@@ -33,10 +33,11 @@ class DatasetSummary:
     image_bytes: int
     classes: list[str]
     counts: Mapping[str, Mapping[str, int]]  # images by split and class, those left out of training aside
+    problem: str = ""  # why it can't be read
 
 
 def datasets(workspace: Workspace) -> list[DatasetSummary]:
-    """Every dataset that has a version, by name."""
+    """Every dataset that has a HEAD, by name; also those whose newest version can't be read, with the problem."""
     found = _versions(workspace.store)
     return [_summary(workspace.store, name, len(found[name])) for name in sorted(found)]
 
@@ -50,25 +51,31 @@ def resolve(
     version         the whole hash, or the first four digits or more; default: the newest
     NotFoundError   no such dataset or version; ConfigError: there are several
     """
+    chosen, wanted = meant(workspace, name, version)
+    return chosen, wanted, load_manifest(workspace.store, chosen, wanted)
+
+
+def meant(workspace: Workspace, name: str | None, version: str | None = None) -> tuple[str, str]:
+    """The same without the manifest, which is not read."""
     store = workspace.store
     chosen = _checked(name or workspace.settings.dataset.name) or _only(store)
+    if version:
+        known = _versions(store)
+        if chosen not in known:
+            raise _no_dataset(store, chosen, list(known))
+        return chosen, _version(chosen, version, known[chosen])
     head = read_head(store, chosen).version
     if not head:
-        known = sorted(_versions(store))
-        raise NotFoundError(
-            f"There is no dataset {chosen} in {store.url}",
-            next=nearest(chosen, known) if known else "tlvm upload DIR makes one.",
-        )
-    wanted = _version(store, chosen, version) if version else head
-    return chosen, wanted, load_manifest(store, chosen, wanted)
+        raise _no_dataset(store, chosen, list(_versions(store)))
+    return chosen, head
 
 
 def versions_of(workspace: Workspace, name: str) -> tuple[list[str], str]:
-    """Every complete version of a dataset, with or without a HEAD, and the newest one ("": there is none)."""
+    """Every complete version of a dataset, and the newest one ("": there is none, or HEAD can't be read)."""
     prefix = layout.manifests_prefix(_checked(name) or name)
     keys = [blob.key for blob in workspace.store.blobs(prefix) if blob.key.endswith(_MANIFEST)]
     found = [key.removeprefix(prefix).removesuffix(_MANIFEST) for key in keys]
-    return found, read_head(workspace.store, name).version
+    return found, read_head(workspace.store, name, may_be_damaged=True).version
 
 
 def _checked(name: str | None) -> str | None:
@@ -89,15 +96,22 @@ def _only(store: Store) -> str:
     return names[0]
 
 
-def _version(store: Store, name: str, wanted: str) -> str:
+def _no_dataset(store: Store, name: str, known: list[str]) -> NotFoundError:
+    return NotFoundError(
+        f"There is no dataset {name} in {store.url}",
+        next=nearest(name, sorted(known)) if known else "tlvm upload DIR makes one.",
+    )
+
+
+def _version(name: str, wanted: str, known: list[str]) -> str:
     digits = wanted.lower().removeprefix("v")
-    found = [version for version in _versions(store).get(name, []) if version.startswith(digits)]
+    found = [version for version in known if version.startswith(digits)]
     if len(found) == 1 and len(digits) >= _VERSION_DIGITS_MIN:
         return found[0]
     what = "several versions" if len(found) > 1 else "no version"
     raise NotFoundError(
         f"The dataset {name} has {what} {wanted[:70]}",
-        detail=", ".join(sorted(version[:12] for version in _versions(store).get(name, []))[:20]),
+        detail=", ".join(sorted(version[:12] for version in known)[:20]),
         next=f"Give {_VERSION_DIGITS_MIN} digits or more of one of these.",
     )
 
@@ -116,8 +130,13 @@ def _versions(store: Store) -> dict[str, list[str]]:
 
 
 def _summary(store: Store, name: str, count: int) -> DatasetSummary:
-    version = read_head(store, name).version
-    manifest = load_manifest(store, name, version)
+    version = ""
+    try:
+        version = read_head(store, name).version
+        manifest = load_manifest(store, name, version)
+    except (DataError, NotFoundError) as error:
+        problem = ": ".join(part for part in (error.what, error.detail) if part)
+        return DatasetSummary(name, version, count, 0, 0, [], {}, problem)
     return DatasetSummary(
         name=name,
         version=version,
