@@ -4,7 +4,8 @@
     python3 guard.py resume    start every run again that was active when the machine went down; as the machine's user
 
 Two clocks. The hard one is kept by the cloud, which deletes the machine at its end; a little before, the guard asks the
-runs to make their checkpoints. The soft one is kept here: idle for so long, and the machine ends. A machine is not idle
+runs to make their checkpoints. But the cloud counts anew from each start, also from one that nobody asked for (after its
+host failed) or that was asked for elsewhere (the console): then the guard ends the machine when its time is over. The soft one is kept here: idle for so long, and the machine ends. A machine is not idle
 while a run is active or waiting, while a result is not in the bucket yet, or while somebody types in a terminal.
 Following a run's log is not typing. `tlvm extend` moves the soft clock through the instance's metadata.
 
@@ -30,6 +31,7 @@ TICK_S = 10.0
 STEP_MAX_S = 60.0  # a clock that jumps makes nobody idle for hours
 WARN_S = 240.0  # before the hard end: time for a checkpoint and for publishing
 TELL_S = 30.0  # the soft end is published when it has moved by more; the cloud takes ten writes a minute
+OVER_S = 600.0  # after the hard end: by then the cloud has deleted a machine that it has not started again
 STILL_S = 300.0  # a deletion that was accepted takes no longer
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 API = "https://compute.googleapis.com"
@@ -142,21 +144,25 @@ class Guard:
         if typed := self._typed(now):
             self.quiet_s = min(self.quiet_s, max(0.0, now - typed))
         self._warn(now)
+        ends = self.metadata.number("tlvm-ends")
+        if ends and now >= ends + OVER_S:
+            self._tell(ends)
+            self._end(now, "its time is over")
+            return
         idle_s = self.metadata.number("tlvm-idle-seconds")
         if reason or not idle_s:
             self._tell(None)
             return
         soft_end = max(now + idle_s - self.quiet_s, self.metadata.number("tlvm-keep-until"))
-        ends = self.metadata.number("tlvm-ends")
         soft_end = min(soft_end, ends) if ends else soft_end
         self._tell(soft_end)
         if now >= soft_end:
-            self._end(now)
+            self._end(now, f"idle for {self.quiet_s / 60:.0f} minutes")
 
-    def _end(self, now: float) -> None:
+    def _end(self, now: float, why: str) -> None:
         if self._ended is None:
             self._ended = now
-            self.say(f"idle for {self.quiet_s / 60:.0f} minutes: the machine ends")
+            self.say(f"{why}: the machine ends")
             self.end(self.metadata.attribute("tlvm-idle-action"))
         elif now - self._ended > STILL_S:
             self._ended = now

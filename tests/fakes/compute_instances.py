@@ -47,6 +47,15 @@ class Instances:
         self._end(instance, notice_s)
         self.cloud.settle()
 
+    def host_error(self, name: str) -> None:
+        """Its host fails: it goes down, and is started again elsewhere, if it is to be; its time counts from then."""
+        scope, instance = self.named(name)
+        self.cloud.happened("compute.instances.hostError", scope, instance)
+        self.switch_off(instance)
+        if instance["scheduling"]["automaticRestart"]:
+            self.cloud.happened("compute.instances.automaticRestart", scope, instance)
+            self.switch_on(instance)
+
     def publish(self, id: str, key: str, value: str) -> None:
         """A guest attribute, written by the machine."""
 

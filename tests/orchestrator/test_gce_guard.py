@@ -165,6 +165,21 @@ def test_no_further_than_the_hard_end(watched: Watched) -> None:
     assert left is not None and 238 < left <= 240.1
 
 
+def test_a_machine_that_the_cloud_started_again_ends_when_its_time_is_over(watched: Watched) -> None:
+    """The cloud counts from the new start; a run that does not end keeps the idle clock off."""
+    held = watched.lock()
+    watched.put_run(state="RUNNING", published=False)
+    watched.let_pass(3 * 60)
+    watched.server.instances.host_error(watched.made.name)
+    watched.let_pass(60 + 9)
+    there = watched.provider.get(watched.made.name)
+    assert there is not None and there.ends < watched.server.clock.now()  # the cloud would let it live on
+    assert watched.ended == []
+    watched.let_pass(2)
+    assert watched.ended == ["stop"] and "time is over" in watched.said[-1]
+    os.close(held)
+
+
 def test_no_idle_minutes_no_end(module: ModuleType, tmp_path: Path) -> None:
     with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as server:
         found = Watched(module, server, tmp_path, idle_minutes=0)
