@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from orchestrator import __version__
 from orchestrator.cli.complete import data_dir
 from orchestrator.cli.logs import redact
 
+_VALUE = re.compile(r"^(--env=[^=]*=).*", re.DOTALL)
 _REPORT = "This is a bug of tlvm. Please report it to whoever maintains it for you"
 
 
@@ -40,11 +42,23 @@ def written(argv: Sequence[str], error: Exception) -> str:
 def _text(argv: Sequence[str], error: Exception, now: datetime) -> str:
     lines = [
         f"tlvm {__version__}, Python {platform.python_version()}, {platform.platform()}",
-        f"{now.isoformat(timespec='seconds')}  {shlex.join(['tlvm', *argv])}",
+        f"{now.isoformat(timespec='seconds')}  {shlex.join(['tlvm', *_without_values(argv)])}",
         "",
         "".join(traceback.format_exception(error)),
     ]
     return redact("\n".join(lines))
+
+
+def _without_values(argv: Sequence[str]) -> list[str]:
+    """The command line, without the values of `--env NAME=VALUE`."""
+    return [_VALUE.sub(r"\1[removed]", word) for word in _joined(argv)]
+
+
+def _joined(argv: Sequence[str]) -> Iterator[str]:
+    """With `--env` and what follows it as one word."""
+    words = iter(argv)
+    for word in words:
+        yield f"--env={next(words, '')}" if word == "--env" else word
 
 
 def _write(file: Path, text: str) -> None:

@@ -132,6 +132,16 @@ class RunSettings(Section):
     weights: str = Field(default="imagenet", description='"imagenet", a file, "run:ID", or "none"')
     seed: int = Field(default=0, ge=0, lt=2**32)
     max_hours: float = Field(default=24.0, gt=0, le=168)
+    env: tuple[str, ...] = Field(
+        default=(), description='variables that the training gets: "NAME", as it is set here, or "NAME=VALUE"'
+    )
+    env_file: Path | None = Field(default=None, description="a file of such lines; secrets belong there")
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        names = _split(value)
+        return tuple(names) if names is not None else value
 
 
 class Settings(Section):

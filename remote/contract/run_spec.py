@@ -89,6 +89,7 @@ class RunSpec:
     job: Literal["train", "evaluate"] = "train"
     evaluates: EvaluatedRun | None = None  # where the job is `evaluate`
     accelerators: int = 0
+    environment: list[str] = field(default_factory=list)  # names of variables of its own; never a value
     schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.e2e.gce_world import BUCKET
 from tests.fakes import compute_loopback
 from tests.faults.fork_server import Forked, Job
 from tests.faults.stopping_bucket import StoppingBucket
-from tests.faults.test_kill_anywhere import BUCKET, Service, Stage, Theatre
+from tests.faults.test_kill_anywhere import Service, Stage, Theatre
 
 _RUN = ("run", "fixed-extractor", "--weights", "none", "--ephemeral")
 _AT_WORK = (*_RUN, "--seed", "60")  # the stand-in trains until it is told to end
