@@ -78,12 +78,7 @@ def resolve(
 
 def push(store: Store, file: str, progress: Progress) -> WeightsRef:
     """A file of this computer into the store, and its name into the index. ConfigError when it holds no weights."""
-    found = _of_file(store, file, progress)
-    path = Path(file).expanduser()
-    mirror.add(
-        store, path, found.key.removeprefix(layout.WEIGHTS), found.sha256, f"file {path.name}", progress
-    )
-    return found
+    return _of_file(store, file, progress)
 
 
 def torch_caches() -> list[Path]:
@@ -175,9 +170,9 @@ def _of_file(store: Store, weights: str, progress: Progress) -> WeightsRef:
             "it as plain tensors only, or refuses it"
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[-80:]
-    key = layout.weights_key(f"{digest[:16]}-{name}")
-    mirror.put(store, path, key, progress)
-    return WeightsRef(f"file {path.name}", digest, key)
+    stored, source = f"{digest[:16]}-{name}", f"file {path.name}"
+    mirror.add(store, path, stored, digest, source, progress)
+    return WeightsRef(source, digest, layout.weights_key(stored))
 
 
 def _near_word(weights: str) -> str:

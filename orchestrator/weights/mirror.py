@@ -92,6 +92,8 @@ def put(store: Store, path: Path, key: str, progress: Progress, *, tries: int = 
 
 def _name(store: Store, entry: MirroredFile, progress: Progress, *, tries: int = _TRIES) -> None:
     index, generation = _read_index(store, progress)
+    if entry in index.files:
+        return
     files = [other for other in index.files if other.file != entry.file] + [entry]
     changed = dataclasses.replace(index, files=sorted(files, key=lambda one: one.file))
     try:

@@ -314,14 +314,20 @@ def test_an_unknown_model_gets_the_nearest_name(store: Store, tmp_path: Path) ->
     assert "resnet18" in str(error.value)
 
 
-def test_a_file_of_the_user_is_uploaded_once(store: Store, tmp_path: Path) -> None:
+def test_a_file_of_the_user_is_uploaded_once_and_listed(store: Store, tmp_path: Path) -> None:
     file = shared("weights/squeezenet1_1-onnxzoo-fp32.pth")
     ref = resolve(store, MODEL, str(file), progress=Silent(), cache_folder=tmp_path)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (ref.sha256, ref.key) == (digest, f"weights/{digest[:16]}-{file.name}")
-    first = store.get(ref.key)
+    first, index = store.get(ref.key), store.get(layout.WEIGHTS_INDEX)
     assert resolve(store, MODEL, str(file), progress=Silent(), cache_folder=tmp_path) == ref
-    assert store.get(ref.key) == first
+    assert (store.get(ref.key), store.get(layout.WEIGHTS_INDEX)) == (first, index)
+    [entry] = mirror.entries(store, Silent())  # which is what `tlvm weights list` shows
+    assert (layout.weights_key(entry.file), entry.sha256, entry.origin) == (
+        ref.key,
+        digest,
+        f"file {file.name}",
+    )
 
 
 def test_a_file_with_an_awkward_name_gets_a_plain_key(store: Store, tmp_path: Path) -> None:
