@@ -69,7 +69,7 @@ BELOW = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     try:
-        code = _exit_code(list(sys.argv[1:] if argv is None else argv))
+        code = _exit_code(attach.spelled_out(list(sys.argv[1:] if argv is None else argv)))
     except BrokenPipeError:
         code = nobody_reads()
     sys.exit(code)

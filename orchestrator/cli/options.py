@@ -34,6 +34,10 @@ RunId = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run, or the last letters of its id.", autocompletion=complete.runs),
 ]
+RunOrMachine = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="A run, or the last letters of its id.", autocompletion=complete.runs),
+]
 
 
 @dataclass(frozen=True)
