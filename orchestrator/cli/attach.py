@@ -50,6 +50,7 @@ def spelled_out(argv: list[str]) -> list[str]:
 
 
 def _machine(common: Common) -> None:
+    from orchestrator.errors import ConfigError
     from orchestrator.workflows.machine_log import machine_log
 
     if common.machine is None:
