@@ -141,6 +141,21 @@ def keep(store: Store, bundle: Bundle) -> None:
             store.upload(bundle.path, key, if_generation=0)
 
 
+def fetch(store: Store, digest: str, cache: Path) -> Bundle:
+    """The bundle of that hash, from the cache or the store. NotFoundError when the store has none, CloudError when it is damaged."""
+    path = cache / "bundles" / f"{layout.sha256(digest)}.tar"
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.download(layout.bundle_key(digest), path)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            path.unlink()
+            raise CloudError(
+                f"{layout.bundle_key(digest)} in the store is damaged: its sha256 is another",
+                next="The run has to be begun anew: tlvm run.",
+            )
+    return Bundle(digest, path)
+
+
 def command(bundle: str, *arguments: str) -> str:
     """What to say to the machine's shell to run `python -m remote` out of a bundle."""
     home = f"$HOME/.tlvm/bundles/{layout.sha256(bundle)}"

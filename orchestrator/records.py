@@ -97,6 +97,8 @@ class RunRecord:
     provider: str
     asked: str
     pulled_to: str | None = None  # absolute path of the verified result
+    recover: bool = False  # another machine may be rented for it when its own is taken away
+    machine_settings: dict[str, str] = field(default_factory=dict)  # of its own, as `Machine` has them
     schema: int = 1
 
 

@@ -1,4 +1,4 @@
-"""logs: come back to a run."""
+"""attach, cancel, logs: come back to a run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,75 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli import complete, interrupted
 from orchestrator.cli.options import Common, RunId, RunOrMachine, command
-from orchestrator.errors import AuthError, CloudError, ConnectionLost, NotFoundError
+from orchestrator.errors import (
+    AuthError,
+    CapacityError,
+    CloudError,
+    ConflictError,
+    ConnectionLost,
+    Interrupted,
+    NotFoundError,
+    PartialError,
+    RunFailed,
+)
+
+Recover = Annotated[
+    bool | None,
+    typer.Option(
+        "--recover/--no-recover",
+        help="When its machine is taken away, rent another and go on; default: of a spot machine.",
+    ),
+]
+
+
+@command(
+    PartialError,
+    NotFoundError,
+    AuthError,
+    CapacityError,
+    CloudError,
+    ConnectionLost,
+    RunFailed,
+    ConflictError,
+    Interrupted,
+)
+def attach(
+    common: Common,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A run, or the last letters of its id; without, the only one that is active.",
+            autocompletion=complete.runs,
+        ),
+    ] = None,
+    recover: Recover = None,
+) -> None:
+    """Come back to a run: follow it to its verified result.
+
+    One that has ended is brought here. One whose machine was stopped, or taken away, goes on from its last checkpoint.
+    """
+    from orchestrator.render import runs
+    from orchestrator.render.events import Events
+    from orchestrator.workflows.attach import attach
+
+    with Events(common.screen.progress) as events, interrupted.by_sigterm():
+        result = attach(common.workspace(), run, recover=recover, on_event=events.show)
+    common.show("attach", result, runs.result)
+
+
+@command(NotFoundError, AuthError, CloudError, ConnectionLost, ConflictError)
+def cancel(common: Common, run: RunId) -> None:
+    """End a run, waiting or at work.
+
+    What it has said until then stays. A run that is over stays as it is.
+    """
+    from orchestrator.render import runs
+    from orchestrator.workflows.cancel import cancel
+
+    common.show("cancel", cancel(common.workspace(), run), runs.cancelled)
 
 
 @command(NotFoundError, AuthError, CloudError, ConnectionLost)
@@ -16,6 +83,9 @@ def logs(
     common: Common,
     run: RunOrMachine = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="WHEN", help="10m, 2h, or a time: 2026-11-22T14:30.")
+    ] = None,
 ) -> None:
     """What a run has said; with --machine alone, what the machine has.
 
@@ -28,7 +98,7 @@ def logs(
     from orchestrator.workflows.logs import logs
 
     screen = common.screen
-    for line in logs(common.workspace(), run, follow=follow):
+    for line in logs(common.workspace(), run, follow=follow, since=since):
         if common.json:
             screen.event({"schema": 1, "command": "logs", "line": line})
         else:

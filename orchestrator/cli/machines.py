@@ -157,6 +157,26 @@ def ssh(
     raise typer.Exit(result.exit_code)
 
 
+@command(NotFoundError, AuthError, CloudError, ConflictError)
+def authorize(
+    common: Common,
+    public_key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KEY", help='"ssh-ed25519 AAAA...", of another computer; without: of this one.'
+        ),
+    ] = None,
+) -> None:
+    """Let a computer of the machine's owner come in, with a key of its own.
+
+    Until the end of the machine. Its private key never leaves that computer.
+    """
+    from orchestrator.render import machines
+    from orchestrator.workflows.authorize import authorize
+
+    common.show("authorize", authorize(common.workspace(), public_key), machines.authorized)
+
+
 @command(PartialError, AuthError, CloudError, ConflictError)
 def down(
     common: Common,

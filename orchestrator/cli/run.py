@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import complete, interrupted
+from orchestrator.cli import attach, complete, interrupted
 from orchestrator.cli.options import Common, command, overrides
 from orchestrator.errors import (
     AuthError,
@@ -75,8 +75,9 @@ def run(
         float | None, typer.Option("--max-hours", metavar="H", help="The run ends after this.")
     ] = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when it has started; tlvm logs -f follows it.")
+        bool, typer.Option("--detach", help="Return when it has started; tlvm attach comes back to it.")
     ] = False,
+    recover: attach.Recover = None,
     ephemeral: Annotated[
         bool,
         typer.Option("--ephemeral", help="On a machine of its own, which is made for it and goes with it."),
@@ -97,7 +98,13 @@ def run(
     values = overrides([*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])])
     with Events(common.screen.progress) as events, interrupted.by_sigterm():
         carry_out = partial(
-            run, scenario=scenario, data=data, parameters=values, detach=detach, on_event=events.show
+            run,
+            scenario=scenario,
+            data=data,
+            parameters=values,
+            detach=detach,
+            recover=recover,
+            on_event=events.show,
         )
         result = run_ephemeral(workspace, scenario, carry_out) if ephemeral else carry_out(workspace)
     common.show("run", result, runs.result)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from orchestrator.datasets.collect import Collected
 from orchestrator.render.console import SCHEMA
+from orchestrator.workflows.authorize import AuthorizeResult
+from orchestrator.workflows.cancel import CancelResult
 from orchestrator.workflows.compare import CompareResult
 from orchestrator.workflows.dataset_care import DatasetDiff, DatasetRemoved, DatasetShown
 from orchestrator.workflows.datasets import DatasetSummary
@@ -49,6 +51,8 @@ RESULTS: Mapping[str, object] = {
     "datasets rm": DatasetRemoved,
     "datasets gc": Collected,
     "run": RunResult,
+    "attach": RunResult,
+    "cancel": CancelResult,
     "runs": RunsResult,
     "pull": PullResult,
     "predict": PredictResult,
@@ -58,6 +62,7 @@ RESULTS: Mapping[str, object] = {
     "weights push": WeightsResult,
     "weights list": WeightsResult,
     "ssh": SshResult,
+    "authorize": AuthorizeResult,
     "extend": ExtendResult,
     "stop": StopResult,
     "start": StartResult,

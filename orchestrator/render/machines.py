@@ -6,6 +6,7 @@ from orchestrator.providers.base import MachineState, Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
+from orchestrator.workflows.authorize import AuthorizeResult
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.left_over import LeftOver
 from orchestrator.workflows.runs import short
@@ -109,7 +110,7 @@ def overview(screen: Screen, result: StatusResult) -> None:
         screen.next("tlvm down ends a machine; tlvm gc ends what is past its time")
     elif busy:
         known = [run.run_id for machine in result.machines for run in machine.runs]
-        screen.next(f"tlvm logs -f {short(busy[0].run_id, known)}")
+        screen.next(f"tlvm attach {short(busy[0].run_id, known)}")
     elif mine:
         screen.next("tlvm run SCENARIO     to end the machine: tlvm down")
     else:
@@ -137,6 +138,14 @@ def costing(screen: Screen, left: LeftOver, prices: str = "") -> None:
 
 def left(screen: Screen, result: SshResult) -> None:
     """The shell or the command has said everything itself."""
+
+
+def authorized(screen: Screen, result: AuthorizeResult) -> None:
+    who = "this computer" if result.this_computer else "that computer"
+    screen.line(
+        labelled("key", f"{result.machine} lets {who} in until {clock(result.until)}, with a key of its own")
+    )
+    screen.next("tlvm attach" if result.this_computer else "there: ssh with that key")
 
 
 def gone(screen: Screen, result: DownResult) -> None:

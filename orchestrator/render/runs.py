@@ -14,6 +14,7 @@ from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import clock, columns, duration, last_word, moment, price, size
 from orchestrator.workflows.beside import COMPARED
+from orchestrator.workflows.cancel import CancelResult
 from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
@@ -34,7 +35,7 @@ def result(screen: Screen, run: RunResult) -> None:
     if run.detached:
         screen.line(labelled("started", f"{run.run_id} on {run.machine}; it goes on by itself"))
         name = short(run.run_id)
-        screen.next(f"tlvm logs -f {name}     its result, later: tlvm pull {name}")
+        screen.next(f"tlvm attach {name} comes back to it")
         return
     screen.line(
         f"{run.scenario}: {run.model}, {run.weights}, on {run.dataset} {run.dataset_version[:8]}",
@@ -99,6 +100,21 @@ def listed(screen: Screen, result: RunsResult) -> None:
         screen.next(f"tlvm pull {name}")
     else:
         screen.next(f"tlvm logs {name}")
+
+
+def cancelled(screen: Screen, result: CancelResult) -> None:
+    if result.was_over:
+        screen.line(f"{result.run_id} had ended already: {result.state.lower()}")
+    elif not result.asked_machine:
+        screen.line(f"{result.run_id} is cancelled; its machine {result.machine} was not there to be asked")
+    elif result.state == "CANCELLED":
+        screen.line(
+            f"{result.run_id} is cancelled; it was {result.was.lower()} on {result.machine}", style="green"
+        )
+    else:
+        screen.line(f"{result.run_id} came to its end first: {result.state.lower()}")
+    name = short(result.run_id)
+    screen.next(f"tlvm pull {name}" if result.state == "SUCCEEDED" else f"tlvm logs {name}")
 
 
 def pulled(screen: Screen, result: PullResult) -> None:

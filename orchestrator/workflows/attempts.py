@@ -14,7 +14,7 @@ from orchestrator.workflows.run_documents import StoredRun, stored_attempts
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_attempt import Attempt
-from remote.contract.run_status import FINAL, AttemptTimes
+from remote.contract.run_status import FINAL, AttemptTimes, RunStatus
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,20 @@ class AttemptLine:
 
 def attempt_lines(run: StoredRun) -> list[AttemptLine]:
     """From what laptops wrote when they asked and what the machines said; times of hostile machines are bounded below."""
-    said = run.status.attempts if run.status else []
+    said = _said(run.status) if run.status else []
     numbers = [attempt.number for attempt in run.attempts] + [2**31]
     return [
         _line(run, attempt, [times for times in said if attempt.number <= times.number < next])
         for attempt, next in zip(run.attempts, numbers[1:], strict=True)
     ]
+
+
+def _said(status: RunStatus) -> list[AttemptTimes]:
+    """A bundle of an older tlvm says only when the run began and ended."""
+    if status.attempts or not status.started:
+        return status.attempts
+    how = status.state if status.state in FINAL else ""
+    return [AttemptTimes(1, "", status.started, status.finished, how)]
 
 
 def announce(workspace: Workspace, run_id: str, machine: Machine, *, at_least: int) -> Attempt:

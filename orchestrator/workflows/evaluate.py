@@ -128,7 +128,7 @@ def _on_a_machine(
     with workspace.connect(machine) as connection:
         shipped = ship(workspace, machine, connection)
         spec = _spec(workspace, machine, model, dataset, part, initial, card, shipped)
-        start(workspace, spec, connection)
+        start(workspace, spec, connection, machine)
         workspace.progress.say("evaluate", f"{model.run_id} on {dataset.name} {dataset.version[:8]}")
         status = follow_to_the_end(workspace, spec, connection, on_event)
     return measured(workspace, collect(workspace, spec, status).run_id)

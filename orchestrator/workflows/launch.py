@@ -6,12 +6,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from orchestrator import bundle
 from orchestrator.errors import (
     CloudError,
+    ConfigError,
     ConflictError,
     Interrupted,
     Interruption,
@@ -21,6 +23,7 @@ from orchestrator.errors import (
 from orchestrator.providers.base import Machine
 from orchestrator.records import RunRecord
 from orchestrator.workflows import ephemeral
+from orchestrator.workflows.attempts import announce
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.following import Position, follow, follow_events
 from orchestrator.workflows.on_machine import take_back
@@ -31,9 +34,10 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import RunStatus, State
+from remote.contract.start_request import StartRequest
 
 if TYPE_CHECKING:
-    from orchestrator.ssh import Connection
+    from orchestrator.ssh import Connection, Output
 
 _ACCEPTS_WITHIN_S = 5  # from our last word until the machine has the run's folder, or never will
 
@@ -82,20 +86,30 @@ def ship(workspace: Workspace, machine: Machine, connection: Connection) -> bund
     return built
 
 
-def start(workspace: Workspace, spec: RunSpec, connection: Connection) -> None:
+def start(
+    workspace: Workspace,
+    spec: RunSpec,
+    connection: Connection,
+    machine: Machine,
+    *,
+    recover: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Intent first, here and in the store; what did not start is taken back, whatever came between.
 
+    recover         another machine may be rented for it when this one is taken away
+    environment     of the training process; secrets may be in it
     Detached        on Ctrl-C, when the machine has the run all the same
     """
-    text = document.encode(spec)
     asked = False
     try:
-        _announce(workspace, spec, text)
+        _announce(workspace, spec, machine, recover=recover)
+        attempt = announce(workspace, spec.run_id, machine, at_least=1)
         asked = True
-        output = connection.run(bundle.command(spec.bundle, "start", "-"), input=text.encode())
+        output = ask_to_start(connection, spec, machine, attempt.number, environment or {})
         asked = False  # and answered
         if output.exit_code != 0:
-            raise _refused(spec, output.exit_code, output.stderr)
+            raise refused(spec, machine.name, output)
     except BaseException as error:
         if asked and _is_known(workspace, spec):
             if isinstance(error, TlvmError):  # what was lost is only the answer
@@ -105,24 +119,46 @@ def start(workspace: Workspace, spec: RunSpec, connection: Connection) -> None:
         raise
 
 
-def _announce(workspace: Workspace, spec: RunSpec, text: str) -> None:
-    record = RunRecord(spec.run_id, spec.machine, workspace.settings.provider, asked=spec.created)
-    workspace.records.save_run(record)
+def ask_to_start(
+    connection: Connection, spec: RunSpec, machine: Machine, attempt: int, environment: Mapping[str, str]
+) -> Output:
+    """The bundle that began a run may be of a tlvm that knew no more than the spec."""
+    left_s = max(0.0, (machine.ends - datetime.now(UTC)).total_seconds())
+    request = StartRequest(spec, attempt, machine.name, left_s, dict(environment))
+    command = bundle.command(spec.bundle, "start", "-")
+    output = connection.run(command, input=document.encode(request).encode())
+    if output.exit_code == ConfigError.exit_code and not environment:
+        output = connection.run(command, input=document.encode(spec).encode())
+    return output
+
+
+def refused(spec: RunSpec, machine: str, output: Output) -> TlvmError:
+    why = output.stderr[-2000:].decode(errors="replace").strip()
+    if output.exit_code == ConflictError.exit_code:
+        return ConflictError(f"The run {spec.run_id} can't be started", detail=why)
+    return CloudError(
+        f"The run {spec.run_id} can't be started on {machine}",
+        detail=why,
+        next="tlvm ssh shows the machine; tlvm down and tlvm up make it anew.",
+    )
+
+
+def _announce(workspace: Workspace, spec: RunSpec, machine: Machine, *, recover: bool) -> None:
+    workspace.records.save_run(
+        RunRecord(
+            spec.run_id,
+            spec.machine,
+            workspace.settings.provider,
+            asked=spec.created,
+            recover=recover,
+            machine_settings=dict(machine.settings),
+        )
+    )
+    text = document.encode(spec)
     with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
         path = Path(folder) / "spec.json"
         path.write_text(text, encoding="utf-8")
         workspace.store.upload(path, layout.run_key(spec.run_id, "spec.json"), if_generation=0)
-
-
-def _refused(spec: RunSpec, exit_code: int, stderr: bytes) -> TlvmError:
-    why = stderr[-2000:].decode(errors="replace").strip()
-    if exit_code == ConflictError.exit_code:
-        return ConflictError(f"The run {spec.run_id} can't be started", detail=why)
-    return CloudError(
-        f"The run {spec.run_id} can't be started on {spec.machine}",
-        detail=why,
-        next="tlvm ssh shows the machine; tlvm down and tlvm up make it anew.",
-    )
 
 
 def _is_known(workspace: Workspace, spec: RunSpec) -> bool:

@@ -61,6 +61,8 @@ def take_back(workspace: Workspace, run_id: str) -> None:
     """End the announcement of a run that never started."""
     try:
         workspace.store.delete(layout.run_key(run_id, "spec.json"))
+        for blob in list(workspace.store.blobs(layout.attempts_prefix(run_id))):
+            workspace.store.delete(blob.key)
     except TlvmError as error:
         workspace.progress.warn(f"The run {run_id} never started, but is still announced: {error.what}")
         return

@@ -54,7 +54,7 @@ def make_ready(
             next="Try again in a minute; tlvm status shows it.",
         )
     if not _is_let_in(workspace, machine):
-        _let_in(workspace, machine)
+        let_in(workspace, machine)
     if machine.state is MachineState.STOPPED:
         workspace.progress.say("start", f"{machine.name} was stopped")
         workspace.provider.start(machine.name)
@@ -119,7 +119,7 @@ class _Waiting:
             except AuthError:
                 if self._let_in:
                     raise
-                _let_in(self.workspace, machine)  # our key may be one of an earlier machine of this name
+                let_in(self.workspace, machine)  # our key may be one of an earlier machine of this name
                 self._let_in = True
             else:
                 return machine
@@ -209,7 +209,8 @@ def _is_let_in(workspace: Workspace, machine: Machine) -> bool:
     return has_key and record is not None and record.id == machine.id
 
 
-def _let_in(workspace: Workspace, machine: Machine) -> None:
+def let_in(workspace: Workspace, machine: Machine) -> None:
+    """Have the provider let this computer in, with a key of its own, until the end of the machine."""
     public_key = own_key(workspace.records, machine.provider, machine.name)
     workspace.provider.authorize(machine.name, public_key, machine.ends)
     workspace.progress.say("key", f"{machine.name} lets this computer in, with a key of its own")

@@ -15,15 +15,19 @@ from orchestrator import __version__, bundle, resources, weights
 from orchestrator.errors import CloudError, ConfigError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows import datasets, runs
+from orchestrator.workflows.attempts import AttemptLine, attempt_lines
 from orchestrator.workflows.beside import Beside, beside
 from orchestrator.workflows.down import DownResult
-from orchestrator.workflows.launch import Detached, collect, follow_to_the_end, ship, start
+from orchestrator.workflows.launch import Detached, collect, ship, start
 from orchestrator.workflows.looks import looks
+from orchestrator.workflows.recover import Recovery, follow_through
+from orchestrator.workflows.run_documents import stored_run
 from orchestrator.workflows.up import ensure
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
 from remote.contract.document import ContractError
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef, new_run_id
+from remote.contract.run_status import RunStatus
 
 __all__ = ["Detached", "RunResult", "run"]
 
@@ -47,10 +51,11 @@ class RunResult:
     metrics: Mapping[str, Any] = field(default_factory=dict)  # metrics.json
     beside: Beside | None = None  # what fine-tuning reached, for a run from scratch
     look: int = 0  # at the images that its figure comes from: 1 is the first; 0: not counted
-    seconds: float = 0  # from the call to the verified result
+    seconds: float = 0  # from the call to the verified result; of `attach`: at work on machines
     cost: float = 0  # dollars, an estimate; of a machine that was made for this run alone, all of its life
     down: DownResult | None = None  # of that machine, which is gone
     ends: str = ""  # detached on such a machine: what will end it
+    attempts: list[AttemptLine] = field(default_factory=list)  # a line for each machine that it was on
 
 
 def run(
@@ -60,6 +65,7 @@ def run(
     data: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     detach: bool = False,
+    recover: bool | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
     run_id: str | None = None,
     bring_up: Callable[[Workspace], Machine] = ensure,
@@ -69,6 +75,7 @@ def run(
     data            upload this folder first, and run on it
     parameters      of the scenario, over those of the settings
     detach          return as soon as it has started
+    recover         rent another machine when its own is taken away; None: when that is a spot machine
     on_event        told everything that happens in the run; text in it is hostile
     run_id          of the new run, where something is named by it already
     bring_up        gives the machine, ready
@@ -83,29 +90,39 @@ def run(
     with workspace.connect(machine) as connection:
         shipped = ship(workspace, machine, connection)
         spec = _spec(workspace, machine, scenario, dataset, initial, resolved, shipped, run_id)
-        start(workspace, spec, connection)
+        spot = machine.settings.get("spot") == "True"
+        start(workspace, spec, connection, machine, recover=spot if recover is None else recover)
         workspace.progress.say("run", f"{spec.run_id} on {dataset.name} {dataset.version[:8]}")
         result = _started(spec)
         if detach:
             return result
-        status = follow_to_the_end(workspace, spec, connection, on_event)
+        status = follow_through(workspace, spec, connection, on_event, recovery=Recovery(recover))
+    found = collected(workspace, spec, status)
+    return dataclasses.replace(found, seconds=time.monotonic() - began)
+
+
+def collected(workspace: Workspace, spec: RunSpec, status: RunStatus) -> RunResult:
+    """The verified result of a run that has ended, here; `collect` says what else may become of it."""
     ended: list[DownResult] = []
     pulled = collect(workspace, spec, status, ended=ended.append)
     metrics = _metrics(pulled.folder)
-    seconds = time.monotonic() - began
+    stored = stored_run(workspace.store, spec.run_id)
+    lines = attempt_lines(stored) if stored else []
     return dataclasses.replace(
-        result,
+        _started(spec),
+        machine=stored.machine if stored else spec.machine,
         state=status.state,
         detached=False,
         folder=pulled.folder,
         files=pulled.files,
         bytes=pulled.bytes,
         metrics=metrics,
-        beside=beside(workspace.records, scenario, metrics),
+        beside=beside(workspace.records, spec.scenario, metrics),
         look=_look(workspace, spec, metrics),
-        seconds=seconds,
-        cost=ended[0].cost if ended else seconds / 3600 * machine.price_per_hour,
+        seconds=sum(line.seconds for line in lines),
+        cost=ended[0].cost if ended else sum(line.cost for line in lines),
         down=ended[0] if ended else None,
+        attempts=lines,
     )
 
 

@@ -16,6 +16,7 @@ from remote.contract.document import ContractError
 from remote.contract.run_attempt import Attempt
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import FINAL, ResultManifest, RunStatus
+from remote.contract.stored_checkpoints import LatestCheckpoints
 
 T = TypeVar("T")
 BYTES_MAX = 16 * 1024 * 1024
@@ -105,6 +106,14 @@ def stored_run(store: Store, run_id: str) -> StoredRun | None:
 def stored_attempts(store: Store, run_id: str) -> list[Attempt]:
     """In order of their numbers. ContractError when one can't be read."""
     return _attempts(run_id, _attempt_documents(store, run_id))
+
+
+def latest_checkpoints(store: Store, run_id: str) -> LatestCheckpoints | None:
+    """What a run can go on from elsewhere; None when there is nothing. What can't be read counts as nothing."""
+    try:
+        return _read(LatestCheckpoints, store, layout.latest_checkpoints_key(run_id))
+    except ContractError:
+        return None
 
 
 def result_manifest(store: Store, run_id: str) -> ResultManifest | None:

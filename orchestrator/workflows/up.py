@@ -49,12 +49,14 @@ def up(
     dry_run: bool = False,
     wait_hours: float = 0.0,
     ready_timeout_s: float = READY_TIMEOUT_S,
+    last: str = "",
     clock: Clock | None = None,
 ) -> UpResult:
     """Adopt the machine of that name, start it when it is stopped, or make it; then wait until it is ready.
 
     dry_run         ask for offers only: nothing is created and nothing is written
     wait_hours      so long, when no place has one, all of them are asked again now and then
+    last            the place that is asked after all others: it has just taken one away
     ConflictError   the machine is there with other settings (says which), or is just being deleted
     CapacityError   no place had one; every attempt is in its detail (QuotaError: your quotas allow none)
     CloudError      it stopped instead of getting ready; the end of its log is in the detail
@@ -75,6 +77,7 @@ def up(
         else:
             spec = left_of(workspace, spec)
             offers = worth_it(workspace, spec, workspace.provider.offers(spec))
+            offers.sort(key=lambda offer: offer.place == last)
             key = own_key(workspace.records, workspace.settings.provider, spec.name)
             spec = dataclasses.replace(spec, public_key=key)
             machine = ask(workspace, spec, offers, attempts, clock, wait_s=wait_hours * 3600)

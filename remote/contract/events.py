@@ -10,6 +10,7 @@ Each event has `t` (seconds since the epoch) and `type`:
     metrics    the whole of metrics.json, at the end
     log        level, text                                for people
     published  files, bytes                               the result is in the store
+    logged     bytes                                      how long log.txt is, now and then: tells when a line came
 
 A reader skips types and fields that it does not know; text in events is data, never markup.
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 STEPS = ("select", "load", "freeze", "head", "preprocess", "extract", "train", "evaluate")
 LINE_BYTES_MAX = 1024 * 1024
+LOGGED = "logged"
 
 
 class EventWriter:

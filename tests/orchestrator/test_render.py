@@ -277,7 +277,7 @@ def test_a_result_ends_with_what_to_do_next() -> None:
     assert out.getvalue().splitlines()[-1] == "next: tlvm predict k3qz IMAGES"
     to, out, _ = screen()
     runs.result(to, run_result({}, detached=True))
-    assert "next: tlvm logs -f k3qz " in out.getvalue()
+    assert "next: tlvm attach k3qz " in out.getvalue()
 
 
 @pytest.mark.parametrize("broken", [{}, {"schema": 1}, {"schema": 99}])
