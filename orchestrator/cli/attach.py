@@ -87,7 +87,7 @@ def logs(
         str | None, typer.Option("--since", metavar="WHEN", help="10m, 2h, or a time: 2026-11-22T14:30.")
     ] = None,
 ) -> None:
-    """What a run has said; with --machine alone, what the machine has.
+    """What a run has said; with --machine, the machine.
 
     A run's from its machine while there is one, else from the store. A machine's is the end of its console, in which its
     startup says what it does, also before anybody can come in.
