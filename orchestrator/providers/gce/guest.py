@@ -12,6 +12,10 @@ from .rest import Rest
 
 HOST_KEY_KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa")
 _SAID_LINES = 40
+_STARTUP_LINES = 20
+_STARTUP = re.compile(
+    r"startup-script: |^tlvm: "
+)  # as Google's agent writes what the script prints; and in a container
 _ENDED = {
     "compute.instances.preempted": "Google took it away: it was a spot machine",
     "compute.instances.hostError": "its host failed",
@@ -39,9 +43,11 @@ def soft_end(rest: Rest, path: str) -> datetime | None:
 
 
 def console(rest: Rest, path: str) -> list[str]:
-    """The last lines of its serial port, which the startup script writes to as well."""
+    """The last lines of its serial port, and before them the last of the startup script, which writes there as well."""
     found = rest.find(f"{path}/serialPort") or {}
-    return str(found.get("contents", "")).splitlines()[-_SAID_LINES:]
+    lines = str(found.get("contents", "")).splitlines()
+    startup = [line for line in lines[:-_SAID_LINES] if _STARTUP.search(line)]
+    return startup[-_STARTUP_LINES:] + lines[-_SAID_LINES:]
 
 
 def why_it_ended(rest: Rest, zone: str, id: str) -> list[str]:
