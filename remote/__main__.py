@@ -5,6 +5,8 @@
                                                  StartRequest (contract.start_request), from stdin
     follow RUN_ID [--from BYTE] [--stream S]     send events or log as they grow (frames of contract.frames)
     status                                       every run of this machine as JSON
+    resume [--boot] [--seconds-left S]           start every run again that is not over; --boot reads a BootRun, too,
+                                                 from stdin: the run of the machine's own metadata
     prefetch                                     fetch the packs that stdin names, from the store in its first line
     cancel RUN_ID                                end a run, waiting or running; prints {"state": ...}
     train RUN_SPEC                               the training itself; the supervisor calls it
@@ -26,7 +28,7 @@ from pathlib import Path
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome, checked_run_id
 
-VERBS = ("supervise", "start", "follow", "status", "prefetch", "cancel", "train", "predict")
+VERBS = ("supervise", "start", "follow", "status", "resume", "prefetch", "cancel", "train", "predict")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     supervise = verbs.add_parser("supervise", help="supervise a run in the foreground")
     supervise.add_argument("spec", type=Path)
     supervise.add_argument("--lock", type=int, help=argparse.SUPPRESS)
+    supervise.add_argument("--ticket", help=argparse.SUPPRESS)
     supervise.set_defaults(act=_supervise)
 
     start = verbs.add_parser("start", help="supervise a run in a session of its own")
@@ -66,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
 
     status = verbs.add_parser("status", help="every run of this machine, as JSON")
     status.set_defaults(act=_status)
+
+    resume = verbs.add_parser("resume", help="start every run again that is not over")
+    resume.add_argument("--boot", action="store_true", help="stdin names a run of the store, too")
+    resume.add_argument("--seconds-left", type=float, metavar="S", help="until the hard end of the machine")
+    resume.set_defaults(act=_resume)
 
     prefetch = verbs.add_parser("prefetch", help="fetch packs as stdin names them, a hash in each line")
     prefetch.set_defaults(act=_prefetch)
@@ -90,7 +98,9 @@ def _supervise(options: argparse.Namespace, home: MachineHome) -> int:
     from remote.job.supervisor import supervise
 
     try:
-        code = supervise(options.spec, home, lock=options.lock, echo=options.lock is None)
+        code = supervise(
+            options.spec, home, lock=options.lock, ticket=options.ticket, echo=options.lock is None
+        )
     except AlreadyActive as error:
         return _refuse(10, f"{error} is active already")
     sys.stdout.flush()
@@ -131,6 +141,19 @@ def _status(options: argparse.Namespace, home: MachineHome) -> int:
 
     print(json.dumps(status(home)))
     return 0
+
+
+def _resume(options: argparse.Namespace, home: MachineHome) -> int:
+    from remote.contract.document import decode
+    from remote.contract.start_request import BootRun
+    from remote.job.resume import resume
+    from remote.store import StoreError
+
+    boot = decode(BootRun, sys.stdin.buffer.read(), what="run of the metadata") if options.boot else None
+    try:
+        return 1 if resume(home, boot=boot, seconds_left=options.seconds_left) else 0
+    except StoreError as error:
+        return _refuse(7, str(error))
 
 
 def _prefetch(options: argparse.Namespace, home: MachineHome) -> int:

@@ -47,15 +47,19 @@ def start(request: StartRequest, home: MachineHome, *, command: Sequence[str] = 
         if is_over(read_status(folder)):
             raise AlreadyOver(spec.run_id)
         keep_request(folder, request)
-        with (folder.root / "supervisor.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, str(folder.spec), "--lock", str(lock)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[lock],
-                start_new_session=True,
-            )
+        ticket = line.join(home.locks, spec.run_id)  # here, so that runs wait in the order of their starts
+        try:
+            with (folder.root / "supervisor.log").open("ab") as log:
+                process = subprocess.Popen(
+                    [*command, str(folder.spec), "--lock", str(lock), "--ticket", ticket.handed_over()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[lock, ticket.descriptor],
+                    start_new_session=True,
+                )
+        finally:
+            os.close(ticket.descriptor)
     finally:
         os.close(lock)
     return process.pid

@@ -42,14 +42,15 @@ class Places:
         self.descriptors.clear()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ticket:
-    """A place in the line."""
+    """A place in the line; it can be left twice."""
 
     locks: Path
     path: Path
     descriptor: int
     run_id: str
+    torn: bool = False
 
     def try_take(self, count: int, of: int) -> Places | None:
         """`count` accelerators of the `of` that the machine has, once this ticket is the first in line."""
@@ -73,10 +74,17 @@ class Ticket:
         with holding(self.locks / "line"):
             self._tear()
 
+    def handed_over(self) -> str:
+        """How the process that inherits the descriptor is told of the ticket."""
+        return f"{self.descriptor}:{self.path.name}"
+
     def _ahead(self) -> list[Path]:
         return [path for path in waiting(self.locks) if path.name < self.path.name and is_held(path)]
 
     def _tear(self) -> None:
+        if self.torn:
+            return  # another may have its number now, and its descriptor
+        self.torn = True
         self.path.unlink(missing_ok=True)
         with suppress(OSError):
             os.close(self.descriptor)
@@ -95,6 +103,12 @@ def join(locks: Path, run_id: str) -> Ticket:
         assert descriptor is not None, "a new ticket can't be held by another"
         _note(descriptor, run_id)
         return Ticket(locks, path, descriptor, run_id)
+
+
+def taken_over(locks: Path, handed_over: str, run_id: str) -> Ticket:
+    """The ticket of the process that started this one."""
+    descriptor, _, name = handed_over.partition(":")
+    return Ticket(locks, locks / Path(name).name, int(descriptor), run_id)
 
 
 def waiting(locks: Path) -> list[Path]:

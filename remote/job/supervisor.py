@@ -52,18 +52,21 @@ def supervise(
     command: Sequence[str] = TRAIN,
     limits: Limits = LIMITS,
     lock: int | None = None,
+    ticket: str | None = None,
     echo: bool = False,
 ) -> int:
     """Carry out a run to its end in this process; the exit code of EXIT_CODES.
 
     command         what trains, followed by the path of the spec
     lock            the run's lock when whoever started us has taken it already
+    ticket          its place in the line, likewise
     echo            copy the training's log to stdout
     AlreadyActive   when another process supervises this run
     ContractError   when the spec is not one
     """
     spec = read_spec(spec_path)
     held = line.hold_run(home.locks, spec.run_id) if lock is None else lock
+    place = line.taken_over(home.locks, ticket, spec.run_id) if ticket else line.join(home.locks, spec.run_id)
     try:
         folder = prepare(home, spec)
         with asked_to_end() as asked:
@@ -79,8 +82,9 @@ def supervise(
             record = begin(folder, spec)
             for text in known:
                 record.events.log(text)
-            code = _Job(spec, home, folder, record, command, limits, held, reasons, echo).carry_out()
+            code = _Job(spec, home, folder, record, command, limits, held, place, reasons, echo).carry_out()
     finally:
+        place.leave()
         os.close(held)
     if echo:
         print(f"{record.status.state} {record.status.message}".strip())
@@ -109,6 +113,7 @@ class _Job:
         command: Sequence[str],
         limits: Limits,
         lock: int,
+        ticket: line.Ticket,
         reasons: Reasons,
         echo: bool,
     ) -> None:
@@ -119,6 +124,7 @@ class _Job:
         self._command = command
         self._limits = limits
         self._lock = lock
+        self._ticket = ticket
         self._reasons = reasons
         self._news = News(folder, echo)
         self._publisher = Publisher(
@@ -152,10 +158,11 @@ class _Job:
     def _attempt(self) -> Outcome:
         """Everything up to the result in the run's folder."""
         if self._record.supervisor.trained:
+            self._ticket.leave()
             return Outcome("SUCCEEDED", exit_code=0)
         try:
             self._reasons.check()
-            places = wait_in_line(self._spec, self._home, self._record, self._limits, self._reasons.check)
+            places = wait_in_line(self._ticket, self._spec, self._record, self._limits, self._reasons.check)
         except Stopped as why:
             return stopped(why.why, str(why))
         except ContractError as error:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 from remote.contract.document import ContractError
-from remote.contract.layout import MachineHome
 from remote.contract.run_spec import RunSpec
 from remote.job import line
 from remote.job.record import Record
@@ -14,7 +13,7 @@ from remote.job.training_process import Limits
 
 
 def wait_in_line(
-    spec: RunSpec, home: MachineHome, record: Record, limits: Limits, check: Callable[[], None]
+    ticket: line.Ticket, spec: RunSpec, record: Record, limits: Limits, check: Callable[[], None]
 ) -> line.Places:
     """The accelerators that it needs; on a machine without any, the one place that there is.
 
@@ -22,10 +21,11 @@ def wait_in_line(
     ContractError   when the machine will never have as many
     """
     there = line.accelerators()
-    if spec.accelerators > there:
-        raise ContractError(f"The run asks for {spec.accelerators} accelerators, this machine has {there}")
-    ticket = line.join(home.locks, spec.run_id)
     try:
+        if spec.accelerators > there:
+            raise ContractError(
+                f"The run asks for {spec.accelerators} accelerators, this machine has {there}"
+            )
         told: tuple[int, str] | None = None
         while (places := ticket.try_take(max(1, spec.accelerators), max(1, there))) is None:
             before = ticket.ahead(max(1, there))

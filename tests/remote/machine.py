@@ -30,9 +30,11 @@ from remote.contract.layout import MachineHome
 from remote.job.supervisor import supervise
 from remote.job.training_process import Limits
 lock = int(sys.argv[3]) if len(sys.argv) > 2 else None
+ticket = sys.argv[5] if len(sys.argv) > 4 else None
 limits = Limits(hang_s={hang_s}, grace_s={grace_s}, publish_s={publish_s}, poll_s=0.02)
 command = [sys.executable, {standin!r}]
-sys.exit(supervise(Path(sys.argv[1]), MachineHome.of_this_user(), command=command, limits=limits, lock=lock))
+sys.exit(supervise(Path(sys.argv[1]), MachineHome.of_this_user(), command=command, limits=limits, lock=lock,
+    ticket=ticket))
 """
 
 
