@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .rest import Rest
@@ -24,6 +25,8 @@ _ENDED = {
     "delete": "it was deleted",
     "stop": "it was stopped",
 }
+_BY_PERSONS = ("delete", "stop")
+_ONE_END = timedelta(minutes=10)
 
 
 def host_keys(rest: Rest, path: str) -> list[str]:
@@ -65,10 +68,29 @@ def ended_at(rest: Rest, zone: str, id: str) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
 
+def taken_away(rest: Rest, zone: str, id: str) -> bool | None:
+    """Whether the cloud ended it, not a person; None when it does not remember."""
+    ends = _ends(rest, zone, id)
+    if not ends:
+        return None
+    # The deletion that follows a preemption may be written down as an operation of its own.
+    close = [found for found in ends if _when(ends[-1]) - _when(found) < _ONE_END]
+    return any(found["operationType"] not in _BY_PERSONS for found in close)
+
+
 def _last_end(rest: Rest, zone: str, id: str) -> dict[str, Any] | None:
+    return next(reversed(_ends(rest, zone, id)), None)
+
+
+def _ends(rest: Rest, zone: str, id: str) -> list[dict[str, Any]]:
+    """Operations that ended it, the oldest first."""
     operations = rest.items(f"zones/{zone}/operations", filter=f"targetId={id}")
     ended = [found for found in operations if found.get("operationType") in _ENDED]
-    return max(ended, key=lambda found: str(found.get("insertTime", "")), default=None)
+    return sorted(ended, key=lambda found: str(found.get("insertTime", "")))
+
+
+def _when(operation: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(str(operation.get("insertTime")) or "1970-01-01T00:00:00+00:00")
 
 
 def _attributes(rest: Rest, path: str, query: str) -> list[dict[str, Any]]:

@@ -159,6 +159,10 @@ class GceProvider:
         """When that very machine, which is gone, ended (UTC): by now, when the cloud does not remember."""
         return guest.ended_at(self.rest, place, id) or self._now()
 
+    def taken_away(self, place: str, id: str) -> bool | None:
+        """Whether the cloud, and not a person, ended that very machine; None when it does not remember."""
+        return guest.taken_away(self.rest, place, id)
+
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         line = ssh_key(public_key, expires)
         found = self._existing(name)
