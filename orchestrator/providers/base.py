@@ -102,6 +102,8 @@ class Machine:
     store: StoreRef  # as this machine sees the store
     ssh: SshAddress | None = None  # None until it is known
     settings: Mapping[str, str] = field(default_factory=dict)
+    stopped: datetime | None = None  # since when; None while it runs, and where nobody says
+    off_s: float = 0.0  # it was stopped for so long before its last start, as far as is known
 
 
 class Unseen(CloudError):

@@ -13,6 +13,7 @@ from orchestrator.providers.base import Machine
 from orchestrator.workflows.asking import came_late
 from orchestrator.workflows.heard import heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
+from orchestrator.workflows.lives import spent
 from orchestrator.workflows.on_machine import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
 from orchestrator.workflows.runs import short
@@ -105,7 +106,8 @@ def down(
             take_back(workspace, run_id)
         left = leaving.result()
         not_pulled = {run_id: why for run_id, pull in pulls.items() if (why := _outcome(pull))}
-    hours = max(0.0, (min(datetime.now(UTC), machine.ends) - machine.created).total_seconds() / 3600)
+    per_month = left.disks_of.get(machine.name, 0.0) if left else 0.0
+    used = spent(machine, datetime.now(UTC), disk_per_month=per_month)
     return DownResult(
         machine.name,
         was_there=True,
@@ -114,8 +116,8 @@ def down(
         never_started=sorted(ghosts),
         abandoned=missing,
         not_pulled=not_pulled,
-        hours=hours,
-        cost=hours * machine.price_per_hour,
+        hours=used.hours,
+        cost=used.dollars,
         seconds=clock.now() - began,
         left_over=left,
     )

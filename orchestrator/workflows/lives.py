@@ -18,6 +18,7 @@ from orchestrator.providers.base import Machine, MachineSpec, Offer
 from orchestrator.records import Life
 from orchestrator.workflows.workspace import Workspace
 
+HOURS_A_MONTH = 730
 SHORTEST_H = 1 / 12  # a machine that lives for less is not worth its boot
 
 
@@ -37,6 +38,21 @@ def begun(workspace: Workspace, machine: Machine) -> None:
     )
     lives = [*(_over(workspace, earlier) for earlier in known), life]
     workspace.records.save_lives(machine.provider, machine.name, lives)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    hours: float  # from its creation
+    dollars: float  # an estimate: a machine that is off costs its disk only
+
+
+def spent(machine: Machine, now: datetime, *, disk_per_month: float) -> Spent:
+    """By a machine until now, or until its end; of several stops, all but the last count as if it had run."""
+    until = min(now, machine.ends)
+    hours = _between(machine.created, until)
+    off = min(hours, machine.off_s / 3600 + (_between(machine.stopped, until) if machine.stopped else 0.0))
+    disk = off * min(machine.price_per_hour, disk_per_month / HOURS_A_MONTH)
+    return Spent(hours, (hours - off) * machine.price_per_hour + disk)
 
 
 def left_of(workspace: Workspace, spec: MachineSpec) -> MachineSpec:
@@ -82,7 +98,11 @@ def _over(workspace: Workspace, life: Life) -> Life:
 
 
 def _hours(life: Life) -> float:
-    began, ended = datetime.fromisoformat(life.began), datetime.fromisoformat(life.ended)
+    return _between(datetime.fromisoformat(life.began), datetime.fromisoformat(life.ended))
+
+
+def _between(began: datetime, ended: datetime) -> float:
+    """In hours; none before the beginning."""
     return max(0.0, (ended - began).total_seconds() / 3600)
 
 

@@ -15,6 +15,7 @@ from orchestrator.providers.rented import Rented
 from orchestrator.workflows.asking import unanswered
 from orchestrator.workflows.heard import IS_GONE, Heard, heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
+from orchestrator.workflows.lives import spent
 from orchestrator.workflows.on_machine import runs_of
 from orchestrator.workflows.remembered_runs import RememberedRuns
 from orchestrator.workflows.run_documents import StoredRun, stored_runs
@@ -247,11 +248,10 @@ def _idles(machine: Machine) -> bool:
 def _machine(
     machine: Machine, look: _Look, runs: list[RunLine], now: datetime, *, mine: bool, per_month: float
 ) -> MachineLine:
-    hours = max(0.0, (min(now, machine.ends) - machine.created).total_seconds() / 3600)
     return MachineLine(
         machine,
         mine,
-        hours * machine.price_per_hour,
+        spent(machine, now, disk_per_month=per_month).dollars,
         runs,
         look.orphan,
         look.soft_end,

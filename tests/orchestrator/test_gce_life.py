@@ -13,6 +13,7 @@ from orchestrator.errors import (
     TransientError,
 )
 from orchestrator.providers.base import MachineState
+from orchestrator.workflows.lives import spent
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
@@ -47,6 +48,25 @@ def test_a_machine_that_was_stopped_starts_with_what_is_left(server: ComputeServ
     assert 7190 <= int(sent[0]["maxRunDuration"]["seconds"]) <= 7200
     server.clock.advance(7300)
     assert held.get(made.name) is None
+
+
+def test_while_it_is_off_it_costs_its_disk_only(server: ComputeServer) -> None:
+    held = gce(server)
+    name = held.create(wanted(max_hours=24), OFFER).name
+
+    def dollars() -> float:
+        found = held.get(name)
+        assert found is not None
+        return spent(found, server.clock.now(), disk_per_month=20.0).dollars
+
+    server.clock.advance(3600)
+    held.stop(name)
+    server.clock.advance(10 * 3600)
+    off = 10 * 20.0 / 730
+    assert dollars() == pytest.approx(OFFER.price_per_hour + off, abs=0.01)
+    held.start(name)
+    server.clock.advance(1800)
+    assert dollars() == pytest.approx(1.5 * OFFER.price_per_hour + off, abs=0.01)
 
 
 def test_a_stopped_machine_whose_time_is_over_does_not_start(server: ComputeServer) -> None:

@@ -61,6 +61,8 @@ def machine(instance: Mapping[str, Any], settings: GceSettings) -> Machine:
         store=StoreRef(str(store.get("url", "")), store.get("endpoint") or None),
         ssh=_address(instance, settings),
         settings={str(key): str(value) for key, value in _dict(about.get("settings")).items()},
+        stopped=_time(instance["lastStopTimestamp"]) if _is_off(instance) else None,
+        off_s=_off_s(instance),
     )
 
 
@@ -97,6 +99,18 @@ def _address(instance: Mapping[str, Any], settings: GceSettings) -> SshAddress |
         return SshAddress(f"compute.{instance['id']}", 22, USER, proxy)
     found = external_address(instance)
     return SshAddress(found, 22, USER) if found else None
+
+
+def _is_off(instance: Mapping[str, Any]) -> bool:
+    return _STATES.get(instance.get("status", "")) is MachineState.STOPPED and "lastStopTimestamp" in instance
+
+
+def _off_s(instance: Mapping[str, Any]) -> float:
+    """Between its last stop and its last start; the cloud remembers no earlier ones."""
+    stopped, started = instance.get("lastStopTimestamp"), instance.get("lastStartTimestamp")
+    if not stopped or not started:
+        return 0.0
+    return max(0.0, (_time(started) - _time(stopped)).total_seconds())
 
 
 def _about(instance: Mapping[str, Any]) -> dict[str, Any]:
