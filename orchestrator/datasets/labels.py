@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from remote.contract.dataset_manifest import Split
 
 from . import names
 from .names import SetAside
-from .scan import SPLITS, Labelled, Scan, Survey, checked_name
+from .scan import SPLITS, Labelled, Scan, Survey, checked_name, folder_times, require_listed
 from .tables import Row, rows
 from .walk import File, walk
 
@@ -49,10 +50,12 @@ def survey_by_table(folder: Path, table: Path, *, name: str | None = None) -> Su
     root = folder.resolve()
     if not root.is_dir():
         raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
+    began_ns = time.time_ns()
     try:
         top = walk(root, os.fsencode(root.name))
     except OSError as error:
         raise CloudError(f"The folder {folder} can't be listed", detail=str(error.strerror)) from None
+    require_listed(top, root)
     written = rows(table, needed=("path", "label"))
     files = {file.path: file for place in top.everything() for file in place.files}
     set_aside = [item for place in top.everything() for item in place.set_aside]
@@ -71,6 +74,8 @@ def survey_by_table(folder: Path, table: Path, *, name: str | None = None) -> Su
         splits=splits,
         set_aside=set_aside,
         warnings=_warnings(unknown, table.name),
+        folders=folder_times(top),
+        began_ns=began_ns,
     )
     return Survey([scan], [])
 

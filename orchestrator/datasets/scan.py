@@ -8,8 +8,9 @@ that class, as torchvision's ImageFolder has it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from .names import SetAside
 from .tree import beside
 from .walk import Folder, walk
 
+_SHOWN = 10
 SPLITS: dict[bytes, Split] = {
     b"train": "train",
     b"val": "val",
@@ -57,6 +59,10 @@ class Scan:
     splits: tuple[Split, ...]  # that have a folder
     set_aside: list[SetAside]
     warnings: list[str]
+    folders: Mapping[bytes, int] = field(
+        default_factory=dict
+    )  # modification time by path, before each was listed
+    began_ns: int = 0  # Unix time
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def survey(folder: Path, *, name: str | None = None) -> Survey:
     root = folder.resolve()
     if not root.is_dir():
         raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
+    began_ns = time.time_ns()
     try:
         top = walk(root, os.fsencode(root.name if folder.name in ("", "..") else folder.name))
     except OSError as error:
@@ -83,12 +90,30 @@ def survey(folder: Path, *, name: str | None = None) -> Survey:
             detail=str(error.strerror),
             next="Check its permissions.",
         ) from None
+    require_listed(top, root)
     if _kind(top):
-        return Survey([_scan(top, root, name)], [])
-    return _children(top, root, name)
+        return Survey([_scan(top, root, name, began_ns)], [])
+    return _children(top, root, name, began_ns)
 
 
-def _children(top: Folder, root: Path, name: str | None) -> Survey:
+def require_listed(top: Folder, root: Path) -> None:
+    """DataError naming the folders that can't be listed: without what they hold, it is another dataset."""
+    if unlisted := [item for folder in top.everything() for item in folder.unlisted]:
+        more = [f"and {len(unlisted) - _SHOWN} more"] if len(unlisted) > _SHOWN else []
+        raise DataError(
+            f"{count(len(unlisted), 'folder')} in {names.shown(os.fsencode(root))} can't be looked into",
+            detail="\n".join([f"{item.path}: {item.reason}" for item in unlisted[:_SHOWN]] + more),
+            next="Check the permissions, or move away what is no part of the dataset.",
+        )
+
+
+def folder_times(top: Folder) -> dict[bytes, int]:
+    """Of every folder of a dataset, by its path below the dataset's."""
+    cut = len(top.path) + 1 if top.path else 0
+    return {folder.path[cut:]: folder.mtime_ns for folder in top.everything()}
+
+
+def _children(top: Folder, root: Path, name: str | None, began_ns: int) -> Survey:
     fitting = [child for child in _visible(top) if _kind(child)]
     if not fitting:
         raise DataError(
@@ -108,7 +133,7 @@ def _children(top: Folder, root: Path, name: str | None) -> Survey:
         SetAside(names.encode(child.path), "not a dataset") for child in top.folders if child not in fitting
     ]
     ignored += [SetAside(names.encode(file.path), "not in a dataset") for file in top.files]
-    scans = [_scan(child, root / os.fsdecode(child.name), name) for child in fitting]
+    scans = [_scan(child, root / os.fsdecode(child.name), name, began_ns) for child in fitting]
     return Survey(scans, ignored + top.set_aside)
 
 
@@ -135,7 +160,7 @@ def _visible(folder: Folder) -> list[Folder]:
     return [child for child in folder.folders if not child.hidden]
 
 
-def _scan(top: Folder, root: Path, name: str | None) -> Scan:
+def _scan(top: Folder, root: Path, name: str | None, began_ns: int) -> Scan:
     """`top` is a dataset; paths of the result begin below it."""
     gathered = _Gathered(len(top.path) + 1 if top.path else 0)
     gathered.leave_out(top, "not in a class folder")
@@ -161,6 +186,8 @@ def _scan(top: Folder, root: Path, name: str | None) -> Scan:
         tuple(sorted(set(splits))),
         sorted(gathered.set_aside, key=lambda item: item.path),
         gathered.warnings,
+        folder_times(top),
+        began_ns,
     )
 
 

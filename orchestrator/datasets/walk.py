@@ -27,7 +27,7 @@ _NOT_READ = {
 _SYSTEM_FILES = frozenset({b"thumbs.db", b"desktop.ini", b"ehthumbs.db", b"icon\r"})
 _TOOL_FOLDERS = frozenset(
     b".git .hg .svn .dvc .tlvm .idea .vscode .cache .ipynb_checkpoints .thumbnails .trash .trashes .fseventsd"
-    b" .spotlight-v100 .appledouble __macosx @eadir __pycache__".split()
+    b" .spotlight-v100 .appledouble __macosx @eadir __pycache__ lost+found".split()
 )
 
 
@@ -48,6 +48,8 @@ class Folder:
     files: list[File] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
+    mtime_ns: int = 0  # before it was listed
+    unlisted: list[SetAside] = field(default_factory=list)  # folders of which nobody knows what they hold
 
     @property
     def hidden(self) -> bool:
@@ -67,7 +69,7 @@ class Folder:
 def walk(root: Path, name: bytes) -> Folder:
     """The tree below `root`, called `name`; names sorted. OSError when `root` itself can't be listed."""
     seen = root.stat()
-    top = Folder(name, b"")
+    top = Folder(name, b"", mtime_ns=seen.st_mtime_ns)
     _fill(top, _entries(os.fsencode(root)), ((seen.st_dev, seen.st_ino),))
     return top
 
@@ -93,7 +95,7 @@ def _add(
     except OSError as error:
         return f"a link that leads nowhere ({error.strerror})" if entry.is_symlink() else str(error.strerror)
     if stat.S_ISDIR(seen.st_mode):
-        return _add_folder(folder, entry, path, (*above, (seen.st_dev, seen.st_ino)))
+        return _add_folder(folder, entry, path, seen.st_mtime_ns, (*above, (seen.st_dev, seen.st_ino)))
     if not stat.S_ISREG(seen.st_mode):
         return "not a plain file"
     if reason := _foreign(entry.name):
@@ -103,7 +105,11 @@ def _add(
 
 
 def _add_folder(
-    parent: Folder, entry: os.DirEntry[bytes], path: bytes, line: tuple[tuple[int, int], ...]
+    parent: Folder,
+    entry: os.DirEntry[bytes],
+    path: bytes,
+    mtime_ns: int,
+    line: tuple[tuple[int, int], ...],
 ) -> str | None:
     """`line` is the device and inode of every folder from the top to this one."""
     if entry.name.lower() in _TOOL_FOLDERS:
@@ -117,8 +123,12 @@ def _add_folder(
     try:
         entries = _entries(entry.path)
     except OSError as error:
-        return f"can't be listed ({error.strerror})"
-    folder = Folder(entry.name, path)
+        reason = f"can't be listed ({error.strerror})"
+        if b"/." in b"/" + path:
+            return reason
+        parent.unlisted.append(SetAside(encode(path), reason))
+        return None
+    folder = Folder(entry.name, path, mtime_ns=mtime_ns)
     _fill(folder, entries, line)
     parent.folders.append(folder)
     return None

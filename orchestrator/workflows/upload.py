@@ -14,75 +14,34 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from orchestrator.datasets import tally
 from orchestrator.datasets.cache import Cache
 from orchestrator.datasets.check import Outcome, check
 from orchestrator.datasets.convert import AS_IT_IS, Conversion
 from orchestrator.datasets.grouping import grouped
 from orchestrator.datasets.labels import survey_by_table
-from orchestrator.datasets.leaks import Leak, leaks, require_none
+from orchestrator.datasets.leaks import leaks, require_none
+from orchestrator.datasets.meanwhile import came_and_went, is_touched
 from orchestrator.datasets.names import SetAside
 from orchestrator.datasets.offer import Offer
 from orchestrator.datasets.pack import PACK_BYTES
 from orchestrator.datasets.plan import Plan, Wishes
-from orchestrator.datasets.publication import Publication, Published, Seen, first_plan
-from orchestrator.datasets.remarks import remarks
+from orchestrator.datasets.publication import Publication, Seen, first_plan
 from orchestrator.datasets.remembered import Last, Remembered, fingerprint
-from orchestrator.datasets.scan import Scan, survey
+from orchestrator.datasets.scan import Scan, Survey, survey
 from orchestrator.datasets.scratch import spool
-from orchestrator.errors import PartialError
+from orchestrator.errors import PartialError, TlvmError
 from orchestrator.records import SeenRecord
 from orchestrator.workflows.as_before import conversion_now
+from orchestrator.workflows.upload_result import UploadResult, again, and_missed, report, result_of
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Flips
 from remote.contract.wording import count
 
-
-@dataclass(frozen=True)
-class UploadResult:
-    """What was found and done. Paths are below the dataset's folder, percent-encoded."""
-
-    name: str
-    version: str  # "" when it was only checked
-    store: str
-    unchanged: bool  # the store had this version already, nothing was written
-    checked_only: bool
-    images: int
-    image_bytes: int
-    counts: Mapping[str, Mapping[str, int]]  # images by split and class, those left out of training aside
-    split_source: str  # "folders" or "hash"
-    flips: str
-    intensity_window: list[float] | None
-    modes: Mapping[str, int]  # images by Pillow's mode
-    turned: int  # images that EXIF turns
-    longer_sides: Mapping[str, int]  # images by the pixels of their longer side: "up to 512"
-    excluded: list[SetAside]  # images in train that are left out of training, and why
-    leaks: list[Leak]  # images on two sides of the split: equal, near copies, or of one group
-    unusable: list[SetAside]  # images that can't be used, and why
-    foreign: list[SetAside]  # files and folders that are no part of the dataset, and why
-    missed: list[SetAside]  # vanished or changed meanwhile: the rest is done, run it again
-    warnings: list[str]
-    added: int  # images, against the version before
-    changed: int
-    moved: int
-    removed: int
-    kept: int  # that the store has and this folder lacks
-    packs_sent: int
-    packs_reused: int
-    packs_verified: int  # of these, looked at in the store, where they lie whole
-    bytes_sent: int
-    seconds: float
-
-
-_REPORT = TypeAdapter(UploadResult)
+__all__ = ["UploadResult", "require_all", "upload"]
 
 
 @contextmanager
@@ -133,10 +92,14 @@ def upload(
     stored          told the hash of each pack that is sent, once the store has it; several threads call it
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
 
-    Files that vanished or changed meanwhile stand in `missed`: `require_all` makes them an error.
+    Files that vanished, changed or appeared meanwhile stand in `missed`: `require_all` makes them an error.
     """
     began = time.monotonic()
-    found = survey_by_table(folder, labels, name=name) if labels else survey(folder, name=name)
+
+    def look() -> Survey:
+        return survey_by_table(folder, labels, name=name) if labels else survey(folder, name=name)
+
+    found = look()
     _warn_of_ignored(workspace, found.ignored)
     scans = [grouped(scan, group_by) if group_by else scan for scan in found.datasets]
     conversion = conversion_now(workspace, scans, conversion, ask, sending=not check_only)
@@ -154,23 +117,46 @@ def upload(
                     one.take_in(cache, processes)
                 for one in uploads:
                     one.settle(strict=strict)
-                return [one.publish() for one in uploads]
+                return _with_meanwhile([one.publish() for one in uploads], scans, look)
             finally:
                 for one in uploads:
                     one.stop()
 
 
 def require_all(results: Sequence[UploadResult]) -> None:
-    """PartialError naming the files that vanished or changed during the upload, if there are any."""
+    """PartialError naming the files that vanished, changed or appeared during the upload, if there are any."""
     missed = [(result.name, item) for result in results for item in result.missed]
     if missed:
         listed = [f"{name}: {item.path}: {item.reason}" for name, item in missed[:10]]
         more = [f"and {len(missed) - 10} more"] if len(missed) > 10 else []
         raise PartialError(
-            f"{count(len(missed), 'file')} vanished or changed while being read; the rest is uploaded",
+            f"{count(len(missed), 'file')} vanished, changed or appeared meanwhile; the rest is uploaded",
             detail="\n".join(listed + more),
             next="Run it again when nothing writes into the folder.",
         )
+
+
+def _with_meanwhile(
+    results: Sequence[UploadResult], scans: Sequence[Scan], look: Callable[[], Survey]
+) -> list[UploadResult]:
+    """With the files that came or went since the first look. Where nothing was sent there was no time for that."""
+    touched = {
+        scan.name: scan
+        for scan, result in zip(scans, results, strict=True)
+        if not result.unchanged and is_touched(scan)
+    }
+    if not touched:
+        return list(results)
+    try:
+        now = {scan.name: scan for scan in look().datasets}
+    except TlvmError as error:
+        changed = {name: [SetAside(".", f"it changed meanwhile: {error.what}")] for name in touched}
+    else:
+        changed = {
+            name: came_and_went(scan, now.get(name, dataclasses.replace(scan, files=[])))
+            for name, scan in touched.items()
+        }
+    return [and_missed(result, changed.get(result.name, [])) for result in results]
 
 
 def _warn_of_ignored(workspace: Workspace, ignored: Sequence[SetAside]) -> None:
@@ -191,7 +177,7 @@ def _look(
     strict: bool,
 ) -> UploadResult:
     outcome = check(scan, workspace.progress, processes=processes, cache=cache)
-    result = _result(scan, outcome, first_plan(scan, outcome, wishes), time.monotonic() - began)
+    result = result_of(scan, outcome, first_plan(scan, outcome, wishes), time.monotonic() - began)
     if strict:
         require_none(scan.name, result.leaks)
     return result
@@ -243,7 +229,7 @@ class _Upload:
         last = self._remembered.last()
         known = last is not None and last.head == head and last.fingerprint == self._fingerprint != ""
         if last is not None and known and not self._verify:
-            self._same = _again(last.result)
+            self._same = again(last.result)
         if self._same is None:
             self._outcome = self._publication.take_in(cache, processes=processes)
 
@@ -275,76 +261,10 @@ class _Upload:
                 )
             )
         seconds = time.monotonic() - self._began
-        result = _result(self._scan, self._outcome, done.plan, seconds, store=self._store.url, done=done)
-        report = _REPORT.dump_json(result).decode()
+        result = result_of(self._scan, self._outcome, done.plan, seconds, store=self._store.url, done=done)
         look = "" if result.missed else self._fingerprint
-        self._remembered.keep(Last(look, done.head.version, done.head.generation, report))
+        self._remembered.keep(Last(look, done.head.version, done.head.generation, report(result)))
         return result
 
     def stop(self) -> None:
         self._publication.stop()
-
-
-def _again(report: str) -> UploadResult | None:
-    """The result before, of an upload that changes nothing; None when it was written by another version of tlvm."""
-    try:
-        before = _REPORT.validate_json(report)
-    except ValidationError:
-        return None
-    return dataclasses.replace(
-        before,
-        unchanged=True,
-        added=0,
-        changed=0,
-        moved=0,
-        removed=0,
-        packs_sent=0,
-        packs_reused=before.packs_sent + before.packs_reused,
-        packs_verified=0,
-        bytes_sent=0,
-    )
-
-
-def _result(
-    scan: Scan,
-    outcome: Outcome,
-    planned: Plan,
-    seconds: float,
-    *,
-    store: str = "",
-    done: Published | None = None,
-) -> UploadResult:
-    manifest, images = planned.manifest, planned.manifest.images
-    packs = manifest.packs() - {""}
-    return UploadResult(
-        name=scan.name,
-        version=done.version if done else "",
-        store=store,
-        unchanged=done.unchanged if done else False,
-        checked_only=done is None,
-        images=len(images),
-        image_bytes=sum(image.size for image in images),
-        counts=tally.counts(images),
-        split_source=manifest.split_source,
-        flips=manifest.flips,
-        intensity_window=manifest.intensity_window,
-        modes=dict(Counter(image.mode for image in images).most_common()),
-        turned=sum(image.orientation > 1 for image in images),
-        longer_sides=tally.longer_sides(images),
-        excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
-        leaks=leaks(images, outcome.near),
-        unusable=outcome.unusable,
-        foreign=scan.set_aside,
-        missed=done.missed if done else outcome.missed,
-        warnings=remarks(scan, outcome, planned),
-        added=planned.added,
-        changed=planned.changed,
-        moved=planned.moved,
-        removed=planned.removed,
-        kept=len(planned.kept),
-        packs_sent=len(done.packs_sent) if done else 0,
-        packs_reused=len(packs - done.packs_sent) if done else 0,
-        packs_verified=len(done.packs_verified) if done else 0,
-        bytes_sent=done.bytes_sent if done else 0,
-        seconds=seconds,
-    )

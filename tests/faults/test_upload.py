@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -211,25 +211,44 @@ def test_a_bucket_that_keeps_failing_is_one_error_and_no_version(
     assert not list((tmp_path / "data/records/cache").glob("packs-*"))
 
 
-def test_files_that_change_vanish_or_appear_meanwhile(tmp_path: Path) -> None:
-    class Meddling(GcsServer):
-        """Somebody works in the folder while HEAD is asked for, which is after the scan."""
+class Meddling(GcsServer):
+    """Somebody works in the folder before the request of a given number, which is after the scan."""
 
-        def count(self, call: str) -> None:
-            if not self.requests:
-                (photos / "train/ants/0-000.png").unlink()
-                path = photos / "train/ants/0-001.png"
-                path.write_bytes(path.read_bytes()[:-1] + b"x")
-                noise(photos, {"train/bees": 1}, seed=7)
-            super().count(call)
+    def __init__(self, act: Callable[[], object], at: int = 0) -> None:
+        super().__init__()
+        self._act = act
+        self._at = at
 
-    photos = noise(tmp_path / "bugs", {"train/ants": 9, "train/bees": 9, "val/ants": 2, "val/bees": 2})
-    with Meddling() as server:
+    def count(self, call: str) -> None:
+        if sum(self.requests.values()) == self._at:
+            self._at = -1
+            self._act()
+        super().count(call)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Made long ago: their folders' times tell of every change."""
+    root = noise(tmp_path / "bugs", {"train/ants": 9, "train/bees": 9, "val/ants": 2, "val/bees": 2})
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (1_700_000_000, 1_700_000_000.123456789))
+    return root
+
+
+def test_files_that_change_vanish_or_appear_meanwhile(tmp_path: Path, photos: Path) -> None:
+    def meddle() -> None:
+        (photos / "train/ants/0-000.png").unlink()
+        path = photos / "train/ants/0-001.png"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        noise(photos, {"train/bees": 1}, seed=7)
+
+    with Meddling(meddle) as server:
         server.create_bucket("bugs")
         result = once(photos, tmp_path / "data", "gs://bugs", server.endpoint)
         assert {item.path: item.reason for item in result.missed} == {
             "train/ants/0-000.png": "it vanished meanwhile",
             "train/ants/0-001.png": "it changed meanwhile",
+            "train/bees/7-000.png": "it appeared meanwhile",
         }
         with pytest.raises(PartialError) as error:
             require_all([result])
@@ -237,6 +256,29 @@ def test_files_that_change_vanish_or_appear_meanwhile(tmp_path: Path) -> None:
         whole(server)
         again = once(photos, tmp_path / "data", "gs://bugs", server.endpoint)
         assert (again.missed, again.images, again.added) == ([], 21, 1)
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_a_file_that_appears_while_packs_travel_is_named(tmp_path: Path, photos: Path, at: int) -> None:
+    with Meddling(lambda: noise(photos, {"val/bees": 1}, seed=8), at) as server:
+        server.create_bucket("bugs")
+        result = once(photos, tmp_path / "data", "gs://bugs", server.endpoint)
+        assert [item.path for item in result.missed] == ["val/bees/8-000.png"]
+        assert once(photos, tmp_path / "data", "gs://bugs", server.endpoint).images == 23
+
+
+def test_a_class_that_appears_and_a_folder_that_goes_meanwhile_are_named(
+    tmp_path: Path, photos: Path
+) -> None:
+    with Meddling(lambda: noise(photos, {"train/wasps": 2}, seed=9), 3) as server:
+        server.create_bucket("bugs")
+        result = once(photos, tmp_path / "data", "gs://bugs", server.endpoint)
+        assert {item.path for item in result.missed} == {"train/wasps/9-000.png", "train/wasps/9-001.png"}
+    with Meddling(lambda: photos.rename(photos.with_name("away")), 5) as server:
+        server.create_bucket("bugs")
+        result = once(photos, tmp_path / "more", "gs://bugs", server.endpoint)
+        assert [item.path for item in result.missed] == ["."]
+        assert "There is no folder" in result.missed[0].reason
 
 
 def test_ten_thousand_classes(tmp_path: Path, server: GcsServer) -> None:

@@ -10,13 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.datasets import names
+from orchestrator.datasets.labels import survey_by_table
 from orchestrator.datasets.scan import survey
 from orchestrator.errors import ConfigError, DataError, NotFoundError
 from remote.contract import layout
+from tests.nobody import as_nobody, for_all
 from tests.orchestrator.pictures import fill
 from tests.shared_data import shared
 
 TWO = {"ants": 1, "bees": 1}
+SPLIT = {"train/ants": 2, "train/bees": 2, "train/bees/deeper": 1, "val/ants": 1, "val/bees": 1, "more": 0}
 
 
 def labels(folder: Path) -> set[tuple[str, str | None, str]]:
@@ -227,3 +230,37 @@ def test_every_path_is_encoded_reversibly(parts: list[bytes]) -> None:
     path = b"/".join(b"x" if part in (b".", b"..") else part for part in clean)
     assert names.decode(layout.inside(names.encode(path))) == path
     assert names.shown(path).isprintable()
+
+
+@pytest.mark.parametrize("place", ["train/bees", "train/bees/deeper", "val", "more"])
+def test_a_folder_that_can_not_be_listed_is_refused_and_named(place: str) -> None:
+    with for_all() as root:
+        folder = fill(root / "bugs", SPLIT)
+        (folder / place).chmod(0)
+        with as_nobody(), pytest.raises(DataError, match=r"1 folder in .*bugs can't be looked into") as error:
+            survey(folder)
+        (folder / place).chmod(0o755)
+    assert error.value.detail == f"{place}: can't be listed (Permission denied)"
+
+
+def test_a_folder_that_is_none_of_the_users_is_set_aside() -> None:
+    with for_all() as root:
+        folder = fill(root / "bugs", SPLIT)
+        for name in (".secret", "lost+found"):
+            (folder / name).mkdir(mode=0)
+        with as_nobody():
+            (found,) = survey(folder).datasets
+    assert {item.path: item.reason for item in found.set_aside} == {
+        ".secret": "can't be listed (Permission denied)",
+        "lost+found": "a folder of another program",
+    }
+
+
+def test_the_folder_of_a_table_that_can_not_be_listed_is_refused() -> None:
+    with for_all() as root:
+        folder = fill(root / "bugs", SPLIT)
+        (folder / "val").chmod(0)
+        (root / "labels.csv").write_text("path,label\ntrain/ants/0000.png,ants\n")
+        with as_nobody(), pytest.raises(DataError, match="can't be looked into"):
+            survey_by_table(folder, root / "labels.csv")
+        (folder / "val").chmod(0o755)
