@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +13,14 @@ from orchestrator.errors import (
     ConfigError,
     TransientError,
 )
+from orchestrator.providers.gce import GceProvider
 from orchestrator.providers.gce.firewall import IAP_RANGE
+from orchestrator.workflows.gc import gc
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.fakes.http_service import Answer, HttpService, whole
-from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, gce, wanted
+from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, gce, gce_settings, wanted
+from tests.orchestrator.gce_workspace import waiting, workspace
 
 OTHER_KEY = PUBLIC_KEY[:-4] + "AAAA"
 
@@ -97,10 +102,13 @@ def whereabouts() -> Iterator[dict[str, str]]:
         assert service.errors == []
 
 
-def comes_from(server: ComputeServer, whereabouts: dict[str, str], address: str) -> set[str]:
+def comes_from(
+    server: ComputeServer, whereabouts: dict[str, str], address: str, computer: str = ""
+) -> set[str]:
     """A computer there lets itself in; from where the owner may come by then."""
     whereabouts["address"] = address
-    gce(server, ssh_source_ranges=(), address_lookup=whereabouts["url"]).admit("ana")
+    settings = gce_settings(server, ssh_source_ranges=(), address_lookup=whereabouts["url"])
+    GceProvider(settings, now=server.clock.now, computer=computer or address).admit("ana")
     rule = server.cloud.resources["firewalls"]["global", "tlvm-ssh-ana"]
     return set(rule["sourceRanges"])
 
@@ -136,13 +144,73 @@ def test_no_more_addresses_than_a_person_has_computers(
     assert allowed == {f"198.51.100.{number}/32" for number in range(2, 10)}
 
 
-def test_networks_that_are_named_are_the_only_ones(
+def test_a_computer_that_moved_leaves_no_address_behind(
     server: ComputeServer, whereabouts: dict[str, str]
 ) -> None:
-    comes_from(server, whereabouts, "203.0.113.7")
+    assert comes_from(server, whereabouts, "203.0.113.7", "laptop") == {"203.0.113.7/32"}
+    assert comes_from(server, whereabouts, "198.51.100.9", "laptop") == {"198.51.100.9/32"}
+
+
+def test_networks_that_are_named_take_the_place_of_what_this_computer_looked_up(
+    server: ComputeServer, whereabouts: dict[str, str]
+) -> None:
+    comes_from(server, whereabouts, "203.0.113.7", platform.node())
     gce(server, ssh_source_ranges="192.0.2.0/24").admit("ana")
     rule = server.cloud.resources["firewalls"]["global", "tlvm-ssh-ana"]
     assert rule["sourceRanges"] == ["192.0.2.0/24"]
+
+
+def test_two_computers_that_name_different_networks_do_not_shut_each_other_out(server: ComputeServer) -> None:
+    def comes_in(computer: str, networks: str) -> list[str]:
+        settings = gce_settings(server, ssh_source_ranges=networks)
+        GceProvider(settings, now=server.clock.now, computer=computer).admit("ana")
+        return list(server.cloud.resources["firewalls"]["global", "tlvm-ssh-ana"]["sourceRanges"])
+
+    comes_in("office", "192.0.2.0/24")
+    both = ["192.0.2.0/24", "198.51.100.0/25"]
+    for computer, networks in (("home", both[1]), ("office", both[0]), ("home", both[1])):
+        assert comes_in(computer, networks) == both
+    assert server.count("firewalls.patch") == 1
+    assert comes_in("home", "198.51.100.128/25") == [both[0], "198.51.100.128/25"]
+
+
+# What nobody needs any more
+
+
+def test_rules_are_kept_while_a_machine_may_need_them_and_go_when_none_does(
+    server: ComputeServer, tmp_path: Path
+) -> None:
+    made = workspace(server, tmp_path)
+    held = gce(server)
+    held.create(wanted(max_hours=4), OFFER)
+    writes = server.count("firewalls.insert"), server.count("firewalls.patch")
+    gce(server).create(wanted(name="tlvm-ana-more", max_hours=24), OFFER)
+    assert (server.count("firewalls.insert"), server.count("firewalls.patch")) == writes == (2, 0)
+
+    def left() -> set[str]:
+        result = gc(made, now=server.clock.now(), clock=waiting(server))
+        assert result.exit_code == 0
+        return {name for _, name in server.cloud.resources["firewalls"] if name.startswith("tlvm")}
+
+    rules = {"tlvm-deny-ssh", "tlvm-ssh-ana"}
+    server.clock.advance(25 * 3600)  # both machines are over
+    assert left() == rules
+    server.clock.advance(7 * 24 * 3600)
+    gce(server).create(wanted(name="tlvm-ana-late", max_hours=4), OFFER)
+    server.clock.advance(3 * 3600)
+    assert left() == rules
+    server.clock.advance(8 * 24 * 3600)
+    assert left() == set()
+
+
+def test_a_rule_that_is_needed_again_since_it_was_listed_stays(server: ComputeServer) -> None:
+    held = gce(server)
+    held.admit("ana", until=server.clock.now())
+    server.clock.advance(8 * 24 * 3600)
+    (listed,) = [thing for thing in held.account().things() if thing.name == "tlvm-ssh-ana"]
+    gce(server).admit("ana", until=server.clock.now() + timedelta(hours=4))
+    assert not held.account().remove(listed)
+    assert ("global", "tlvm-ssh-ana") in server.cloud.resources["firewalls"]
 
 
 def test_os_login_is_refused_before_anything_is_asked(server: ComputeServer) -> None:

@@ -6,9 +6,9 @@
 The default network has a rule of priority 65534 that lets everybody in: the second rule is why it does not count here.
 Nothing of a project's own is changed. Existing rules of ours are refreshed when the owner's address has changed.
 
-An owner with two computers has two addresses and one rule. Where addresses are looked up, each computer adds its own
-and drops only what no computer has come from for a day; the rule's description says when each was seen. Where
-`ssh_source_ranges` names the networks, the rule holds those and nothing else.
+An owner with two computers has one rule for both. Each puts in where it comes from, in place of where it came from
+before, and leaves what another has put in within a day: the rule's description says which computer, and when. It also
+says until when the rule is needed at least, so that `tlvm gc` can tell one that nobody needs any more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ _LOOK_UP_S = 5.0
 _KEPT = timedelta(days=1)  # an address that was looked up, after it was last seen
 _FRESH = timedelta(hours=6)  # so long a visit counts as the last one: the rule is not written at each
 _MOST = 8  # computers of one owner
-_VISIT = re.compile(r"([0-9.]+/32) on ([0-9-]+T[0-9:]+)Z")
+_NEEDED_LONGER = timedelta(days=7)  # than the machine lives: the rule is not written for each one
+_VISIT = re.compile(r"([0-9.]+/[0-9]+) by ([0-9a-f]{6}) on ([0-9-]+T[0-9:]+)Z")
+_NEEDED = re.compile(r"Needed until ([0-9-]+T[0-9:]+)Z")
 _COMPARED = (
     "priority", "direction", "sourceRanges", "targetTags", "allowed", "denied", "disabled", "description",
 )  # fmt: skip
@@ -49,24 +51,38 @@ def ensure(
     progress: Progress,
     *,
     now: datetime,
+    computer: str,
+    until: datetime | None = None,
     waiting: Waiting | None = None,
 ) -> bool:
     """Both rules as they should be; whether one of them had to be made or changed.
 
+    computer    the name of this one
+    until       the end of the machine that is about to be made
     That which denies is made first: at no moment is a machine open to everybody.
     """
     ranges = source_ranges(settings, progress)
-    denied = _put(rest, lambda _: deny(rest.project, settings), waiting)
-    if _is_named(settings):
-        rule = allow(rest.project, settings, owner, ranges)
-        return _put(rest, lambda _: rule, waiting) or denied
+    me = hashlib.sha256(computer.encode()).hexdigest()[:6]
+
+    def denying(found: Mapping[str, Any]) -> dict[str, Any]:
+        return _needed(deny(rest.project, settings), found, until)
 
     def with_others(found: Mapping[str, Any]) -> dict[str, Any]:
-        visits = _visits(found, ranges, now)
-        told = ", ".join(f"{address} on {seen:%Y-%m-%dT%H:%M}Z" for address, seen in visits.items())
-        return allow(rest.project, settings, owner, list(visits), told)
+        visits = _visits(found, ranges, me, now)
+        told = ", ".join(
+            f"{address} by {whose} on {seen:%Y-%m-%dT%H:%M}Z" for (address, whose), seen in visits.items()
+        )
+        addresses = list(dict.fromkeys(address for address, _ in visits))
+        return _needed(allow(rest.project, settings, owner, addresses, told), found, until)
 
+    denied = _put(rest, denying, waiting)
     return _put(rest, with_others, waiting) or denied
+
+
+def needed_until(rule: Mapping[str, Any]) -> datetime | None:
+    """None when the rule does not say."""
+    found = _NEEDED.search(str(rule.get("description", "")))
+    return _time(found[1]) if found else None
 
 
 def source_ranges(settings: GceSettings, progress: Progress) -> list[str]:
@@ -147,23 +163,37 @@ def check_private_access(rest: Rest, settings: GceSettings, region: str) -> None
         )
 
 
-def _is_named(settings: GceSettings) -> bool:
-    """Whether the settings say where the owner comes from, rather than a look-up."""
-    return settings.iap or bool(settings.ssh_source_ranges)
-
-
-def _visits(found: Mapping[str, Any], mine: Sequence[str], now: datetime) -> dict[str, datetime]:
-    """This computer's address, and those from which others of the same owner came within a day."""
+def _visits(
+    found: Mapping[str, Any], mine: Sequence[str], me: str, now: datetime
+) -> dict[tuple[str, str], datetime]:
+    """Where this computer comes from, and where others of the same owner came from within a day."""
     there = set(found.get("sourceRanges", []))
     seen = {
-        address: datetime.fromisoformat(when).replace(tzinfo=UTC)
-        for address, when in _VISIT.findall(str(found.get("description", "")))
+        (address, whose): _time(when)
+        for address, whose, when in _VISIT.findall(str(found.get("description", "")))
         if address in there
     }
-    known = {address: when for address, when in seen.items() if now - when < _KEPT}
-    known |= {address: now for address in mine if now - known.get(address, now - _KEPT) >= _FRESH}
-    newest = sorted(known, key=lambda address: (address in mine, known[address]), reverse=True)
-    return {address: known[address] for address in sorted(newest[:_MOST])}
+    others = {visit: when for visit, when in seen.items() if visit[1] != me and now - when < _KEPT}
+    newest = sorted(others, key=lambda visit: others[visit], reverse=True)[: _MOST - 1]
+    known = {visit: others[visit] for visit in newest}
+    for address in mine:
+        when = seen.get((address, me))
+        known[address, me] = when if when and timedelta(0) <= now - when < _FRESH else now
+    return dict(sorted(known.items()))
+
+
+def _needed(rule: dict[str, Any], found: Mapping[str, Any], until: datetime | None) -> dict[str, Any]:
+    """The rule, which says until when it is needed at least."""
+    known = needed_until(found)
+    if until is not None and (known is None or known < until):
+        known = until + _NEEDED_LONGER
+    if known is None:
+        return rule
+    return rule | {"description": f"{rule['description']} Needed until {known:%Y-%m-%dT%H:%M}Z."}
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def _put(

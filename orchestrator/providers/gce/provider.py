@@ -5,10 +5,11 @@ Everything that is known of a machine stands in its own labels and metadata: del
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,14 @@ class GceProvider:
         waiting: Waiting | None = None,
         prices_file: Path | None = None,
         owner: str = "",
+        computer: str | None = None,
     ) -> None:
-        """owner    whose machines are deleted, and found first where two owners have one of the same name; "": anybody's"""
+        """owner      whose machines are deleted, and found first where two owners have one of a name; "": anybody's
+        computer   the name of this one
+        """
         self.settings = settings
         self._owner = owner
+        self._computer = computer or platform.node()
         self.rest = Rest(settings)
         self._prices = Prices(self.rest, prices_file, now)
         self._progress = progress or Silent()
@@ -107,7 +112,7 @@ class GceProvider:
         if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
             return self._machine(found)
         firewall.check_private_access(self.rest, self.settings, offer.region or region(offer.place))
-        self.admit(spec.owner)
+        self.admit(spec.owner, until=self._now() + timedelta(hours=spec.hours(offer.price_per_hour)))
         request = self.request(spec, offer)
         doing = f"create the machine {spec.name} in {offer.place}"
         try:
@@ -217,12 +222,22 @@ class GceProvider:
         """What the project holds and allows beside machines."""
         return GceAccount(self, self._prices, self._waiting)
 
-    def admit(self, owner: str) -> bool:
-        """Let this computer's address through the firewall, as it is now; whether that changed anything."""
+    def admit(self, owner: str, *, until: datetime | None = None) -> bool:
+        """Let this computer's address through the firewall, as it is now; whether that changed anything.
+
+        until   the end of a machine that is about to be made
+        """
         if owner in self._admitted:  # by this process: an address does not change so fast
             return False
         changed = firewall.ensure(
-            self.rest, self.settings, owner, self._progress, now=self._now(), waiting=self._waiting
+            self.rest,
+            self.settings,
+            owner,
+            self._progress,
+            now=self._now(),
+            computer=self._computer,
+            until=until,
+            waiting=self._waiting,
         )
         self._admitted.add(owner)
         return changed

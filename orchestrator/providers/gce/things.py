@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.errors import NotFoundError
 from orchestrator.providers.rented import Thing
 
+from .firewall import needed_until
 from .machine import is_ours
 from .operations import Waiting, finish
 from .prices import PriceTable
@@ -45,8 +46,10 @@ def remove(rest: Rest, thing: Thing, *, waiting: Waiting | None = None) -> bool:
     found = rest.find(path)
     if found is None or str(found["id"]) != thing.id or found.get("users"):
         return False
-    if thing.kind == "firewall rule" and _rule(found, _owners(rest)).used_by:
-        return False
+    if thing.kind == "firewall rule":
+        rule = _rule(found, _owners(rest))
+        if rule.used_by or rule.expires != thing.expires:  # somebody is about to make a machine
+            return False
     doing = f"delete the {thing.kind} {thing.name}"
     try:
         operation = rest.send("DELETE", path, doing=doing)
@@ -69,11 +72,12 @@ def _address(found: Mapping[str, Any], prices: PriceTable) -> Thing:
 
 
 def _rule(found: Mapping[str, Any], owners: Sequence[tuple[str, str]]) -> Thing:
-    """Free, and without a time of its own: it is needed as long as a machine has its tag."""
+    """Free. It is needed as long as a machine has its tag, and says until when one is to come to need it."""
     tag = str(next(iter(found.get("targetTags") or [TAG])))
     owner = tag.removeprefix(f"{TAG}-") if tag != TAG else ""
     used_by = tuple(name for name, whose in owners if owner in ("", whose))
-    return _thing("firewall rule", found, 0.0, owner=owner, used_by=used_by)
+    until = needed_until(found)
+    return _thing("firewall rule", found, 0.0, owner=owner, used_by=used_by, expires=until)
 
 
 def _is_our_rule(found: Mapping[str, Any]) -> bool:
@@ -90,14 +94,15 @@ def _owners(rest: Rest) -> list[tuple[str, str]]:
 
 def _thing(kind: Any, found: Mapping[str, Any], per_month: float, **more: Any) -> Thing:
     marks = found.get("labels", {})
-    given = {"owner": marks.get(OWNER, ""), "project": marks.get(PROJECT, "")} | more
+    given = {
+        "owner": marks.get(OWNER, ""), "project": marks.get(PROJECT, ""), "expires": _expires(marks), **more
+    }  # fmt: skip
     return Thing(
         kind=kind,
         name=str(found["name"]),
         place=_last(found.get("zone") or found.get("region")) or "global",
         id=str(found["id"]),
         made=datetime.fromisoformat(found["creationTimestamp"]).astimezone(UTC),
-        expires=_expires(marks),
         per_month=per_month,
         **given,
     )
