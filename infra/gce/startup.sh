@@ -50,6 +50,7 @@ start_guard() {
     if [ -d /run/systemd/system ]; then
         systemctl is-active --quiet tlvm-guard ||
             systemd-run --quiet --unit tlvm-guard --property Restart=always --property RestartSec=10 \
+                --property After=network.target --property TimeoutStopSec=40 \
                 /usr/bin/python3 -u "$root/opt/tlvm/guard.py"
     else
         setsid python3 -u "$root/opt/tlvm/guard.py" >>"$root/var/log/tlvm-guard.log" 2>&1 </dev/null &
@@ -101,8 +102,8 @@ if [ -x /opt/deeplearning/install-driver.sh ] && ! command -v nvidia-smi >/dev/n
     /opt/deeplearning/install-driver.sh </dev/null || say "the driver could not be installed"
 fi
 
-# What was active when the machine went down goes on; at the first boot there is nothing.
-if [ -d "$home/.tlvm/runs" ]; then
+# What was active when the machine went down goes on, and the run that the machine was made for, if it was made for one.
+if [ -f "$root/opt/tlvm/guard.py" ]; then
     as_user python3 "$root/opt/tlvm/guard.py" resume || say "not every run could go on"
 fi
 

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from orchestrator.providers.base import Machine
 from orchestrator.resources import folder
+from orchestrator.stores import open_store
+from remote.contract import layout
+from remote.contract.run_spec import StoreRef
 from tests.conformance.providers import eventually
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
+from tests.fakes.gcs_server import GcsServer
 from tests.fakes.metadata_server import MetadataServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
 
@@ -61,6 +70,16 @@ class Watched:
             terminals=self.terminals,
             say=self.said.append,
         )
+
+    def metadata_of(self, module: ModuleType) -> Any:
+        """As a program on the machine asks for it."""
+        return module.Metadata(self.metadata.host)
+
+    def tell(self, key: str, value: str) -> None:
+        """In the metadata of the machine."""
+        (resource,) = self.server.cloud.resources["instances"].values()
+        items = [item for item in resource["metadata"]["items"] if item["key"] != key]
+        resource["metadata"]["items"] = [*items, {"key": key, "value": value}]
 
     def let_pass(self, minutes: float) -> None:
         """Minute by minute, as the guard looks now and then."""
@@ -246,30 +265,119 @@ def test_it_deletes_itself_where_it_may_and_powers_off_where_not(
     assert watched.provider.get(watched.made.name) is None and not (tmp_path / "off").exists()
 
 
-def test_what_the_end_of_the_machine_has_cut_goes_on(module: ModuleType, tmp_path: Path) -> None:
-    """With the very bundle that the run's spec names, and only what nobody supervises."""
-    home = tmp_path / ".tlvm"
-    bundle = home / "bundles" / ("b" * 64)
+def put_bundle(home: Path, digest: str, program: str) -> Path:
+    """Code that stands in for `remote`."""
+    bundle = home / "bundles" / digest
     (bundle / "remote").mkdir(parents=True)
     (bundle / "remote" / "__init__.py").touch()
-    (bundle / "remote" / "__main__.py").write_text(f"import sys; open({str(tmp_path / 'started')!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')")  # fmt: skip
-    for number, status in enumerate(
-        [("RUNNING", False), ("SUCCEEDED", True), ("INTERRUPTED", False), ("SUCCEEDED", False)]
-    ):
-        run = home / "runs" / f"fixed-extractor-2026080{number}-142530-k3qz"
-        run.mkdir(parents=True)
-        (run / "spec.json").write_text(json.dumps({"bundle": "b" * 64}))
-        (run / "status.json").write_text(json.dumps({"state": status[0], "published": status[1]}))
-    assert module.resume(module.Home(home)) == 0
-    started = (tmp_path / "started").read_text().splitlines()
-    assert started == [
-        f"start {home}/runs/fixed-extractor-2026080{number}-142530-k3qz/spec.json" for number in (0, 2, 3)
-    ]
-    started_again = home / "runs" / "fixed-extractor-20260809-142530-k3qz"
-    started_again.mkdir()
-    (started_again / "spec.json").write_text("{}")
-    (started_again / "status.json").write_text("broken")
-    assert module.resume(module.Home(home)) == 1
+    (bundle / "remote" / "__main__.py").write_text(program)
+    (bundle / "READY").touch()
+    return bundle
+
+
+def writes(path: Path) -> str:
+    """A program that writes down what it is told."""
+    return f"import sys; open({str(path)!r}, 'a').write(' '.join([*sys.argv[1:], sys.stdin.read()]).strip() + '\\n')"
+
+
+def test_after_a_boot_the_newest_code_is_asked_to_go_on(
+    watched: Watched, module: ModuleType, tmp_path: Path
+) -> None:
+    home = module.Home(tmp_path / ".tlvm")
+    assert module.resume(home, watched.metadata_of(module)) == 0  # nothing ever ran here
+    for number, name in enumerate("ab"):
+        ready = put_bundle(home.root, name * 64, writes(tmp_path / name)) / "READY"
+        os.utime(ready, (number, number))
+    assert module.resume(home, watched.metadata_of(module)) == 0
+    verb, option, left = (tmp_path / "b").read_text().split()
+    assert (verb, option) == ("resume", "--seconds-left") and not (tmp_path / "a").exists()
+    ends = watched.metadata_of(module).number("tlvm-ends")
+    assert abs(float(left) - (ends - time.time())) < 10
+
+
+def test_the_run_of_the_metadata_goes_on_with_the_bundle_that_it_names(
+    watched: Watched, module: ModuleType, tmp_path: Path
+) -> None:
+    """Out of the bucket, with the machine's own account; and of another hash it is not run."""
+    home = module.Home(tmp_path / ".tlvm")
+    with GcsServer() as bucket:
+        url = bucket.create_bucket("trees-4711")
+        data = packed({"remote/__init__.py": "", "remote/__main__.py": writes(tmp_path / "told")})
+        digest = hashlib.sha256(data).hexdigest()
+        (tmp_path / "tar").write_bytes(data)
+        store = open_store(StoreRef(url, bucket.endpoint_at("127.0.0.1")))
+        store.upload(tmp_path / "tar", layout.bundle_key(digest))
+        store.upload(tmp_path / "tar", layout.bundle_key("c" * 64))
+        for named in ("c" * 64, digest):
+            about = {"run_id": RUN, "bundle": named, "store": {"url": url, "endpoint": bucket.endpoint_at("127.0.0.1")}}  # fmt: skip
+            watched.tell("tlvm-run", json.dumps(about))
+            environment = {**os.environ, "HOME": str(tmp_path), "GCE_METADATA_HOST": watched.metadata.host}
+            program = folder("infra") / "gce" / "guard.py"
+            done = subprocess.run(
+                [sys.executable, program, "resume"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+            assert ("another hash" in done.stdout) == (named != digest)
+            assert (tmp_path / "told").exists() == (named == digest)
+    assert (tmp_path / "told").read_text().startswith("resume --boot --seconds-left ")
+    assert RUN in (tmp_path / "told").read_text() and (home.root / "bundles" / digest / "READY").exists()
+
+
+def packed(files: dict[str, str]) -> bytes:
+    """A bundle."""
+    files = {**files, "install.py": (folder("infra") / "bundle" / "install.py").read_text()}
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return whole.getvalue()
+
+
+def test_a_machine_that_shuts_down_tells_its_runs_and_waits_for_them(
+    watched: Watched, module: ModuleType
+) -> None:
+    held = watched.lock()
+    run = watched.put_run(state="RUNNING", published=False)
+    with subprocess.Popen(["sleep", "60"], pass_fds=[held]) as supervisor:
+        os.close(held)  # only the supervisor has it now
+        (run / "supervisor.json").write_text(json.dumps({"pid": supervisor.pid}))
+        began = time.monotonic()
+        assert module.leave(module.Home(watched.home)) == 0
+        assert supervisor.wait(timeout=10) == -signal.SIGTERM
+    assert time.monotonic() - began < 10
+
+
+def test_a_machine_that_is_taken_away_is_noticed_at_once(watched: Watched, module: ModuleType) -> None:
+    taken = threading.Event()
+    threading.Thread(target=module.watch, args=(watched.metadata_of(module), taken), daemon=True).start()
+    assert not taken.wait(0.2)
+    with watched.server.cloud.lock:
+        watched.server.cloud.guests[watched.made.id].preempted = True
+        watched.server.cloud.changed.notify_all()
+    assert taken.wait(5)
+
+
+def test_a_clock_that_is_an_hour_wrong_moves_no_end(watched: Watched) -> None:
+    """The guard's machine is an hour ahead of the cloud, and says the soft end by the cloud's clock."""
+    watched.guard.now = lambda: watched.server.clock.now().timestamp() + 3600
+    watched.guard.ahead_s = lambda: 3600.0
+    watched.let_pass(29)
+    left = watched.soft_end()
+    assert left is not None and 0 < left <= 1.5 and watched.ended == []
+    watched.let_pass(1.5)
+    assert watched.ended == ["stop"]
+
+
+def test_the_metadata_server_tells_how_wrong_the_clock_is(watched: Watched, module: ModuleType) -> None:
+    metadata = watched.metadata_of(module)
+    metadata.attribute("tlvm-ends")
+    assert abs(metadata.ahead_s()) < 5
 
 
 def test_it_runs_as_a_program_and_only_once(watched: Watched, tmp_path: Path) -> None:
