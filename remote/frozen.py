@@ -30,6 +30,7 @@ from remote.task import Task, device_name
 
 CURVE = "by_depth.svg"  # beside metrics.json
 _HOLDOUT = 0.2  # of train, where there are too many images for folds
+HELD_OUT = "train, held out"
 _CHOSE = "the penalty and the temperature"
 _FITTED_LATER = "nothing; the classifier that is kept was fitted on them too, once they were measured"
 _CURVE_IMAGES = 2_000  # of train, at most, where the curve only informs: a fraction of a second a stage
@@ -284,7 +285,7 @@ def measured(
     ) -> Evaluation:
         return measure(task, name, images, logits, temperature=by.temperature, chose=chose, prior=prior)
 
-    evaluations = [figures("train, held out", held_out, head.held_out_logits, head, _CHOSE)]
+    evaluations = [figures(HELD_OUT, held_out, head.held_out_logits, head, _CHOSE)]
     predicted = []
     for split, by, chose in (
         ("val", head, "nothing" if kept is head else _FITTED_LATER),

@@ -24,6 +24,8 @@ from remote.results import artefacts, sample_page
 from remote.results.artefacts import ModelCard, Predicted
 from remote.task import Task, device_name, versions
 
+_PICTURES_BYTES_MAX = 200_000_000  # of the pages of all datasets
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -32,6 +34,7 @@ class Findings:
     evaluations: Sequence[Evaluation]  # the last one is the result
     predicted: Sequence[Predicted]
     temperature: float
+    temperature_from: str  # the evaluation whose logits it was fitted on; "" for none
     trained_parameters: int
     frozen: Frozen
     counters: Counters
@@ -88,6 +91,7 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
         versions=versions(),
         training={**findings.training, **_gpu_memory(task.device)},
         by_depth=list(findings.by_depth),
+        temperature_from=findings.temperature_from,
         train_images=[int(count) for count in train_images(task)],
         prior=findings.prior,
     )
@@ -114,7 +118,8 @@ def show_samples(task: Task, spec: Preprocessing, images: Sequence[Image]) -> No
     Kept on the machine like the features: a run that finds its features there decodes nothing for the page either.
     """
     key = key_of({"pixels of": asdict(spec), "window": task.manifest.intensity_window})
-    cache = FeatureCache(task.home.cache / "features", key, int(task.number("cache_gb") * 1e9))
+    room = min(_PICTURES_BYTES_MAX, int(task.number("cache_gb") * 1e9))
+    cache = FeatureCache(task.home.cache / "pictures", key, room)
     names = [f"{image.sha256}:{image.page}" for image in images]
     rows = np.empty((len(images), 3 * spec.crop**2), np.uint8)
     here = cache.find(names, {"pixels": rows.shape[1]})

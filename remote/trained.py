@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from remote.contract import document
 from remote.contract.dataset_manifest import Image
 from remote.contract.metrics import IMBALANCED, Counters, Evaluation, Frozen
 from remote.heads.folds import holdout
+from remote.heads.logistic import LinearHead
 from remote.images.preprocessing import Preprocessing
-from remote.measures.evaluation import Floats, fit_temperature
+from remote.measures.evaluation import Floats, fit_temperature, share_weights
 from remote.networks import backbones
 from remote.result import Findings, measure, sample
 from remote.results import sample_page
@@ -27,10 +30,10 @@ from remote.training.compiling import Forward
 from remote.training.loading import Loader
 from remote.training.loop import evaluate
 from remote.training.precision import training_precision
-from remote.training.recipe import Recipe
+from remote.training.recipe import Recipe, shares
 from remote.training.trainee import Epoch, Labelled, Position, Trainee
 
-_CHOSE = "when training stopped, and the temperature"
+_HELD_OUT, _OUT_OF_FOLD = "train, held out", "train, out of fold"
 
 
 def recipe(task: Task, train: Labelled, *, learning_rate: float) -> Recipe:
@@ -68,7 +71,7 @@ def steering(task: Task) -> tuple[Labelled, Labelled, str]:
     out = holdout(train, share=task.number("holdout"), seed=task.spec.seed)
     kept = [image for image, is_out in zip(train, out, strict=True) if not is_out]
     held = [image for image, is_out in zip(train, out, strict=True) if is_out]
-    return labelled(task, kept), labelled(task, held), "train, held out"
+    return labelled(task, kept), labelled(task, held), _HELD_OUT
 
 
 def labelled(task: Task, images: list[Image]) -> Labelled:
@@ -145,6 +148,38 @@ def in_words(recipe: Recipe, position: Position, steered_by: str) -> str:
     return f"{start} of {position.epoch} epochs kept, by {steered_by}{more}"
 
 
+def first_classifier(
+    task: Task,
+    network: backbones.Network,
+    head: LinearHead,
+    images: Sequence[Image],
+    train: Labelled,
+    recipe: Recipe,
+) -> State:
+    """The classifier that training begins with, as checkpoints keep it, and what it says of images it was not fitted on.
+
+    Trained networks have seen all of train, so these are the only probabilities that can tell doubtful labels there.
+    images  that it was fitted on, fold by fold
+    """
+    logits, bias, prior = head.held_out_logits, head.bias, None
+    if recipe.balanced and network.has_bias:  # so that it starts where the balanced loss leads to
+        of_classes = shares(class_counts(task, train), bias.device)
+        logits, bias, prior = logits - of_classes.double().numpy(), bias - of_classes, _equal(task)
+    judging = [image for image, out in zip(images, head.held_out, strict=True) if out]
+    labels = task.labels(judging)
+    temperature = fit_temperature(logits, labels, share_weights(labels, prior))
+    chose = "the penalty of the classifier that training began with"
+    said = measure(task, _OUT_OF_FOLD, judging, logits, temperature=temperature, chose=chose, prior=prior)
+    return {
+        "weight": head.weight,
+        "bias": bias,
+        "penalty": head.penalty,
+        "accuracy": head.accuracy,
+        "temperature": temperature,
+        "said": document.encode(said),
+    }
+
+
 def findings(
     task: Task,
     network: backbones.Network,
@@ -153,24 +188,30 @@ def findings(
     position: Position,
     held: Labelled,
     steered_by: str,
+    *,
+    head: State | None = None,
     **more: Any,
 ) -> Findings:
     """Measured on the images that steered, then val, then test: the last one that is there is the result.
 
+    head    the classifier that training began with
     more    what `training` in metrics.json says besides
     """
     # What is trained to count all classes alike gives probabilities for a world in which they are equally frequent.
-    prior = [1 / len(task.classes)] * len(task.classes) if recipe.balanced else None
-    evaluations, predicted, temperature = _measured(task, trainee, position, held, steered_by, prior)
+    prior = _equal(task) if recipe.balanced else None
+    found = _measured(task, trainee, position, held, steered_by, head, prior)
+    if head:
+        more["classifier"] = {"penalty": head["penalty"], "held_out_accuracy": round(head["accuracy"], 6)}
     network.module.to("cpu")
     seconds = sum(epoch["seconds"] for epoch in position.history)
     passed = sum(epoch["train_loss"] is not None for epoch in position.history)
     learned = sum(trainee.class_counts) * passed
-    measured = len(held.images) * len(position.history) + sum(len(one.images) for one in predicted)
+    measured = len(held.images) * len(position.history) + sum(len(one.images) for one in found.predicted)
     return Findings(
-        evaluations=evaluations,
-        predicted=predicted,
-        temperature=temperature,
+        evaluations=found.evaluations,
+        predicted=found.predicted,
+        temperature=found.temperature,
+        temperature_from=found.temperature_from,
         trained_parameters=sum(p.numel() for p in network.module.parameters() if p.requires_grad),
         frozen=Frozen(parameters=0, tensors=0, equal=0),
         counters=Counters(
@@ -216,32 +257,60 @@ def _show(task: Task, loader: Loader) -> None:
     )
 
 
+@dataclass
+class _Measured:
+    """What the network says of images that it was not trained on."""
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    predicted: list[Predicted] = field(default_factory=list)
+    temperature: float = 1.0
+    temperature_from: str = ""
+
+
 def _measured(
     task: Task,
     trainee: Trainee,
     position: Position,
     held: Labelled,
     steered_by: str,
+    head: State | None,
     prior: list[float] | None,
-) -> tuple[list[Evaluation], list[Predicted], float]:
-    evaluations, predicted, temperature = [], [], 1.0
+) -> _Measured:
+    """The temperature comes from out-of-fold logits where the first classifier is what is kept, else from the images that steered."""
+    found = _Measured()
 
-    def figures(name: str, images: Sequence[Image], logits: Floats, chose: str) -> Evaluation:
-        return measure(task, name, images, logits, temperature=temperature, chose=chose, prior=prior)
+    def add(name: str, images: Sequence[Image], logits: Floats, chose: str) -> None:
+        temperature = found.temperature
+        found.evaluations.append(
+            measure(task, name, images, logits, temperature=temperature, chose=chose, prior=prior)
+        )
+        if name in ("val", "test"):
+            found.predicted.append(Predicted(images, logits))
 
+    if head:
+        said = document.decode(Evaluation, head["said"], what="the first classifier's figures")
+        if position.best_epoch == 0:
+            found.temperature, found.temperature_from = head["temperature"], said.split
+            said = dataclasses.replace(said, chose=f"{said.chose}, and the temperature")
+        found.evaluations.append(said)
     if len(held.images):
-        logits = evaluate(trainee, held.images, position)
-        temperature = fit_temperature(logits, held.labels)
-        evaluations.append(figures(steered_by, held.images, logits, _CHOSE))
-        if steered_by == "val":
-            predicted.append(Predicted(held.images, logits))
+        logits, chose = evaluate(trainee, held.images, position), "when training stopped"
+        if not found.temperature_from:
+            weights = share_weights(held.labels, prior)
+            found.temperature, found.temperature_from = (
+                fit_temperature(logits, held.labels, weights),
+                steered_by,
+            )
+            chose += ", and the temperature"
+        add(steered_by, held.images, logits, chose)
     for split in ("val", "test"):
-        images = task.images(split)
-        if images and split != steered_by:
-            logits = evaluate(trainee, images, position)
-            evaluations.append(figures(split, images, logits, "nothing"))
-            predicted.append(Predicted(images, logits))
-    return evaluations, predicted, temperature
+        if (images := task.images(split)) and split != steered_by:
+            add(split, images, evaluate(trainee, images, position), "nothing")
+    return found
+
+
+def _equal(task: Task) -> list[float]:
+    return [1 / len(task.classes)] * len(task.classes)
 
 
 def _tell(task: Task, recipe: Recipe, epoch: Epoch) -> None:

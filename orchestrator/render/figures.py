@@ -31,6 +31,8 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
     yield f"measured on {result.split}: {count(result.n, 'image')}{in_groups} that chose {result.chose}" + (
         f", {look}" if look else ""
     )
+    if metrics.temperature_from == "val" and metrics.reported != "val":
+        yield "the temperature comes from val, which chose when training stopped"
     yield from columns(_classes(result), indent="  ")
     if len(result.classes) > CLASSES_MAX:
         yield f"  ... and {len(result.classes) - CLASSES_MAX} more classes in metrics.json"

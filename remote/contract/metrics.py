@@ -39,7 +39,7 @@ class Doubt:
 class Evaluation:
     """What the model makes of the images of one split."""
 
-    split: str  # "test", "val", or "train, out of fold"
+    split: str  # "test", "val", "train, held out"; "train, out of fold": by the classifier that training began with
     chose: str  # what these images decided: "nothing", "when training stopped", "the penalty"
     n: int
     correct: int
@@ -122,6 +122,7 @@ class Metrics:
     evaluates: str = ""  # the run whose model this is, where it was not trained in this one
     trained_s: float = 0.0  # seconds that the training of that run took
     by_depth: list[Depth] = field(default_factory=list)  # of a frozen network, from its input on
+    temperature_from: str = ""  # the split of the evaluation whose logits it was fitted on
     schema: int = field(default=SCHEMA)
 
     @property

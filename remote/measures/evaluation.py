@@ -46,7 +46,7 @@ def evaluate(
     scores = [figures.f1 or 0.0 for figures in by_class if figures.recall is not None]
     correct, n = int((said == labels).sum()), len(labels)
     raw, calibrated = probabilities(logits), probabilities(logits, temperature)
-    weights = _weights(labels, prior)
+    weights = share_weights(labels, prior)
     groups = _groups(images)
     doubtful = _doubtful(calibrated, labels)
     return Evaluation(
@@ -128,7 +128,7 @@ def fit_temperature(logits: Floats, labels: Labels, weights: Floats | None = Non
     return round(1 / math.sqrt(low * high), 6)
 
 
-def _weights(labels: Labels, prior: Sequence[float] | None) -> Floats:
+def share_weights(labels: Labels, prior: Sequence[float] | None) -> Floats:
     """Of each image, 1 on average, so that the classes which are there have the shares of `prior` to each other."""
     if prior is None:
         return np.ones(len(labels))

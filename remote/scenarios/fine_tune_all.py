@@ -80,10 +80,7 @@ def run(task: Task) -> None:
         says(f"{trained.in_words(settings, position, steered_by)}; {device_name(task.device)}")
 
     with task.step("evaluate") as says:
-        first = {"penalty": head["penalty"], "held_out_accuracy": round(head["accuracy"], 6)}
-        findings = trained.findings(
-            task, network, trainee, settings, position, held, steered_by, classifier=first
-        )
+        findings = trained.findings(task, network, trainee, settings, position, held, steered_by, head=head)
         for line in in_words(findings.evaluations[-1]):
             says(line)
 
@@ -133,7 +130,4 @@ def _fitted_head(
         bias=network.has_bias,
         should_stop=task.should_stop,
     )
-    bias = head.bias
-    if settings.balanced and network.has_bias:  # so that it starts where the balanced loss leads to
-        bias = bias - recipe.shares(trained.class_counts(task, train), bias.device)
-    return {"weight": head.weight, "bias": bias, "penalty": head.penalty, "accuracy": head.accuracy}
+    return trained.first_classifier(task, network, head, train.images, train, settings)

@@ -89,7 +89,6 @@ def run(task: Task) -> None:
         equal = backbones.equal_tensors(before, _fingerprint(network, where))
         if equal < len(before):
             raise AssertionError(f"{len(before) - equal} frozen tensors changed during the run")
-        first = {"penalty": head["penalty"], "held_out_accuracy": round(head["accuracy"], 6)}
         findings = trained.findings(
             task,
             network,
@@ -98,7 +97,7 @@ def run(task: Task) -> None:
             position,
             held,
             steered_by,
-            classifier=first,
+            head=head,
             unfreeze_from=where.name,
             activations_kept=upper is not None,
         )
@@ -137,16 +136,8 @@ def _fitted_head(
     )
     by_depth = frozen.by_depth(task, seen, rows, curve.singles(ends, deviations=False), all_images=False)
     frozen.draw(task, by_depth, depths.LAST)
-    bias = head.bias
-    if settings.balanced and network.has_bias:  # so that it starts where the balanced loss leads to
-        bias = bias - recipe.shares(trained.class_counts(task, train), bias.device)
-    return {
-        "weight": head.weight,
-        "bias": bias,
-        "penalty": head.penalty,
-        "accuracy": head.accuracy,
-        "by_depth": [dataclasses.asdict(one.depth) for one in by_depth],
-    }
+    first = trained.first_classifier(task, network, head, seen.images(rows.rows), train, settings)
+    return {**first, "by_depth": [dataclasses.asdict(one.depth) for one in by_depth]}
 
 
 def _upper(

@@ -97,6 +97,7 @@ def run(task: Task) -> None:
         evaluations=evaluations,
         predicted=predicted,
         temperature=kept.temperature,
+        temperature_from=frozen.HELD_OUT,
         trained_parameters=trained,
         frozen=Frozen(parameters=parameters, tensors=len(seen.before), equal=equal),
         counters=Counters(

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-SCHEMA = 2
+SCHEMA = 3
 _KEPT = 2
 
 State = dict[str, Any]  # tensors, numbers, text, None, lists and dicts of these

@@ -180,7 +180,7 @@ def test_a_checkpoint_that_is_none_is_refused_by_name_and_the_one_before_is_gone
     spoilers: list[tuple[Callable[[Path, Path], None], str]] = [
         (_cut, "it can't be read"),
         (_of_another_run, "it is of another run, from-scratch-20260807-142530-bbbb"),
-        (_older, "it is not of schema 2, but of another version of tlvm"),
+        (_older, "it is not of schema 3, but of another version of tlvm"),
         (_other_content, "its content does not have the hash that it names"),
     ]
     for spoil, says in spoilers:

@@ -76,7 +76,7 @@ def code(path: Path) -> None:
         (empty, "can't be read"),
         (code, "can't be read"),
         (other_content, "hash"),
-        (older, "schema 2"),
+        (older, "schema 3"),
         (of_another_run, "another run, run-b"),
         (with_other_parameters, "other parameters"),
     ],

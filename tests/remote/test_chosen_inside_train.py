@@ -164,7 +164,7 @@ def test_val_that_is_fitted_on_chooses_nothing(machine: MachineHome, tmp_path: P
 def test_the_first_classifier_knows_nothing_of_the_images_that_steer(
     machine: MachineHome, tmp_path: Path, scenario: str
 ) -> None:
-    """With a rate that moves nothing the model that is kept has the first classifier."""
+    """With a rate that moves nothing the model that is kept has the first classifier, and its temperature."""
     counts, still = (
         {"train": TRAIN, "val": HELD_OUT, "test": HELD_OUT},
         {"epochs": 1, "learning_rate": 1e-30},
@@ -172,7 +172,9 @@ def test_the_first_classifier_knows_nothing_of_the_images_that_steer(
     ours = run(machine, draw(tmp_path / "a", counts), scenario, "aaaa", **still)
     theirs = run(machine, draw(tmp_path / "b", counts, others="val"), scenario, "bbbb", **still)
     assert metrics_of(ours).training["steered_by"] == metrics_of(theirs).training["steered_by"] == "val"
-    assert metrics_of(ours).temperature != metrics_of(theirs).temperature
+    assert figures(ours, "val") != figures(theirs, "val")
+    assert metrics_of(ours).temperature == metrics_of(theirs).temperature
+    assert figures(ours, "train, out of fold") == figures(theirs, "train, out of fold")
     assert classifier(ours) == classifier(theirs)
     assert metrics_of(ours).training["classifier"] == metrics_of(theirs).training["classifier"]
 
