@@ -22,6 +22,14 @@ class Blob:
     generation: int  # changes whenever the content is replaced; never 0
 
 
+@dataclass
+class Begun:
+    """What a transfer that broke off leaves for the next try, so that no byte travels twice."""
+
+    session: str = ""  # of an upload: the address where it goes on
+    part: Path | None = None  # of a download: the bytes that came, beside their place
+
+
 class Store(Protocol):
     url: str  # "gs://bucket" or the absolute path of a folder
 
@@ -47,25 +55,18 @@ class Store(Protocol):
                         for a conflict.
         """
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         """Copy a blob into a file: `path` appears (or is replaced) whole and with its checksum verified, or not at all.
 
         start           fetch only the bytes from there on (their checksum is not known, so it is not verified);
                         past the end gives an empty file.
+        begun           where an earlier one of the same blob broke off; after an error its part is kept for the next
 
         The half's error for what is missing when there is no such blob.
         """
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         """Remove a blob; missing is success. A conflict when `if_generation` is not its generation."""
-
-
-@dataclass
-class Begun:
-    """What a transfer that broke off leaves for the next try, so that no byte travels twice."""
-
-    session: str = ""  # of an upload: the address where it goes on
-    part: Path | None = None  # of a download: the bytes that came, beside their place
 
 
 class Resumable(Protocol):
@@ -156,13 +157,13 @@ class Retrying:
 
         return self._attempts.call(attempt)
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
-        begun = Begun()
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
+        ours = begun or Begun()
         try:
-            self._attempts.call(lambda: self._store.download(key, path, start=start, begun=begun))
+            self._attempts.call(lambda: self._store.download(key, path, start=start, begun=ours))
         finally:
-            if begun.part is not None:
-                begun.part.unlink(missing_ok=True)
+            if begun is None and ours.part is not None:
+                ours.part.unlink(missing_ok=True)
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         self._attempts.call(lambda: self._store.delete(key, if_generation=if_generation))

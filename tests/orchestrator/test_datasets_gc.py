@@ -12,7 +12,7 @@ from orchestrator.config import load
 from orchestrator.datasets import condemned
 from orchestrator.datasets.collect import Collected, collect
 from orchestrator.errors import ConflictError, DataError, NotFoundError
-from orchestrator.stores.base import Blob, Store
+from orchestrator.stores.base import Begun, Blob, Store
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.workflows.dataset_care import diff, gc, remove, show
 from orchestrator.workflows.datasets import datasets, resolve
@@ -54,8 +54,8 @@ class Paused:
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         return self._step().upload(path, key, if_generation=if_generation)
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
-        self._step().download(key, path, start=start)
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
+        self._step().download(key, path, start=start, begun=begun)
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         self._step().delete(key, if_generation=if_generation)

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.config import load
 from orchestrator.errors import CloudError, ConfigError, ConflictError, NotFoundError
 from orchestrator.workflows.pull import FILES_MAX, local_files, pull
+from orchestrator.workflows.run_record import FILES
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.document import ContractError
@@ -94,8 +95,11 @@ def publish(workspace: Workspace, run_id: str = RUN, files: list[ResultFile] | N
 
 
 def found(folder: Path) -> dict[str, bytes]:
+    """All files but the two that this computer writes beside a result."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in FILES
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.config import load
 from orchestrator.errors import TransientError
-from orchestrator.stores.base import Blob, Store
+from orchestrator.stores.base import Begun, Blob, Store
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.workflows.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
@@ -43,9 +43,9 @@ class Recorded:
         self.uploads.append(key)
         return self._store.upload(path, key, if_generation=if_generation)
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self.reads.append(key)
-        self._store.download(key, path, start=start)
+        self._store.download(key, path, start=start, begun=begun)
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         self._store.delete(key, if_generation=if_generation)

@@ -22,7 +22,7 @@ from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
 from remote.contract.run_status import RunStatus, State
-from remote.contract.store import Retrying
+from remote.contract.store import Begun, Retrying
 from remote.job.evict import make_room
 from remote.job.fetch import MANIFEST_FILE, fetch
 from remote.store import Blob, Store, StoreChanged, StoreError, open_store
@@ -52,11 +52,11 @@ class Counted:
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         return self._store.upload(path, key, if_generation=if_generation)
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self.downloads.append(key)
         if self._together and key.startswith(layout.PACKS):
             self._together.wait()
-        self._store.download(key, path, start=start)
+        self._store.download(key, path, start=start, begun=begun)
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         self._store.delete(key, if_generation=if_generation)
