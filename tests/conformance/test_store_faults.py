@@ -93,6 +93,42 @@ def test_a_delete_that_was_done_but_not_confirmed_is_a_success(here: Place) -> N
     assert here.store.get("a") is None
 
 
+BUCKETS = [case for case in CASES if case.is_bucket and "retrying" not in case.name]
+
+
+@pytest.mark.parametrize("size", UPLOADS)
+def test_what_is_bent_on_its_way_up_never_lies_in_the_bucket(here: Place, size: str) -> None:
+    server = _server(here)
+    on, length = UPLOADS[size]
+    content = hashlib.shake_128(b"content").digest(length)
+    server.fail("corrupt sent", on=on)
+    first = here.put("a", content, if_generation=0)  # one that lay there for a moment would be a conflict now
+    assert here.read("a") == content
+    assert here.waits_s == [1.0]
+    server.fail("corrupt sent", on=on)
+    assert here.put("a", content, if_generation=first.generation).generation != first.generation
+
+
+@pytest.mark.parametrize("size", UPLOADS)
+@pytest.mark.parametrize("case", BUCKETS, ids=lambda case: str(case.name))
+def test_an_answer_with_another_checksum_is_no_success(case: Case, tmp_path: Path, size: str) -> None:
+    (tmp_path / "files").mkdir()
+    on, length = UPLOADS[size]
+    with GcsServer() as server:
+        here = place(case, tmp_path, server)
+        server.fail("other crc32c", on=on)
+        with pytest.raises(case.half.transient, match="another checksum"):
+            here.put("a", b"x" * length)
+
+
+@pytest.mark.parametrize("size", UPLOADS)
+def test_an_answer_with_another_checksum_is_asked_again(here: Place, size: str) -> None:
+    on, length = UPLOADS[size]
+    _server(here).fail("other crc32c", on=on)
+    assert here.store.get("a") is None
+    assert here.put("a", b"x" * length, if_generation=0) == here.store.get("a")
+
+
 def test_a_listing_goes_on_where_it_broke(here: Place) -> None:
     keys = [f"key-{number:02}" for number in range(9)]
     for key in keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,6 +17,8 @@ Kind = Literal[
     "stall",  # no answer until the client or the server gives up
     "cut", "stall halfway",  # in the middle of the body, of the request or else of the answer: reset, or silence
     "corrupt",  # one bit of the body of a download is wrong
+    "corrupt sent",  # one bit of the content of an upload is wrong when it comes
+    "other crc32c",  # an upload is answered with a checksum that is not the content's
     "truncate",  # the body ends in the middle, and so does the connection
 ]  # fmt: skip
 
@@ -73,3 +76,15 @@ def answer(kind: str, call: str) -> Refused:
     code = kind.split(maxsplit=1)[0]
     reason, message = _ANSWERS[code]
     return Refused(int(code), reason, message.format(permission=f"storage.{call}"))
+
+
+def bent(body: bytes) -> bytes:
+    """An upload, one bit of whose content is wrong: its last one, before the boundary where there is one."""
+    end = body.rfind(b"\r\n--")
+    last = (end if end > 0 else len(body)) - 1
+    return body[:last] + bytes([body[last] ^ 1]) + body[last + 1 :] if body else body
+
+
+def misnamed(document: bytes) -> bytes:
+    """The resource of an object, with another checksum."""
+    return json.dumps(json.loads(document) | {"crc32c": "AAAAAA=="}).encode()

@@ -22,7 +22,7 @@ from tests.fakes.credentials import TOKEN, token_for, write_credentials
 from tests.fakes.discovery import Unexpected
 from tests.fakes.gcs_api import Api, Request
 from tests.fakes.gcs_buckets import Refused
-from tests.fakes.gcs_faults import Fault, Faults, Kind, answer
+from tests.fakes.gcs_faults import Fault, Faults, Kind, answer, bent, misnamed
 from tests.fakes.http_service import Answer, Connection, HttpService
 
 _AREAS = {
@@ -127,6 +127,8 @@ class GcsServer:
             breaks = fault in ("cut", "stall halfway") and request.verb in ("POST", "PUT")
             body, read = connection.read_body(share=0.5 if breaks else 1.0), True
             self.weigh(call_name, received=len(body))
+            if fault == "corrupt sent":
+                body = bent(body)
             if self.latency_s:
                 time.sleep(self.latency_s)
             self.count(call_name)
@@ -156,6 +158,8 @@ class GcsServer:
             result = _refusal(late.code, late.reason, late.message, call_name)
         if fault == "corrupt" and result.body:
             result = Answer(result.code, result.headers, bytes([result.body[0] ^ 1]) + result.body[1:])
+        if fault == "other crc32c" and result.code == 200:
+            result = Answer(result.code, result.headers, misnamed(result.body))
         halves = fault in ("truncate", "cut", "stall halfway")
         self.weigh(call_name, sent=len(result.body) // (2 if halves else 1))
         connection.send(result, truncated=halves)

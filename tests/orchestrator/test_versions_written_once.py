@@ -1,0 +1,122 @@
+"""Packs and manifests are written only where there are none, and replaced only where they are as they were seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.datasets import versions
+from orchestrator.errors import DataError
+from orchestrator.stores.base import Blob, Store
+from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores.disk import checksum_of
+from remote.contract import layout
+from remote.contract.dataset_manifest import DatasetManifest, encode
+
+CONTENT = b"a pack"
+PACK = hashlib.sha256(CONTENT).hexdigest()
+MANIFEST = DatasetManifest("bugs", [], "folders", "none", None, [])
+
+
+class Overtaken:
+    """A store in which somebody else acts just before the next upload; what was uploaded, and on which condition."""
+
+    def __init__(self, store: Store) -> None:
+        self.url = store.url
+        self.act: Callable[[], object] | None = None
+        self.conditions: list[int | None] = []
+        self._store = store
+
+    def get(self, key: str) -> Blob | None:
+        return self._store.get(key)
+
+    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
+        return self._store.blobs(prefix, delimiter=delimiter)
+
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+        self.conditions.append(if_generation)
+        return self._store.upload(path, key, if_generation=if_generation)
+
+    def download(self, key: str, path: Path, *, start: int = 0) -> None:
+        self._store.download(key, path, start=start)
+
+    def delete(self, key: str, *, if_generation: int | None = None) -> None:
+        self._store.delete(key, if_generation=if_generation)
+
+
+class Place:
+    def __init__(self, tmp_path: Path) -> None:
+        self.plain = DirectoryStore(tmp_path / "store")
+        self.store = Overtaken(self.plain)
+        self._folder = tmp_path
+
+    def put(self, key: str, content: bytes) -> Blob:
+        return self.plain.upload(self.file(content), key)
+
+    def file(self, content: bytes) -> Path:
+        path = self._folder / hashlib.sha256(content).hexdigest()
+        path.write_bytes(content)
+        return path
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_pack_is_written_only_where_there_is_none(here: Place) -> None:
+    key = layout.pack_key(PACK)
+    theirs: list[Blob] = []
+    here.store.act = lambda: theirs.append(here.put(key, CONTENT))
+    _, was_sent = versions.put_pack(here.store, here.file(CONTENT), PACK)
+    assert (was_sent, here.store.conditions) == (False, [0])
+    assert here.plain.get(key) == theirs[0]  # with its generation: it was not written a second time
+
+
+def test_a_damaged_pack_is_replaced_only_as_it_was_seen(here: Place) -> None:
+    key = layout.pack_key(PACK)
+    bent = here.put(key, b"a pacK")
+    healed: list[Blob] = []
+    here.store.act = lambda: healed.append(here.put(key, CONTENT))
+    _, was_sent = versions.put_pack(here.store, here.file(CONTENT), PACK)
+    assert (was_sent, here.store.conditions) == (False, [bent.generation])
+    assert here.plain.get(key) == healed[0]
+
+
+def test_a_manifest_is_written_only_where_there_is_none(here: Place) -> None:
+    data, version = encode(MANIFEST)
+    key = layout.manifest_key("bugs", version)
+    theirs: list[Blob] = []
+    here.store.act = lambda: theirs.append(here.put(key, data))
+    assert versions.put_encoded(here.store, "bugs", version, data) == 0
+    assert here.store.conditions == [0]
+    assert here.plain.get(key) == theirs[0]
+
+
+def test_a_damaged_manifest_is_replaced_only_as_it_was_seen(here: Place) -> None:
+    data, version = encode(MANIFEST)
+    key = layout.manifest_key("bugs", version)
+    bent = here.put(key, b"junk")
+    here.store.act = lambda: here.put(key, b"other junk")
+    with pytest.raises(DataError):
+        versions.put_encoded(here.store, "bugs", version, data)
+    assert here.store.conditions == [bent.generation]
+
+
+def test_a_pack_of_another_size_or_checksum_is_a_lost_one(here: Place) -> None:
+    blob = here.put(layout.pack_key(PACK), CONTENT)
+    size, crc32c = checksum_of(here.file(CONTENT))
+    assert (blob.size, blob.crc32c) == (size, crc32c)
+    least = {PACK: size}
+    assert versions.lost_packs(here.store, least, {PACK: (size, crc32c)}) == set()
+    assert versions.lost_packs(here.store, least, {PACK: (size, "AAAAAA==")}) == {PACK}
+    assert versions.lost_packs(here.store, least, {PACK: (size + 1, crc32c)}) == {PACK}
+    assert versions.lost_packs(here.store, least, {}) == set()  # nobody knows better
+    assert versions.lost_packs(here.store, {PACK: size + 1}, {}) == {PACK}
+    assert versions.lost_packs(here.store, {"0" * 64: 0}, {}) == {"0" * 64}
