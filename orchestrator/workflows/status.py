@@ -152,7 +152,7 @@ def _listed(listing: Future[list[Machine]]) -> tuple[list[Machine], list[str]]:
 
 
 def _not_proven_lost(known: Heard) -> Heard:
-    if known.doubt != IS_GONE:
+    if not known.doubt.startswith(IS_GONE):
         return known
     return replace(known, doubt="its machine is not seen, and not every place can be asked")
 

@@ -210,7 +210,8 @@ def test_taken_away_while_a_run_is_at_work(ready: User, tmp_path: Path) -> None:
     assert "Google took it away" in error["detail"] and "tlvm logs" in error["next"]
     status = ready("status", "--json").document
     (run,) = status["other_runs"]
-    assert (run["state"], run["doubt"]) == ("LOST", "its machine is gone")
+    assert run["state"] == "LOST"
+    assert run["doubt"] == "its machine is gone, Google took it away: a spot machine, preempted"
     assert status["machines"] == [] and ready.there.left_over() == []
     assert ready("logs", run["run_id"]).stdout.splitlines()[-1] == "line 299"
 
