@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator import bundle
-from orchestrator.errors import AuthError, ConnectionLost, TransientError
+from orchestrator.errors import AuthError, ConnectionLost, TlvmError, TransientError
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.workflows import on_machine
 from orchestrator.workflows.run_documents import StoredRun
@@ -90,7 +90,21 @@ def _elsewhere(workspace: Workspace, run: StoredRun) -> str:
 def _without_machine(workspace: Workspace, run: StoredRun) -> Heard:
     if other := _elsewhere(workspace, run):
         return _doubted(run, run.state, f"its machine is on the provider {other}, which was not asked")
-    return _doubted(run, LOST, IS_GONE)
+    why = _why_it_ended(workspace, run)
+    return _doubted(run, LOST, f"{IS_GONE}, {why}" if why else IS_GONE)
+
+
+def _why_it_ended(workspace: Workspace, run: StoredRun) -> str:
+    """As the provider remembers; "" when this computer did not rent the machine, or nobody can say."""
+    why_it_ended = getattr(workspace.provider, "why_it_ended", None)
+    lives = workspace.records.lives(workspace.settings.provider, run.machine)
+    earlier = [life for life in lives if on_machine.time_of(life.began) <= on_machine.time_of(run.asked)]
+    if why_it_ended is None or not earlier:
+        return ""
+    try:
+        return str(why_it_ended(earlier[-1].place, earlier[-1].id))
+    except TlvmError:
+        return ""
 
 
 def _doubted(run: StoredRun, state: str, doubt: str) -> Heard:

@@ -41,7 +41,7 @@ def runs_of(machine: Machine, runs: Sequence[StoredRun]) -> list[StoredRun]:
     return [
         run
         for run in runs
-        if run.machine == machine.name and _time(run.asked) >= machine.created.replace(microsecond=0)
+        if run.machine == machine.name and time_of(run.asked) >= machine.created.replace(microsecond=0)
     ]
 
 
@@ -77,7 +77,7 @@ def _is_run_id(name: str) -> bool:
     return True
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
     """When a run was made; a time that can't be read counts as the newest, so that its result is looked for."""
     try:
         found = datetime.fromisoformat(text)
@@ -88,4 +88,4 @@ def _time(text: str) -> datetime:
 
 def _age(created: str) -> timedelta:
     """Nothing for a time that can't be read, or lies ahead."""
-    return max(timedelta(0), datetime.now(UTC) - _time(created))
+    return max(timedelta(0), datetime.now(UTC) - time_of(created))

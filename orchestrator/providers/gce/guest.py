@@ -18,7 +18,7 @@ _STARTUP = re.compile(
     r"startup-script: |^tlvm: "
 )  # as Google's agent writes what the script prints; and in a container
 _ENDED = {
-    "compute.instances.preempted": "Google took it away: it was a spot machine",
+    "compute.instances.preempted": "Google took it away: a spot machine, preempted",
     "compute.instances.hostError": "its host failed",
     "compute.instances.guestTerminate": "it powered itself off",
     "compute.instances.terminateOnHostMaintenance": "its host went into maintenance",
@@ -53,12 +53,15 @@ def console(rest: Rest, path: str) -> list[str]:
     return startup[-_STARTUP_LINES:] + lines[-_SAID_LINES:]
 
 
-def why_it_ended(rest: Rest, zone: str, id: str) -> list[str]:
-    """From the cloud's operations on this very instance; the name may be another one's by now."""
+def why_it_ended(rest: Rest, zone: str, id: str) -> tuple[str, str]:
+    """From the cloud's operations on this very instance, as the name may be another one's by now; and its own words.
+
+    ("", "") when it does not remember.
+    """
     last = _last_end(rest, zone, id)
     if last is None:
-        return []
-    return [f"{_ENDED[last['operationType']]} ({last['operationType']}, {last.get('insertTime', '')})"]
+        return "", ""
+    return _ENDED[last["operationType"]], f"{last['operationType']}, {last.get('insertTime', '')}"
 
 
 def ended_at(rest: Rest, zone: str, id: str) -> datetime | None:

@@ -155,10 +155,17 @@ class GceProvider:
         where = (zone(found), str(found["id"])) if found else self._seen.get(name)
         if where is None:
             return ""
-        lines = [] if found and found.get("status") == "RUNNING" else guest.why_it_ended(self.rest, *where)
+        why, told = ("", "")
+        if not (found and found.get("status") == "RUNNING"):
+            why, told = guest.why_it_ended(self.rest, *where)
+        lines = [f"{why} ({told})"] if why else []
         if found:
             lines += guest.console(self.rest, _path(found))
         return "\n".join(lines).strip()
+
+    def why_it_ended(self, place: str, id: str) -> str:
+        """Of that very machine, which is gone; "" when the cloud does not remember."""
+        return guest.why_it_ended(self.rest, place, id)[0]
 
     def ended_at(self, place: str, id: str) -> datetime:
         """When that very machine, which is gone, ended (UTC): by now, when the cloud does not remember."""
