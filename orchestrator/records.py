@@ -99,6 +99,7 @@ class RunRecord:
     pulled_to: str | None = None  # absolute path of the verified result
     recover: bool = False  # another machine may be rented for it when its own is taken away
     machine_settings: dict[str, str] = field(default_factory=dict)  # of its own, as `Machine` has them
+    environment: list[str] = field(default_factory=list)  # names of the variables that it was given
     schema: int = 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,19 @@ Recover = Annotated[
     typer.Option(
         "--recover/--no-recover",
         help="When its machine is taken away, rent another and go on; default: of a spot machine.",
+    ),
+]
+
+Env = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env", metavar="NAME[=VALUE]", help="A variable of the training, as it is set here. Repeatable."
+    ),
+]
+EnvFile = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--env-file", metavar="FILE", help="A file of such lines; secrets belong there. Repeatable."
     ),
 ]
 

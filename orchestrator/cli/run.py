@@ -82,6 +82,8 @@ def run(
         bool,
         typer.Option("--ephemeral", help="On a machine of its own, which is made for it and goes with it."),
     ] = False,
+    env: attach.Env = None,
+    env_file: attach.EnvFile = None,
 ) -> None:
     """Train one scenario on a dataset; show the result.
 
@@ -91,6 +93,7 @@ def run(
     from orchestrator.render.events import Events
     from orchestrator.workflows.ephemeral_run import run_ephemeral
     from orchestrator.workflows.run import run
+    from orchestrator.workflows.secrets import of_run
 
     workspace = common.workspace(
         run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
@@ -104,6 +107,7 @@ def run(
             parameters=values,
             detach=detach,
             recover=recover,
+            environment=of_run(workspace, env or [], env_file or []),
             on_event=events.show,
         )
         result = run_ephemeral(workspace, scenario, carry_out) if ephemeral else carry_out(workspace)

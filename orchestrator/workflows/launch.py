@@ -152,6 +152,7 @@ def _announce(workspace: Workspace, spec: RunSpec, machine: Machine, *, recover:
             asked=spec.created,
             recover=recover,
             machine_settings=dict(machine.settings),
+            environment=spec.environment,
         )
     )
     text = document.encode(spec)

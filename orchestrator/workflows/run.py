@@ -66,6 +66,7 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     detach: bool = False,
     recover: bool | None = None,
+    environment: Mapping[str, str] | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
     run_id: str | None = None,
     bring_up: Callable[[Workspace], Machine] = ensure,
@@ -76,6 +77,7 @@ def run(
     parameters      of the scenario, over those of the settings
     detach          return as soon as it has started
     recover         rent another machine when its own is taken away; None: when that is a spot machine
+    environment     variables of the training, secrets among them; only their names are written down
     on_event        told everything that happens in the run; text in it is hostile
     run_id          of the new run, where something is named by it already
     bring_up        gives the machine, ready
@@ -90,8 +92,10 @@ def run(
     with workspace.connect(machine) as connection:
         shipped = ship(workspace, machine, connection)
         spec = _spec(workspace, machine, scenario, dataset, initial, resolved, shipped, run_id)
+        spec = dataclasses.replace(spec, environment=sorted(environment or {}))
         spot = machine.settings.get("spot") == "True"
-        start(workspace, spec, connection, machine, recover=spot if recover is None else recover)
+        again = spot if recover is None else recover
+        start(workspace, spec, connection, machine, recover=again, environment=environment)
         workspace.progress.say("run", f"{spec.run_id} on {dataset.name} {dataset.version[:8]}")
         result = _started(spec)
         if detach:

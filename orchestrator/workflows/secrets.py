@@ -7,11 +7,13 @@ the run again on another machine (`attach`) has to have them, too.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.errors import ConfigError
+from orchestrator.workflows.workspace import Workspace
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _OURS = ("TLVM_", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")  # what a run sets itself
@@ -50,15 +52,45 @@ def variables(
     return found
 
 
+def of_run(workspace: Workspace, given: Sequence[str] = (), files: Sequence[Path] = ()) -> dict[str, str]:
+    """What a new run gets: the settings', then what was given with it."""
+    run = workspace.settings.run
+    own = [_beside(workspace, run.env_file)] if run.env_file else []
+    return variables(run.env, files=[*own, *files], given=given, environ=os.environ)
+
+
+def again(
+    workspace: Workspace, run_id: str, names: Sequence[str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """What a run was begun with, to begin it on another machine: as given now, or as the settings and we have it.
+
+    Out of our own environment comes only what the user has named on this computer: `names` are the store's word.
+    """
+    if not names:
+        return dict(given)
+    record = workspace.records.run(run_id)
+    known = set(record.environment) if record else set()
+    there = {name: os.environ[name] for name in known if name in os.environ}
+    run = workspace.settings.run
+    if run.env_file or run.env:
+        there |= of_run(workspace)
+    return require(names, there | dict(given), run_id)
+
+
 def require(names: Sequence[str], there: Mapping[str, str], run: str) -> dict[str, str]:
-    """Those that a run was begun with, to begin it again. ConfigError with what is missing here."""
+    """Those that a run was begun with. ConfigError with what is missing here."""
     if missing := [name for name in names if name not in there]:
         raise ConfigError(
-            f"The run {run} needs variables that are not set here: {', '.join(missing)}",
+            f"The run {run} needs variables that are not set here: {', '.join(missing)[:400]}",
             detail="Their values were sent to the machine that is gone, and are kept nowhere.",
-            next=f"Set them, then again: for example export {missing[0]}=...",
+            next=f"export {missing[0][:80]}=... first, then tlvm attach --env {missing[0][:80]} {run[-4:]}",
         )
     return {name: there[name] for name in names}
+
+
+def _beside(workspace: Workspace, file: Path) -> Path:
+    """A file that the settings name lies beside them."""
+    return workspace.project_folder / file.expanduser()
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
+from hashlib import sha256
 from pathlib import Path
 
 from remote.contract.events import EventWriter
@@ -32,5 +34,6 @@ def main(spec_path: Path) -> int:
     (folder.result / "model").mkdir(exist_ok=True)
     (folder.result / "model" / "model.safetensors").write_bytes(b"weights")
     (folder.result / "model" / "model.json").write_text("{}")
-    (folder.result / "metrics.json").write_text(json.dumps({"accuracy": 0.5}))
+    told = {"token": sha256(token.encode()).hexdigest()} if (token := os.environ.get("LAB_TOKEN")) else {}
+    (folder.result / "metrics.json").write_text(json.dumps({"accuracy": 0.5, **told}))
     return 0
