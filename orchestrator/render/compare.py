@@ -17,7 +17,9 @@ def compared(screen: Screen, result: CompareResult) -> None:
     screen.line(_head(result), style="bold")
     names = _names(result)
     for line, run in zip(
-        columns([_row(names[run.run_id], run) for run in result.runs]), result.runs, strict=True
+        columns([_row(names[run.run_id], run, len(result.runs)) for run in result.runs]),
+        result.runs,
+        strict=True,
     ):
         screen.line(line, style="green" if run.run_id == result.take else "")
     screen.line(_verdict(result, names))
@@ -52,7 +54,7 @@ def _names(result: CompareResult) -> dict[str, str]:
     }
 
 
-def _row(name: str, run: ComparedRun) -> tuple[str, ...]:
+def _row(name: str, run: ComparedRun, runs: int) -> tuple[str, ...]:
     share = 100 * run.trained_parameters / run.total_parameters if run.total_parameters else 0
     low, high = run.accuracy_interval
     difference = interval = p = "–"
@@ -60,7 +62,9 @@ def _row(name: str, run: ComparedRun) -> tuple[str, ...]:
         below, above = run.difference_interval
         difference = _points(run.difference)
         interval = f"({_points(below)} … {_points(above)})"
-        p = "p < 0.001" if run.p < 0.001 else f"p {run.p:.2g}" if run.p < 0.1 else f"p {run.p:.2f}"
+        p = f"p {_p(run.p)}"
+        if runs > 2 and run.p_corrected is not None:
+            p += f" (Holm: {_p(run.p_corrected)})"
     else:
         interval = p = ""
     return (
@@ -88,7 +92,24 @@ def _verdict(result: CompareResult, names: dict[str, str]) -> str:
         if result.images_needed
         else ""
     )
-    return f"No difference is larger than chance{needed}. Take the quickest: {take}."
+    return f"No difference is larger than chance{_corrected(result)}{needed}. Take the quickest: {take}."
+
+
+def _corrected(result: CompareResult) -> str:
+    """That the p of a single pair counts for less where several are tested."""
+    tested = [run for run in result.runs if run.p is not None and run.p_corrected is not None]
+    if len(tested) < 2:
+        return ""
+    least = min(tested, key=lambda run: run.p or 0.0)
+    return (
+        f" (the smallest p, {_p(least.p or 0.0)}, is {_p(least.p_corrected or 0.0)} by Holm's correction for "
+        f"{len(tested)} comparisons)"
+    )
+
+
+def _p(value: float) -> str:
+    """ "< 0.001", "0.049", "0.31"."""
+    return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
 def _points(share: float) -> str:

@@ -34,6 +34,7 @@ class ComparedRun:
     difference: float | None  # of its accuracy, to the first run; None of the first one
     difference_interval: list[float] | None
     p: float | None  # McNemar's test against the first run
+    p_corrected: float | None  # the same, made larger because several runs are tested (Holm)
     seconds: float  # that it took
 
 
@@ -69,6 +70,7 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> CompareResult:
     groups = _groups(workspace, found[0], images)
     right = [[one[key] for key in images] for one in by_image]
     pairs = [pair(right[0], other, groups) for other in right[1:]]
+    corrected = holm([one.p for one in pairs])
     best = max(range(len(found)), key=lambda index: (sum(right[index]), -_seconds(found[index])))
     against_best = [pair(right[best], other, groups) for other in right]
     worse = [p <= LEVEL for p in holm([one.p for one in against_best])]
@@ -85,10 +87,10 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> CompareResult:
         looks=seen,
         luck=luck(pairs, max(seen, len(found))),
         runs=[
-            _compared(one, flags, groups, against)
-            for one, flags, against in zip(found, right, [None, *pairs], strict=True)
+            _compared(one, flags, groups, against, p)
+            for one, flags, against, p in zip(found, right, [None, *pairs], [None, *corrected], strict=True)
         ],
-        differ=any(p <= LEVEL for p in holm([one.p for one in pairs])) or any(worse),
+        differ=any(p <= LEVEL for p in corrected) or any(worse),
         images_needed=images_needed(against_best[0]) if best else _nearest_needed(pairs),
         best=_model(found[best]),
         take=_model(found[min(candidates, key=lambda index: _seconds(found[index]))]),
@@ -96,7 +98,11 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> CompareResult:
 
 
 def _compared(
-    run: Measured, right: Sequence[bool], groups: Sequence[str] | None, against: Pair | None
+    run: Measured,
+    right: Sequence[bool],
+    groups: Sequence[str] | None,
+    against: Pair | None,
+    p_corrected: float | None,
 ) -> ComparedRun:
     metrics, correct, n = run.metrics, sum(right), len(right)
     return ComparedRun(
@@ -113,6 +119,7 @@ def _compared(
         difference=against.difference if against else None,
         difference_interval=against.interval if against else None,
         p=against.p if against else None,
+        p_corrected=p_corrected,
         seconds=_seconds(run),
     )
 

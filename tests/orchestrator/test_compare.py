@@ -135,6 +135,23 @@ def test_equal_runs_are_told_in_whole_sentences(workspace: Workspace) -> None:
     )
 
 
+def test_a_single_p_below_the_level_is_told_with_its_correction(workspace: Workspace) -> None:
+    """Six images gained and none lost is p 0.031 alone; one of two comparisons it is 0.062, which is said."""
+    images = birches(100)
+    dataset = put_dataset(workspace, images)
+    for tail, start, right in (("aaaa", 6, 80), ("bbbb", 0, 86), ("cccc", 6, 80)):
+        put_run(workspace, tail, dataset, images, shares(right, 100, start=start))
+    result = compare(workspace, ["aaaa", "bbbb", "cccc"])
+    assert [run.p_corrected for run in result.runs[1:]] == pytest.approx([0.0625, 1.0])
+    assert result.runs[1].p == pytest.approx(0.03125) and not result.differ
+    text = shown(result)
+    assert "p 0.031 (Holm: 0.062)" in text and "p 1.00 (Holm: 1.00)" in text
+    assert (
+        "No difference is larger than chance (the smallest p, 0.031, is 0.062 by Holm's correction for 2 comparisons)"
+        in text
+    )
+
+
 def test_a_real_difference_is_said(workspace: Workspace) -> None:
     images = birches(100)
     dataset = put_dataset(workspace, images)
