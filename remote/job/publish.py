@@ -28,6 +28,7 @@ T = TypeVar("T")
 _NEWS = "The store can't be written, the run goes on and tries again"
 _CHECKPOINTS = "No checkpoint can be put into the store, the run goes on and tries again"
 _LAST_WORD_S = 2.0  # for the status, whatever the checkpoint took
+_LAST_COPY_S = 60.0  # that a result is kept waiting for a checkpoint nobody needs any more
 LARGE_BYTES = 1024 * 1024  # what is larger is compared with what the store has before it is sent
 
 
@@ -132,7 +133,8 @@ class Publisher:
         self._insist(self._publish_status, time.monotonic() + patience_s, lambda: True, result=False)
 
     def forget_checkpoints(self) -> None:
-        """The run is over and in the store. StoreError"""
+        """The run is over and in the store. One that is still on its way is waited for, or stays. StoreError"""
+        self._threads[1].join(_LAST_COPY_S)
         self._checkpoints.remove_all()
 
     def checkpoint_s(self) -> float:

@@ -21,6 +21,7 @@ _DIVIDED = (
     "remote/contract/attempts.py",
     "remote/contract/frames.py",
     "remote/job/fetch.py",
+    "remote/job/pace.py",
     "remote/job/publish.py",
     "remote/store/gcs.py",
 )

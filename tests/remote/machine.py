@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from remote.contract.dataset_manifest import DatasetManifest, Image, encode
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef, new_run_id
 from remote.contract.run_status import ResultManifest, RunStatus
+from remote.contract.start_request import StartRequest
+from remote.job import line
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDIN = Path(__file__).with_name("standin_training.py")
@@ -42,15 +45,16 @@ sys.exit(supervise(Path(sys.argv[1]), MachineHome.of_this_user(), command=comman
 class TestMachine:
     __test__ = False
     folder: Path
+    name: str = "home"  # two machines of one store have two
     hang_s: float = 60
     grace_s: float = 5
     publish_s: float = 5
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.home = MachineHome(self.folder / "home" / ".tlvm")
+        self.home = MachineHome(self.folder / self.name / ".tlvm")
         self.store = self.folder / "store"
-        self.store.mkdir()
+        self.store.mkdir(exist_ok=True)
         self.home.root.mkdir(parents=True)
         self.pack = b"a pack of images" * 100
         self.dataset = self._publish_dataset()
@@ -98,6 +102,21 @@ class TestMachine:
         self.processes.append(process)
         return process
 
+    def start(self, spec: RunSpec, **more: Any) -> int:
+        """As a laptop asks for it; the exit code. `more` is of a StartRequest."""
+        code = (
+            f"import sys; from remote.job import launch; from remote.contract.layout import MachineHome\n"
+            f"home = MachineHome.of_this_user()\n"
+            f"launch.start(launch.accept(sys.stdin.buffer.read(), home), home, command={self.supervisor()!r})"
+        )
+        request = document.encode(StartRequest(spec, **more)).encode()
+        return subprocess.run(
+            [sys.executable, "-c", code], env=self.environment, input=request, timeout=60
+        ).returncode
+
+    def is_at_rest(self, spec: RunSpec) -> bool:
+        return not line.is_held(line.run_lock(self.home.locks, spec.run_id))
+
     def carry_out(self, spec: RunSpec) -> int:
         return self.begin(spec).wait(60)
 
@@ -129,6 +148,10 @@ class TestMachine:
         return lambda: log.exists() and text in log.read_text()
 
     def end(self) -> None:
+        for folder in self.home.runs.glob("*"):
+            (folder / "cancel").touch()
+            lock = line.run_lock(self.home.locks, folder.name)
+            eventually(partial(_is_free, lock))
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
@@ -165,6 +188,10 @@ class TestMachine:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         return DatasetRef("bees", version)
+
+
+def _is_free(lock: Path) -> bool:
+    return not line.is_held(lock)
 
 
 def eventually(happened: Callable[[], bool], *, within_s: float = 30) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from remote.contract.events import EventWriter
-from remote.contract.layout import MachineHome
+from remote.contract.layout import MachineHome, RunFolder
 from remote.job.record import read_spec
 from remote.job.training_process import end_with_supervisor
 
@@ -36,6 +39,10 @@ def main() -> int:
     if behaviour == "noisy":
         for number in range(200_000):
             print(f"line {number:060d}")
+    if behaviour == "environment":
+        print("it has", os.environ.get("SECRET_OF_THE_RUN", "nothing"), flush=True)
+    if behaviour == "count" and not count(spec.parameters, folder):
+        return 12
     if behaviour in ("wait", "deaf"):
         return wait(folder.checkpoints / "mark", deaf=behaviour == "deaf")
     if behaviour == "hang":
@@ -49,6 +56,27 @@ def main() -> int:
     (result / ".half-written").write_text("no result")
     print("training ends", flush=True)
     return 0
+
+
+def count(parameters: Mapping[str, Any], folder: RunFolder) -> bool:
+    """To "to", with a line of log and a checkpoint each; at "hold" the first attempt waits for SIGTERM, and says False."""
+    first = json.loads(folder.supervisor.read_bytes())["attempt"] == 1
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    last = max(folder.checkpoints.glob("checkpoint-*.pt"), default=None)
+    begin = int(last.stem.partition("-")[2]) + 1 if last else 1
+    for number in range(begin, int(parameters["to"]) + 1):
+        print(f"counted {number}", flush=True)
+        beside = folder.checkpoints / ".checkpoint"
+        beside.write_bytes(f"{number} ".encode() * int(parameters.get("size", 1)))
+        beside.rename(folder.checkpoints / f"checkpoint-{number:08d}.pt")
+        for old in sorted(folder.checkpoints.glob("checkpoint-*.pt"))[:-2]:
+            old.unlink()
+        while first and number == parameters.get("hold") and not asked:
+            time.sleep(0.01)
+        if asked:
+            return False
+    return True
 
 
 def wait(checkpoint: Path, *, deaf: bool) -> int:
