@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from orchestrator.providers.base import MachineState, Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
+from orchestrator.workflows.attempts import AttemptLine
 from orchestrator.workflows.authorize import AuthorizeResult
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.left_over import LeftOver
@@ -222,6 +225,21 @@ def _soft_clock(result: StatusResult, line: MachineLine) -> str:
     return f"idle: ends {clock(line.soft_end, result.now)}, in {duration(max(left, 0))} (tlvm extend HOURS moves that)"
 
 
+def _said(run: RunLine) -> str:
+    if run.doubt:
+        return last_word(run.doubt, run.updated)
+    if run.in_line:
+        place = "next in line" if run.in_line == 1 else f"place {run.in_line} in line"
+        return f"{place}, waits for …{run.waits_for[-4:]}" if run.waits_for else place
+    return run.message or (f"step {run.step} of 8" if run.step and run.state == "RUNNING" else "")
+
+
+def _machines(attempts: Sequence[AttemptLine], cost: float) -> str:
+    """What a run has cost on how many machines, where there is anything to say."""
+    shown = f"{len(attempts)} machines" if len(attempts) > 1 else ""
+    return ", ".join(part for part in (shown, about(cost) if cost else "") if part)
+
+
 def _runs(screen: Screen, runs: list[RunLine]) -> None:
     rows = []
     for run in runs[:_RUNS_MAX]:
@@ -231,14 +249,15 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 run.state.lower(),
                 run.run_id,
                 f"{run.model} on {run.dataset}",
-                last_word(run.doubt, run.updated)
-                or run.message
-                or (f"step {run.step} of 8" if run.step and run.state == "RUNNING" else ""),
+                _said(run),
                 "result in the store" if run.published else "",
+                _machines(run.attempts, run.cost),
                 clock(updated) if updated else "",
             )
         )
     for line, run in zip(columns(rows, indent="  "), runs, strict=False):
         screen.line(line, style=_RUN_STYLES.get(run.state, ""))
+        if run.goes_on_with:
+            screen.line(f"    goes on with: {run.goes_on_with}", style="yellow")
     if len(runs) > _RUNS_MAX:
         screen.line(f"  ... and {len(runs) - _RUNS_MAX} older ones (tlvm runs)")

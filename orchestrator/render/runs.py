@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.datasets.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import clock, columns, duration, last_word, moment, price, size
+from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
+from orchestrator.workflows.attempts import AttemptLine
 from orchestrator.workflows.beside import COMPARED
 from orchestrator.workflows.cancel import CancelResult
 from orchestrator.workflows.looks import ordinal
@@ -45,12 +46,32 @@ def result(screen: Screen, run: RunResult) -> None:
         screen.line(f"   {line}", style="bold" if number == 0 else "")
     if line := beside_line(run):
         screen.line(f"   {line}")
+    if len(run.attempts) > 1:
+        for line in attempt_rows(run.attempts):
+            screen.line(f"   {line}")
     screen.line(
         f"done in {duration(run.seconds)}, {price(run.cost)}, "
         f"{count(run.files, 'file')} verified and pulled → {run.folder}",
         style="green",
     )
     screen.next(f"tlvm predict {short(run.run_id)} IMAGES")
+
+
+def attempt_rows(attempts: Sequence[AttemptLine]) -> list[str]:
+    """A line for each machine that a run was on."""
+    return columns(
+        [
+            (
+                f"attempt {one.number}",
+                f"{one.place}{' spot' if one.spot else ''}",
+                clock(began) if (began := moment(one.began)) else "",
+                duration(one.seconds) if one.seconds >= 1 else "",
+                about(one.cost),
+                one.how.lower(),
+            )
+            for one in attempts
+        ]
+    )
 
 
 def measured(screen: Screen, run: RunResult) -> None:
@@ -92,9 +113,12 @@ def listed(screen: Screen, result: RunsResult) -> None:
         screen.line(line, style=_STYLES.get(run.state, ""))
     if len(result.runs) > _SHOWN_MAX:
         screen.line(f"... and {len(result.runs) - _SHOWN_MAX} older ones (--json lists all)")
+    lost = [run for run in result.runs if run.goes_on_with]
     newest = result.runs[0]
     name = short(newest.run_id, [run.run_id for run in result.runs])
-    if newest.state == "SUCCEEDED" and newest.pulled_to:
+    if lost:
+        screen.next(lost[0].goes_on_with)
+    elif newest.state == "SUCCEEDED" and newest.pulled_to:
         screen.next(f"tlvm predict {name} IMAGES")
     elif newest.state == "SUCCEEDED":
         screen.next(f"tlvm pull {name}")
@@ -147,6 +171,8 @@ def _row(run: RunRow) -> tuple[str, ...]:
         clock(created) if created else "",
         took,
         where,
+        f"{len(run.attempts)} machines" if len(run.attempts) > 1 else "",
+        about(run.cost) if run.cost else "",
         last_word(run.doubt, run.updated) or run.message,
     )
 
@@ -170,10 +196,21 @@ def beside_line(run: RunResult) -> str:
     )
 
 
-def figure_lines(metrics: Mapping[str, Any], look: int) -> list[str]:
-    """Of metrics.json, which is what the machine wrote: anything may stand in it."""
+def figure_lines(metrics: Mapping[str, Any], look: int, looks: int = 0) -> list[str]:
+    """Of metrics.json, which is what the machine wrote: anything may stand in it.
+
+    look    which one at these images it was; 0: none
+    looks   that there were so far, where others may have come after it
+    """
     try:
         read = document.decode(Metrics, json.dumps(metrics), what="metrics.json")
-        return list(figures.lines(read, f"{ordinal(look)} look" if look else ""))
+        return list(figures.lines(read, _look(look, looks)))
     except (ContractError, StopIteration, RuntimeError, IndexError, ArithmeticError, ValueError) as error:
         return [f"its figures can't be read: {error}"]
+
+
+def _look(look: int, looks: int) -> str:
+    """ "third look"; "first of 3 looks" where others came after it."""
+    if not look:
+        return ""
+    return f"{ordinal(look)} of {looks:,} looks" if looks > look else f"{ordinal(look)} look"

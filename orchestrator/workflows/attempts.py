@@ -14,7 +14,7 @@ from orchestrator.workflows.run_documents import StoredRun, stored_attempts
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_attempt import Attempt
-from remote.contract.run_status import FINAL, AttemptTimes, RunStatus
+from remote.contract.run_status import FINAL, LOST, AttemptTimes, RunStatus
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,23 @@ def next_number(workspace: Workspace, run: StoredRun) -> int:
 
 def cost(run: StoredRun) -> float:
     return sum(line.cost for line in attempt_lines(run))
+
+
+def may_rent(workspace: Workspace, run_id: str, said: bool | None) -> bool:
+    """What was said now, else what was said as the run began; where nobody knows that, whether machines are spot here."""
+    if said is not None:
+        return said
+    record = workspace.records.run(run_id)
+    return record.recover if record else workspace.settings.machine.spot
+
+
+def goes_on_with(workspace: Workspace, run: StoredRun, state: str, name: str) -> str:
+    """The command that brings back a run of which nothing runs; "" where none does, or it is not ours."""
+    mine = run.spec.owner == workspace.settings.owner_label
+    if not mine or state not in (LOST, "INTERRUPTED"):
+        return ""
+    rents = state == LOST and not may_rent(workspace, run.spec.run_id, None)
+    return f"tlvm attach {'--recover ' if rents else ''}{name}"
 
 
 def _line(run: StoredRun, attempt: Attempt, times: Sequence[AttemptTimes]) -> AttemptLine:

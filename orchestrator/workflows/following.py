@@ -28,7 +28,7 @@ PAUSE_MAX_S = 8.0
 SILENCE_S = 8.0
 FROZEN_S = 20.0  # a follower that says nothing for so long, on a machine that answers, is begun anew
 _UNKNOWN_S = 15.0  # so long a machine need not know a run that another terminal is about to bring back
-_KILLED = 128  # a shell adds the number of the signal
+_NOT_RUN = 126  # a shell says this, or one more, when it can't run a program; above 128 a signal ended it
 _NO_SUCH_RUN = 4
 
 Stream = Literal["events", "log"]
@@ -148,7 +148,7 @@ def _streamed(connection: Connection, command: str) -> Iterator[bytes]:
     except CommandFailed as error:
         if error.exit_status == _NO_SUCH_RUN:
             raise _UnknownRun("The machine does not know the run") from error
-        if error.exit_status <= _KILLED:
+        if error.exit_status < _NOT_RUN:
             raise
         raise ConnectionLost("What followed the run on the machine was killed") from error
 

@@ -136,14 +136,6 @@ def bring_back(
     return _restarted(place, run, machine)
 
 
-def may_rent(workspace: Workspace, run_id: str, said: bool | None) -> bool:
-    """What was said now, else what was said as the run began; where nobody knows that, whether machines are spot here."""
-    if said is not None:
-        return said
-    record = workspace.records.run(run_id)
-    return record.recover if record else workspace.settings.machine.spot
-
-
 def _read(workspace: Workspace, run_id: str) -> StoredRun:
     try:
         found = stored_run(workspace.store, run_id)
@@ -181,7 +173,7 @@ def _rented_again(
     name = called(workspace, run_id)
     if run.spec.owner != workspace.settings.owner_label:
         raise _but(why, f"It is the run of {run.spec.owner}, who alone brings it back.")
-    if not may_rent(workspace, run_id, recovery.rent) and not (recovery.by_hand and stopped):
+    if not attempts.may_rent(workspace, run_id, recovery.rent) and not (recovery.by_hand and stopped):
         raise _but(why, "", f"tlvm attach --recover {name} goes on with it on another machine.")
     if not recovery.by_hand:
         if _ended_by_somebody(workspace, run):

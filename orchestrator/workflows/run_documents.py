@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,12 @@ def run_ids(store: Store) -> list[str]:
         except ContractError:
             continue
     return sorted(found, key=lambda run_id: run_id.split("-")[-3:])
+
+
+def short(run_id: str, known: Iterable[str] = ()) -> str:
+    """What a command line calls a run: its last four letters, or all of its id where another one that is known ends so."""
+    end = run_id[-4:]
+    return run_id if any(other.endswith(end) for other in known if other != run_id) else end
 
 
 def stored_runs(store: Store, remembered: RememberedRuns | None = None) -> tuple[list[StoredRun], list[str]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError, NotFoundError
+from orchestrator.workflows.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.heard import Heard, heard
 from orchestrator.workflows.remembered_runs import RememberedRuns
-from orchestrator.workflows.run_documents import StoredRun, run_ids, stored_runs
+from orchestrator.workflows.run_documents import StoredRun, run_ids, short, stored_runs
 from orchestrator.workflows.status import no_machine
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError
+
+__all__ = ["RunRow", "RunsResult", "called", "find", "runs", "short"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class RunRow:
     pulled_to: str | None  # where it lies on this computer
     updated: str = ""  # ISO 8601: the last word of the run itself
     doubt: str = ""  # what speaks against the store's last word: "its machine is gone"
+    attempts: list[AttemptLine] = field(default_factory=list)  # a line for each machine that it was on
+    cost: float = 0  # dollars, an estimate; of all attempts
+    goes_on_with: str = ""  # the command that brings it back, when nothing of it runs
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ def runs(workspace: Workspace, *, machine: str | None = None) -> RunsResult:
             raise no_machine(machine, workspace.settings.provider, known)
     machines = workspace.provider.machines() if any(run.active for run in found) else []
     words = heard(workspace, found, machines)
-    rows = [_row(workspace, run, words[run.spec.run_id]) for run in found]
+    ids = [run.spec.run_id for run in found]
+    rows = [_row(workspace, run, words[run.spec.run_id], ids) for run in found]
     return RunsResult(workspace.store.url, rows, problems)
 
 
@@ -92,19 +99,13 @@ def find(workspace: Workspace, run: str) -> str:
     return meant[0]
 
 
-def short(run_id: str, known: Iterable[str] = ()) -> str:
-    """What a command line calls a run: its last four letters, or all of its id where another one that is known ends so."""
-    end = run_id[-4:]
-    return run_id if any(other.endswith(end) for other in known if other != run_id) else end
-
-
 def called(workspace: Workspace, run_id: str) -> str:
     """The same against the runs that this computer started: nothing is asked for it."""
     return short(run_id, (record.run_id for record in workspace.records.runs()))
 
 
-def _row(workspace: Workspace, run: StoredRun, known: Heard) -> RunRow:
-    spec, status = run.spec, run.status
+def _row(workspace: Workspace, run: StoredRun, known: Heard, ids: Sequence[str]) -> RunRow:
+    spec, status, lines = run.spec, run.status, attempt_lines(run)
     record = workspace.records.run(spec.run_id)
     return RunRow(
         run_id=spec.run_id,
@@ -125,4 +126,7 @@ def _row(workspace: Workspace, run: StoredRun, known: Heard) -> RunRow:
         pulled_to=record.pulled_to if record else None,
         updated=known.updated,
         doubt=known.doubt,
+        attempts=lines,
+        cost=sum(line.cost for line in lines),
+        goes_on_with=goes_on_with(workspace, run, known.state, short(spec.run_id, ids)),
     )

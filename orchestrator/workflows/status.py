@@ -13,12 +13,13 @@ from orchestrator.errors import NotFoundError, TlvmError
 from orchestrator.providers.base import Machine, MachineState, Unseen
 from orchestrator.providers.rented import Rented
 from orchestrator.workflows.asking import unanswered
+from orchestrator.workflows.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.heard import IS_GONE, Heard, heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.lives import spent
 from orchestrator.workflows.on_machine import runs_of
 from orchestrator.workflows.remembered_runs import RememberedRuns
-from orchestrator.workflows.run_documents import StoredRun, stored_runs
+from orchestrator.workflows.run_documents import StoredRun, short, stored_runs
 from orchestrator.workflows.workspace import Workspace
 
 _BOOTS_WITHIN = timedelta(minutes=5)  # so long a new machine need not answer
@@ -39,6 +40,11 @@ class RunLine:
     updated: str  # ISO 8601: the last word of the run itself
     published: bool  # its result is in the store
     doubt: str = ""  # what speaks against the store's last word: "its machine is gone"
+    in_line: int = 0  # its place in the line of the machine: 1 is the next; 0 when it does not wait
+    waits_for: str = ""  # the run before it
+    attempts: list[AttemptLine] = field(default_factory=list)  # a line for each machine that it was on
+    cost: float = 0  # dollars, an estimate; of all attempts
+    goes_on_with: str = ""  # the command that brings it back, when nothing of it runs
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
     known = heard(workspace, runs, machines)
     if unseen:
         known = {run_id: _not_proven_lost(word) for run_id, word in known.items()}
-    shown = {run.spec.run_id: _run(run, known[run.spec.run_id]) for run in runs}
+    ids = [run.spec.run_id for run in runs]
+    shown = {run.spec.run_id: _run(workspace, run, known[run.spec.run_id], ids) for run in runs}
     lines = [
         _machine(
             found,
@@ -260,8 +267,10 @@ def _machine(
     )
 
 
-def _run(run: StoredRun, known: Heard) -> RunLine:
+def _run(workspace: Workspace, run: StoredRun, known: Heard, ids: Sequence[str]) -> RunLine:
     status = run.status
+    name = short(run.spec.run_id, ids)
+    lines = attempt_lines(run)
     return RunLine(
         run_id=run.spec.run_id,
         scenario=run.spec.scenario,
@@ -273,4 +282,9 @@ def _run(run: StoredRun, known: Heard) -> RunLine:
         updated=known.updated,
         doubt=known.doubt,
         published=status.published if status else False,
+        in_line=status.place if status and known.state == "QUEUED" else 0,
+        waits_for=status.waits_for if status and known.state == "QUEUED" else "",
+        attempts=lines,
+        cost=sum(line.cost for line in lines),
+        goes_on_with=goes_on_with(workspace, run, known.state, name),
     )

@@ -19,6 +19,7 @@ from tests.fakes import compute_loopback
 from tests.faults.fork_server import Forked, Job
 from tests.faults.ready_machines import ReadyMachines
 from tests.faults.standin import draw, furnished
+from tests.remote.machine import eventually
 
 _RUN = ("run", "fixed-extractor", "--weights", "none", "--json")
 _AT_WORK = {"TLVM_RUN_SEED": "60"}  # the stand-in trains for a minute
@@ -195,25 +196,112 @@ def test_taken_away_while_images_are_uploaded(ready: User, tmp_path: Path) -> No
     assert ready.there.left_over() == []
 
 
-def test_taken_away_while_a_run_is_at_work(ready: User, tmp_path: Path) -> None:
-    """What it had said until then is in the bucket."""
+def _at_work(ready: User, tmp_path: Path, *more: str) -> Job:
+    """A run that trains until it is told to end, on a machine in us-central1-a."""
     draw(tmp_path / "photos")
     ready("upload", tmp_path / "photos")
     ready("up")
-    job = ready.begin(*_RUN, **_AT_WORK)
+    job = ready.begin(*_RUN, *more, **_AT_WORK)
     _until(lambda: any(b'"RUNNING"' in content for content in _held(ready, "runs/", "status.json")), job)
+    return job
+
+
+def _let_it_end(ready: User) -> None:
+    """The stand-in on the machine that is there trains no longer."""
+    (instance,) = ready.there.instances()
+    hardware = ready.there.cloud.machines
+    assert isinstance(hardware, ReadyMachines)
+    (hardware.home(instance["id"]) / ".tlvm" / "go").touch()
+
+
+def test_taken_away_while_a_run_is_at_work(ready: User, tmp_path: Path) -> None:
+    """What it had said until then is in the bucket."""
+    job = _at_work(ready, tmp_path, "--no-recover")
     ready.there.cloud.instances.preempt(MACHINE)
     answer = job.answer()
     assert answer.exit_code == 8, answer.stderr
     error = answer.document["error"]
     assert f"The machine {MACHINE} is gone" in error["what"]
-    assert "Google took it away" in error["detail"] and "tlvm logs" in error["next"]
+    assert "Google took it away" in error["detail"] and "tlvm attach --recover" in error["next"]
     status = ready("status", "--json").document
     (run,) = status["other_runs"]
     assert run["state"] == "LOST"
     assert run["doubt"] == "its machine is gone, Google took it away: a spot machine, preempted"
     assert status["machines"] == [] and ready.there.left_over() == []
     assert ready("logs", run["run_id"]).stdout.splitlines()[-1] == "line 299"
+    ready.refused("attach", run["run_id"], exit_code=8)
+    assert len(ready.there.inserts()) == 1
+
+
+def test_a_run_goes_on_in_the_next_zone(ready: User, tmp_path: Path) -> None:
+    job = _at_work(ready, tmp_path)
+    (first,) = ready.there.instances()
+    ready.there.cloud.instances.preempt(MACHINE)
+    _until(lambda: len(ready.there.inserts()) == 2 and len(ready.there.instances()) == 1, job)
+    eventually(lambda: any(b'"attempt": 2' in held for held in _held(ready, "runs/", "status.json")))
+    (second,) = ready.there.instances()
+    assert second["zone"] != first["zone"]
+    _let_it_end(ready)
+    answer = job.answer()
+    assert answer.exit_code == 0, answer.stderr
+    result = answer.document
+    assert [(one["number"], one["place"], one["spot"]) for one in result["attempts"]] == [
+        (1, "us-central1-a", True),
+        (2, "us-central1-b", True),
+    ]
+    assert result["cost"] == pytest.approx(sum(one["cost"] for one in result["attempts"]))
+    assert "goes on with another machine, its attempt 2" in answer.stderr
+    lives = json.loads((ready.there.tlvm.folder / ".tlvm/lives/gce" / f"{MACHINE}.json").read_text())["lives"]
+    assert [bool(life["ended"]) for life in lives] == [True, False]
+    used_s = int(second["scheduling"]["maxRunDuration"]["seconds"])
+    assert used_s <= int(first["scheduling"]["maxRunDuration"]["seconds"])
+    ready("down", "--yes")
+    assert ready.there.left_over() == []
+
+
+def test_with_the_laptop_closed_attach_brings_it_back(ready: User, tmp_path: Path) -> None:
+    job = _at_work(ready, tmp_path)
+    job.kill()
+    ready.there.cloud.instances.preempt(MACHINE)
+    status = ready("status")
+    assert "goes on with: tlvm attach" in status.stdout
+    assert len(ready.there.inserts()) == 1, "status rents nothing"
+    again = ready.begin("attach", "--json")
+    _until(lambda: len(ready.there.instances()) == 1, again)
+    eventually(lambda: any(b'"attempt": 2' in held for held in _held(ready, "runs/", "status.json")))
+    _let_it_end(ready)
+    answer = again.answer()
+    assert answer.exit_code == 0, answer.stderr
+    assert len(answer.document["attempts"]) == 2
+    ready("down", "--yes")
+
+
+def test_what_is_lost_twice_at_the_same_place_is_not_paid_for_again(ready: User, tmp_path: Path) -> None:
+    job = _at_work(ready, tmp_path)
+    ready.there.cloud.instances.preempt(MACHINE)
+    _until(lambda: len(ready.there.inserts()) == 2 and len(ready.there.instances()) == 1, job)
+    eventually(lambda: any(b'"attempt": 2' in held for held in _held(ready, "runs/", "status.json")))
+    ready.there.cloud.instances.preempt(MACHINE)
+    answer = job.answer()
+    assert answer.exit_code == 8, answer.stderr
+    error = answer.document["error"]
+    assert "It was lost twice without having come any further" in error["detail"]
+    assert "tlvm attach --recover" in error["next"]
+    assert len(ready.there.inserts()) == 2 and ready.there.left_over() == []
+
+
+def test_a_machine_that_somebody_ends_is_not_rented_again(ready: User, tmp_path: Path) -> None:
+    job = _at_work(ready, tmp_path)
+    other = Forked(rate=50)
+    with other as forked:
+        answer = forked.begin(
+            ["down", "--force", "--yes"], ready.there.tlvm.folder, ready.there.tlvm.environment(), out="other"
+        ).answer()
+        assert answer.exit_code == 0, answer.stderr
+    answer = job.answer()
+    assert answer.exit_code == 8, answer.stderr
+    assert "Somebody ended its machine" in answer.document["error"]["detail"]
+    assert len(ready.there.inserts()) == 1 and ready.there.left_over() == []
 
 
 def _held(user: User, prefix: str, suffix: str) -> list[bytes]:
