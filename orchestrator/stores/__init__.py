@@ -10,19 +10,27 @@ from remote.contract.attempts import Attempts
 from remote.contract.run_spec import StoreRef
 from remote.contract.store import Resumable, Retrying
 
+_BUCKET = "gs://"
 
-def open_store(ref: StoreRef, *, attempts: Attempts | None = None) -> Store:
+
+def open_store(ref: StoreRef, *, attempts: Attempts | None = None, memory: Path | None = None) -> Store:
     """The store that a reference names, wrapped so that what may succeed a moment later is tried again.
 
+    memory          a folder by which uploads that were killed go on
     Asks nothing of the store yet. ConfigError when the URL is none of ours, AuthError without credentials.
     """
     from orchestrator.stores.disk import checksum_of
+    from orchestrator.stores.sessions import Sessions
 
-    return Retrying(_open(ref), attempts or Attempts(), changed=ConflictError, checksum_of=checksum_of)
+    store, tries = _open(ref), attempts or Attempts()
+    if memory is None or not ref.url.startswith(_BUCKET):  # into a folder there is nothing to go on with
+        return Retrying(store, tries, changed=ConflictError, checksum_of=checksum_of)
+    begin = Sessions(memory, ref).begun
+    return Retrying(store, tries, changed=ConflictError, checksum_of=checksum_of, begin=begin)
 
 
 def _open(ref: StoreRef) -> Resumable:
-    if ref.url.startswith("gs://"):
+    if ref.url.startswith(_BUCKET):
         from orchestrator.stores.gcs import GcsStore
 
         return GcsStore(ref.url, endpoint=ref.endpoint, credentials_file=ref.credentials_file)

@@ -204,7 +204,7 @@ class GcsStore:
         """Go on with the session that a try before has begun, else begin one."""
         fresh = not begun.session
         if fresh:
-            begun.session = blob.create_resumable_upload_session(
+            session = blob.create_resumable_upload_session(
                 content_type=_CONTENT_TYPE,
                 size=size,
                 if_generation_match=if_generation,
@@ -212,10 +212,11 @@ class GcsStore:
                 retry=None,
                 timeout=self._timeout_s,
             )
+            begun.go_on_at(session)
         answer = send(self._session, begun, file, size, fresh=fresh, timeout_s=self._timeout_s)
         if not answer.ok:
             if answer.status_code < 500 and answer.status_code not in (408, 429):
-                begun.session = ""  # refused for good: content that does not fit, another generation
+                begun.go_on_at("")  # refused for good: content that does not fit, another generation
             raise api.from_http_response(answer)
         made = answer.json()
         return Blob(key, int(made["size"]), str(made["crc32c"]), int(made["generation"]))

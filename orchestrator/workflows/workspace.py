@@ -45,7 +45,8 @@ class Workspace:
 
     @cached_property
     def store(self) -> Store:
-        return logged(open_store(self.settings.store_ref, attempts=Attempts(tell=self._tell)), "store")
+        attempts, memory = Attempts(tell=self._tell), self.records.cache / "sessions"
+        return logged(open_store(self.settings.store_ref, attempts=attempts, memory=memory), "store")
 
     @cached_property
     def provider(self) -> Provider:

@@ -8,14 +8,14 @@ library begins anew unless it may retry by itself, and holds each piece in memor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, BinaryIO, Protocol
 
 from .store import Begun
 
 _KEPT = re.compile(r"bytes=0-([0-9]+)")
 _UNFINISHED = 308
-_GONE = {404, 410}
+_GONE = frozenset({404, 410})
 _BLOCK_BYTES = 64 * 1024
 
 
@@ -50,7 +50,7 @@ def send(http: Http, begun: Begun, file: BinaryIO, size: int, *, fresh: bool, ti
     """
     at = 0
     if not fresh:
-        answer = _put(http, begun, b"", f"bytes */{size}", timeout_s)
+        answer = _put(http, begun, b"", f"bytes */{size}", timeout_s, gone=_GONE | {400})
         if answer.status_code != _UNFINISHED:
             return answer
         at = _kept(answer)
@@ -61,15 +61,17 @@ def send(http: Http, begun: Begun, file: BinaryIO, size: int, *, fresh: bool, ti
             return answer
         before, at = at, _kept(answer)  # it may keep a part only
         if not before < at < size:
-            begun.session = ""
+            begun.go_on_at("")
             raise ConnectionError(f"the upload does not go on after {at} bytes")
 
 
-def _put(http: Http, begun: Begun, data: Any, content_range: str, timeout_s: float) -> Answer:
+def _put(
+    http: Http, begun: Begun, data: Any, content_range: str, timeout_s: float, *, gone: Set[int] = _GONE
+) -> Answer:
     headers = {"Content-Range": content_range}
     answer = http.put(begun.session, data, headers=headers, timeout=timeout_s, allow_redirects=False)
-    if answer.status_code in _GONE:
-        begun.session = ""
+    if answer.status_code in gone:
+        begun.go_on_at("")
         raise ConnectionError("the upload that was under way is not known any more")
     return answer
 

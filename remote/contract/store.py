@@ -7,6 +7,7 @@ errors of a half say `retryable` where another try is worth it. A store never tr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,20 @@ class Begun:
 
     session: str = ""  # of an upload: the address where it goes on
     part: Path | None = None  # of a download: the bytes that came, beside their place
+    keep: Callable[[str], None] | None = (
+        None  # told each session, for a process that is killed; "": it has ended
+    )
+
+    def go_on_at(self, session: str) -> None:
+        self.session = session
+        if self.keep is not None:
+            self.keep(session)
+
+
+class Begin(Protocol):
+    """Where an upload may go on that was begun before."""
+
+    def __call__(self, path: Path, key: str, if_generation: int | None) -> AbstractContextManager[Begun]: ...
 
 
 class Store(Protocol):
@@ -94,6 +109,7 @@ class Retrying:
 
     changed         the half's error for a conflict
     checksum_of     size in bytes and crc32c (base64) of a file
+    begin           how uploads begin; default: anew
     """
 
     def __init__(
@@ -103,12 +119,14 @@ class Retrying:
         *,
         changed: type[Exception],
         checksum_of: Callable[[Path], tuple[int, str]],
+        begin: Begin = lambda path, key, if_generation: nullcontext(Begun()),
     ) -> None:
         self.url = store.url
         self._store = store
         self._attempts = attempts
         self._changed = changed
         self._checksum_of = checksum_of
+        self._begin = begin
 
     def get(self, key: str) -> Blob | None:
         return self._attempts.call(lambda: self._store.get(key))
@@ -139,10 +157,9 @@ class Retrying:
 
         "Our own" means the same size and checksum: what two writers must not both win has to differ in content.
         """
-        begun = Begun()
         failed = False
 
-        def attempt() -> Blob:
+        def attempt(begun: Begun) -> Blob:
             nonlocal failed
             try:
                 return self._store.upload(path, key, if_generation=if_generation, begun=begun)
@@ -155,7 +172,8 @@ class Retrying:
                 failed = True
                 raise
 
-        return self._attempts.call(attempt)
+        with self._begin(path, key, if_generation) as begun:
+            return self._attempts.call(lambda: attempt(begun))
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         ours = begun or Begun()

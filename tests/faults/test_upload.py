@@ -89,7 +89,9 @@ def whole(server: GcsServer) -> None:
         assert {f"packs/{pack}.tar" for pack in manifest.packs()} <= keys
 
 
-def begun(folder: Path, data: Path, server: GcsServer, processes: int) -> subprocess.Popen[bytes]:
+def begun(
+    folder: Path, data: Path, server: GcsServer, processes: int, pack_bytes: int = PACK_BYTES
+) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
@@ -100,7 +102,7 @@ def begun(folder: Path, data: Path, server: GcsServer, processes: int) -> subpro
         server.endpoint,
     ]
     return subprocess.Popen(
-        [*command, str(processes)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, str(processes), str(pack_bytes)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -141,6 +143,73 @@ def test_killed_and_again_is_as_if_undisturbed(
     seed: int, folder: Path, tmp_path: Path, undisturbed: Mapping[str, tuple[int, str]]
 ) -> None:
     killed_and_again(seed, folder, tmp_path, undisturbed)
+
+
+UNIT = 256 * 1024  # of what the service keeps of an upload that broke off
+
+
+def large(root: Path) -> Path:
+    """One pack of about 3 MB."""
+    numbers = np.random.default_rng(4)
+    for label, count in {"train/ants": 8, "train/bees": 8, "val/ants": 2, "val/bees": 2}.items():
+        (root / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = numbers.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number}.png")
+    return root
+
+
+def killed_inside_a_pack(folder: Path, data: Path, server: GcsServer) -> int:
+    """How many of its bytes the service has kept."""
+    server.fail("stall halfway", on="objects.insert.chunk")
+    process = begun(folder, data, server, 0, 2**26)
+    while process.poll() is None and not server.requests["objects.insert.chunk"]:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    return server.received["objects.insert.chunk"] // UNIT * UNIT
+
+
+def test_killed_inside_a_large_pack_it_goes_on_at_the_byte(tmp_path: Path, server: GcsServer) -> None:
+    folder = large(tmp_path / "bugs")
+    kept = killed_inside_a_pack(folder, tmp_path / "data", server)
+    result = once(folder, tmp_path / "data", "gs://bugs", server.endpoint, pack_bytes=2**26)
+    whole(server)
+    assert kept > 1_000_000
+    assert server.requests["objects.insert.start"] == 1
+    assert server.received["objects.insert.chunk"] <= result.image_bytes + 64 * 1024 + UNIT
+    assert not list((tmp_path / "data/records/cache/sessions").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["forgotten", "refused", "junk", "elsewhere", "empty", "another store"])
+def test_where_it_can_not_go_on_a_large_pack_is_sent_anew(
+    tmp_path: Path, server: GcsServer, damage: str
+) -> None:
+    folder = large(tmp_path / "bugs")
+    killed_inside_a_pack(folder, tmp_path / "data", server)
+    (session,) = (tmp_path / "data/records/cache/sessions").iterdir()
+    assert session.stat().st_mode & 0o777 == 0o600
+    if damage == "forgotten":
+        server.fail("410", on="objects.insert.chunk")
+    elif damage == "another store":
+        server.create_bucket("others")
+    else:
+        words = {"refused": f"{server.endpoint}/upload/storage/v1/b/bugs/o?uploadType=resumable&upload_id=x"}
+        words |= {"junk": "junk", "elsewhere": "http://127.0.0.1:1/upload", "empty": ""}
+        session.write_text(words[damage])
+    url = "gs://others" if damage == "another store" else "gs://bugs"
+    assert once(folder, tmp_path / "data", url, server.endpoint, pack_bytes=2**26).images == 20
+    assert server.requests["objects.insert.start"] == 2
+
+
+def test_two_that_send_the_same_large_pack_do_not_share_what_was_begun(
+    tmp_path: Path, server: GcsServer
+) -> None:
+    folder = large(tmp_path / "bugs")
+    killed_inside_a_pack(folder, tmp_path / "data", server)
+    both = [begun(folder, tmp_path / "data", server, 0, 2**26) for _ in range(2)]
+    assert [(process.communicate(), process.returncode)[1] for process in both] == [0, 0]
+    whole(server)
 
 
 def test_what_is_known_is_sent_to_another_bucket_without_being_decoded_again(

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.uploading DIR DATA URL ENDPOINT`: an upload in a process of its own, which may be killed."""
+"""`python -m tests.faults.uploading DIR DATA URL ENDPOINT PROCESSES [PACK_BYTES]`: an upload in a process of its own, which may be killed."""
 
 from __future__ import annotations
 
@@ -20,20 +20,28 @@ def workspace_of(data: Path, url: str, endpoint: str) -> Workspace:
     flags = {"store.url": url, "store.endpoint": endpoint}
     workspace = Workspace(load(flags, environ={"TLVM_DATA_DIR": str(data)}, folder=data.parent))
     attempts = Attempts(first_s=0.01, longest_s=0.05)
-    workspace.store = open_store(workspace.settings.store_ref, attempts=attempts)
+    memory = workspace.records.cache / "sessions"
+    workspace.store = open_store(workspace.settings.store_ref, attempts=attempts, memory=memory)
     return workspace
 
 
-def once(folder: Path, data: Path, url: str, endpoint: str, *, processes: int = 0) -> UploadResult:
+def once(
+    folder: Path, data: Path, url: str, endpoint: str, *, processes: int = 0, pack_bytes: int = PACK_BYTES
+) -> UploadResult:
     """Upload a folder that holds one dataset."""
     workspace = workspace_of(data, url, endpoint)
-    (result,) = upload(workspace, folder, processes=processes, pack_bytes=PACK_BYTES)
+    (result,) = upload(workspace, folder, processes=processes, pack_bytes=pack_bytes)
     return result
 
 
-def main(folder: str, data: str, url: str, endpoint: str, processes: str) -> int:
+def main(
+    folder: str, data: str, url: str, endpoint: str, processes: str, pack_bytes: str = str(PACK_BYTES)
+) -> int:
     try:
-        print(once(Path(folder), Path(data), url, endpoint, processes=int(processes)).version)
+        result = once(
+            Path(folder), Path(data), url, endpoint, processes=int(processes), pack_bytes=int(pack_bytes)
+        )
+        print(result.version)
     except TlvmError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.datasets import versions
 from orchestrator.errors import DataError
-from orchestrator.stores.base import Blob, Store
+from orchestrator.stores.base import Begun, Blob, Store
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.stores.disk import checksum_of
 from remote.contract import layout
@@ -36,6 +36,9 @@ class Overtaken:
     def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
         return self._store.blobs(prefix, delimiter=delimiter)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        return self._store.folders(prefix)
+
     def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
         act, self.act = self.act, None
         if act is not None:
@@ -43,8 +46,8 @@ class Overtaken:
         self.conditions.append(if_generation)
         return self._store.upload(path, key, if_generation=if_generation)
 
-    def download(self, key: str, path: Path, *, start: int = 0) -> None:
-        self._store.download(key, path, start=start)
+    def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
+        self._store.download(key, path, start=start, begun=begun)
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         self._store.delete(key, if_generation=if_generation)
