@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli import complete
 from orchestrator.cli.options import Common, RunId, command, shares
 from orchestrator.errors import (
     AuthError,
     CloudError,
+    ConfigError,
     ConflictError,
     ConnectionLost,
     DataError,
@@ -20,12 +22,33 @@ from orchestrator.errors import (
 
 
 @command(PartialError, NotFoundError, AuthError, CloudError, ConflictError)
-def pull(common: Common, run: RunId) -> None:
-    """Copy the result of a run here and verify it."""
-    from orchestrator.render import runs
-    from orchestrator.workflows.pull import pull
+def pull(
+    common: Common,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="A run, or the last letters of its id.", autocompletion=complete.runs
+        ),
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every finished run of this project that is not here.")
+    ] = False,
+) -> None:
+    """Copy the result of a run here and verify it.
 
-    common.show("pull", pull(common.workspace(), run), runs.pulled)
+    Again costs nothing; what was cut short goes on. Your own files are never touched.
+    """
+    from orchestrator.render import pulled
+    from orchestrator.workflows.pull import pull, pull_all
+
+    if all_ == (run is not None):
+        raise ConfigError("pull takes one run, or --all", next="tlvm runs lists them.")
+    if run is not None:
+        common.show("pull", pull(common.workspace(), run), pulled.one)
+        return
+    results = pull_all(common.workspace())
+    common.show("pull", results, pulled.several)
+    raise typer.Exit(results.exit_code)
 
 
 @command(PartialError, NotFoundError, AuthError, CloudError, ConnectionLost, DataError)
