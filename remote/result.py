@@ -19,9 +19,10 @@ from remote.features.feature_cache import FeatureCache, key_of
 from remote.images import augmentation
 from remote.images.preprocessing import Pixels, Preprocessing, pixels, plain_name
 from remote.measures.evaluation import Floats, evaluate
-from remote.networks.backbones import Network, arguments
+from remote.networks.backbones import Network
 from remote.results import artefacts, sample_page
 from remote.results.artefacts import ModelCard, Predicted
+from remote.sources import source_of
 from remote.task import Task, device_name, versions
 
 _PICTURES_BYTES_MAX = 200_000_000  # of the pages of all datasets
@@ -51,7 +52,7 @@ def finish(task: Task, network: Network, spec: Preprocessing, findings: Findings
     run = task.spec
     card = ModelCard(
         model=run.model,
-        arguments=arguments(run.model),
+        arguments=source_of(run.model).arguments(run.model),
         classes=task.classes,
         preprocessing=spec,
         intensity_window=task.manifest.intensity_window,

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from remote.contract.models import model_file
-from remote.torchvision_guard import models
+from remote.sources import source_of
 
 Pixels = NDArray[np.uint8]  # height, width, 3
 Framing = Literal["crop", "whole"]
@@ -48,15 +47,8 @@ class Preprocessing:
 
 
 def of_weights(model: str) -> Preprocessing:
-    """The definition that torchvision gives for the ImageNet weights of a model."""
-    transform = models.get_model_weights(model)[model_file(model).weights].transforms()
-    return Preprocessing(
-        resize=transform.resize_size[0],
-        crop=transform.crop_size[0],
-        interpolation=transform.interpolation.value,
-        mean=list(transform.mean),
-        std=list(transform.std),
-    )
+    """What the source of a model says that its pre-trained weights were made to see."""
+    return Preprocessing(**source_of(model).preprocessing(model))
 
 
 def with_image_size(spec: Preprocessing, image_size: int) -> Preprocessing:

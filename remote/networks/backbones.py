@@ -1,7 +1,7 @@
-"""Pre-trained networks of torchvision: built, loaded from a verified file, frozen, and given a new head.
+"""Pre-trained networks: built, loaded from a verified file, frozen, and given a new head.
 
-A network without its head gives the head's input: that is what "features" means here, whatever the family. The head
-is the layer that `HEADS` names; with a new one of that kind in its place, the network is a plain model of torchvision.
+A network without its head gives the head's input: that is what "features" means here, whatever the family. With a new
+head of the same kind in its place, the network is a plain model of the library that it comes from.
 """
 
 from __future__ import annotations
@@ -9,48 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from remote.errors import CannotRun
-from remote.torchvision_guard import models
-
-# The path of the head in each family, by the start of the model's name; the longest that fits counts.
-HEADS = {
-    "alexnet": "classifier.6",
-    "convnext": "classifier.2",
-    "densenet": "classifier",
-    "efficientnet": "classifier.1",
-    "googlenet": "fc",
-    "inception": "fc",
-    "maxvit": "classifier.5",
-    "mnasnet": "classifier.1",
-    "mobilenet_v2": "classifier.1",
-    "mobilenet_v3": "classifier.3",
-    "regnet": "fc",
-    "resnet": "fc",
-    "resnext": "fc",
-    "shufflenet": "fc",
-    "squeezenet": "classifier.1",  # a convolution, followed by a ReLU and the mean over positions
-    "swin": "head",
-    "vgg": "classifier.6",
-    "vit": "heads.head",
-    "wide_resnet": "fc",
-}
-
-# How torchvision builds the ones that are not built by their name alone. Their weights were made for another scale
-# of the input, which `transform_input` restores; the auxiliary heads serve training only and are left out.
-_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "transform_input": True},
-    "inception_v3": {"aux_logits": False, "transform_input": True},
-}
+from remote.sources import source_of
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model of torchvision and where its head is. The module is changed in place."""
+    """A model and where its head is. The module is changed in place."""
 
     model: str
     module: nn.Module
@@ -58,6 +27,9 @@ class Network:
     feature_count: int  # numbers that the head is given for each image
 
     has_bias: bool  # of the head; MaxViT's has none
+    by_position: bool = (
+        False  # the head is a convolution, as SqueezeNet's is: a ReLU and the mean over positions follow
+    )
 
     @property
     def head(self) -> nn.Module:
@@ -70,25 +42,15 @@ class Network:
 
 def build(model: str, classes: int, *, seed: int) -> Network:
     """The architecture with new weights, a function of the seed alone."""
+    source = source_of(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        extra = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
-        module = models.get_model(model, weights=None, num_classes=classes, **arguments(model), **extra)
-    head_path = head_path_of(model)
+        module = source.build(model, classes)
+    head_path = source.head_path(model)
     head = module.get_submodule(head_path)
-    return Network(model, module, head_path, _inputs(head), head.bias is not None)
-
-
-def arguments(model: str) -> dict[str, Any]:
-    """What the builder of this model is given besides the number of classes."""
-    return dict(_ARGUMENTS.get(model, {}))
-
-
-def head_path_of(model: str) -> str:
-    family = max((name for name in HEADS if model.startswith(name)), key=len, default=None)
-    if family is None:
-        raise CannotRun(f"tlvm does not know where the head of {model} is")
-    return HEADS[family]
+    return Network(
+        model, module, head_path, _inputs(head), head.bias is not None, isinstance(head, nn.Conv2d)
+    )
 
 
 def new_head(network: Network, weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
@@ -97,7 +59,7 @@ def new_head(network: Network, weight: torch.Tensor, bias: torch.Tensor) -> nn.M
     weight  (classes, features)
     bias    (classes,), zeros for a network whose head has none
     """
-    if network.model.startswith("squeezenet"):
+    if network.by_position:
         return _convolution(weight, bias)
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=network.has_bias)
     head.weight = nn.Parameter(weight.clone())

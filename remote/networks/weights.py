@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +17,10 @@ from safetensors import SafetensorError, safe_open
 from remote.errors import CannotRun
 from remote.networks import stage_head
 from remote.networks.backbones import Network
+from remote.sources import source_of
 
 METADATA_KEY = "tlvm"  # in a safetensors file of ours: JSON, what model.json says of the network
 _NAMED = 5  # tensors that an error lists
-_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-# The old files of torchvision's DenseNets say "norm.1" where the model says "norm1".
-_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\..*)$")
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor], *, with_head: bo
     expected = {name: tensor for name, tensor in state.items() if with_head or not name.startswith(head)}
     given = {
         name: tensor
-        for name, tensor in _todays_names(network.model, tensors).items()
+        for name, tensor in source_of(network.model).todays_names(network.model, tensors).items()
         if with_head or not name.startswith((head, f"{stage_head.NAME}."))
     }
     for name, tensor in expected.items():
@@ -141,18 +138,6 @@ def _state_dict(loaded: Any) -> dict[str, torch.Tensor]:
     raise CannotRun(
         f"The weights are a {type(loaded).__name__}, not a state dict: torch.save(model.state_dict(), FILE)"
     )
-
-
-def _todays_names(model: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    auxiliary = next((start for name, start in _AUXILIARY.items() if model == name), ())
-    kept = (
-        {name: tensor for name, tensor in tensors.items() if not name.startswith(auxiliary)}
-        if auxiliary
-        else dict(tensors)
-    )
-    if model.startswith("densenet"):
-        kept = {_DENSENET.sub(r"\1\2", name): tensor for name, tensor in kept.items()}
-    return kept
 
 
 def _check(model: str, expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> None:

@@ -25,8 +25,9 @@ from remote.contract.dataset_manifest import Image
 from remote.contract.metrics import Evaluation, Metrics
 from remote.images.preprocessing import Preprocessing
 from remote.measures.evaluation import Floats, probabilities
-from remote.networks.backbones import Network, head_path_of
+from remote.networks.backbones import Network
 from remote.networks.weights import METADATA_KEY
+from remote.sources import source_of
 
 SCHEMA = 1
 DIGITS = 6  # of probabilities
@@ -103,9 +104,13 @@ def predictions_csv(card: ModelCard, predicted: Sequence[Predicted]) -> str:
 
 def readme(card: ModelCard, figures: Evaluation) -> str:
     low, high = figures.accuracy_interval
+    source = source_of(card.model)
+    brought, built = source.loading(card.model)
     return (_README_STAGES if card.stages else _README).format(
         model=card.model,
-        head_path=head_path_of(card.model),
+        head_path=source.head_path(card.model),
+        brought=brought,
+        built=built,
         resize='[see["crop"]] * 2' if card.preprocessing.framing == "whole" else 'see["resize"]',
         load=_LOAD_MNASNET if card.model.startswith("mnasnet") else _LOAD,
         classes=", ".join(card.classes),
@@ -149,10 +154,11 @@ Accuracy {accuracy:.3f} ({correct} of {n}; 95 %: {low:.3f} to {high:.3f}) on {sp
 import json
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
-from torchvision import models, transforms as t
+{brought}
+from torchvision import transforms as t
 
 card = json.load(open("model.json", encoding="utf-8"))
-network = models.get_model(card["model"], num_classes=len(card["classes"]), **card["arguments"]).eval()
+network = {built}.eval()
 {load}
 see = card["preprocessing"]
 resize = t.Resize({resize}, t.InterpolationMode(see["interpolation"]))
@@ -168,10 +174,10 @@ did. The temperature makes probabilities honest; it changes no decision.
 # For a classifier on stages: the same, with what the stages see in the place of the network's own head.
 _README_STAGES = (
     _README.replace(
-        """network = models.get_model(card["model"], num_classes=len(card["classes"]), **card["arguments"]).eval()
+        """network = {built}.eval()
 {load}
 """,
-        """network = models.get_model(card["model"], num_classes=len(card["classes"]), **card["arguments"]).eval()
+        """network = {built}.eval()
 network.set_submodule("{head_path}", torch.nn.Identity())
 tensors, means, deviations = load_file("model.safetensors"), {{}}, {{}}
 weight, bias = tensors.pop("stages_head.weight"), tensors.pop("stages_head.bias")

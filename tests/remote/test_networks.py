@@ -14,6 +14,7 @@ from torch import nn
 from remote.contract.models import MODELS
 from remote.errors import CannotRun
 from remote.networks import backbones, stages, weights
+from remote.sources import torchvision
 from remote.torchvision_guard import models
 from tests.shared_data import shared
 
@@ -57,7 +58,7 @@ def test_the_head_is_what_turns_features_into_logits(model: str) -> None:
     assert features.shape == (2, network.feature_count)
     assert torch.allclose(shares, (features @ weight.T + bias).softmax(1), atol=1e-5)
     with torch.device("cpu" if model == "regnet_y_400mf" else "meta"):  # its builder computes with tensors
-        plain = models.get_model(model, num_classes=5, **backbones.arguments(model))
+        plain = models.get_model(model, num_classes=5, **torchvision.arguments(model))
     state = plain.state_dict()
     given = network.module.state_dict()
     assert {name: tensor.shape for name, tensor in state.items()} == {n: t.shape for n, t in given.items()}
@@ -65,11 +66,11 @@ def test_the_head_is_what_turns_features_into_logits(model: str) -> None:
 
 def test_every_model_has_a_head_of_a_known_kind() -> None:
     for model in MODELS:
-        path = backbones.head_path_of(model)
-        family = max((name for name in backbones.HEADS if model.startswith(name)), key=len)
-        assert path == backbones.HEADS[family]
-    assert {max((n for n in backbones.HEADS if m.startswith(n)), key=len) for m in MODELS} == set(
-        backbones.HEADS
+        path = torchvision.head_path(model)
+        family = max((name for name in torchvision.HEADS if model.startswith(name)), key=len)
+        assert path == torchvision.HEADS[family]
+    assert {max((n for n in torchvision.HEADS if m.startswith(n)), key=len) for m in MODELS} == set(
+        torchvision.HEADS
     )
 
 
