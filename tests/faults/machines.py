@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import docker
 from docker.models.containers import Container
 
 from orchestrator.providers.local_folder import MachineFolder, Server
 from remote.contract.layout import MachineHome, RunFolder
+from remote.job import line
 from tests.faults.proxy import Proxy
 from tests.processes import living
 from tests.remote.machine import eventually
@@ -22,11 +23,14 @@ from tests.remote.machine import eventually
 Victim = Literal["training", "supervisor"]
 
 _MARKS: dict[Victim, str] = {"training": " -m remote train /", "supervisor": " -m remote /"}
+_HOME = "/home/tlvm"
 _WITHIN_S = 200
 # In a container, one command instead of many looks from outside. $1: the run; then the epoch, or the victims.
 _AWAIT = """
-for _ in $(seq 4500); do
-    grep -q "\\"epoch\\": $2, " "$HOME/.tlvm/runs/$1/events.jsonl" 2>/dev/null && exit 0
+cd "$HOME/.tlvm/runs/$1" || exit 1
+for _ in $(seq 9000); do
+    grep -q "\\"epoch\\": $2, " events.jsonl 2>/dev/null && exit 0
+    grep -s '"state": "FAILED"' status.json && exit 1
     sleep 0.02
 done
 exit 1
@@ -75,16 +79,16 @@ class LocalMachine:
 
     def next_run(self) -> str:
         """The id of the run that comes next, as soon as it has begun to work."""
-        before = {path.name for path in self.home.runs.glob("*")}
-        found: list[str] = []
-
-        def came() -> bool:
-            found[:] = [path.parent.name for path in self.home.runs.glob("*/events.jsonl")]
-            return bool({*found} - before)
-
-        eventually(came, within_s=_WITHIN_S)
-        (run_id,) = {*found} - before
+        before = self._runs()
+        eventually(lambda: bool(self._runs() - before), within_s=_WITHIN_S)
+        (run_id,) = self._runs() - before
         return run_id
+
+    def _runs(self) -> set[str]:
+        return {path.parent.name for path in self.home.runs.glob("*/events.jsonl")}
+
+    def is_active(self, run_id: str) -> bool:
+        return line.is_held(line.run_lock(self.home.locks, run_id))
 
     @property
     def port(self) -> int:
@@ -128,8 +132,37 @@ class DockerMachine:
         """As it is now: another one may have its name."""
         return self._client.containers.get(self._name)
 
+    def with_a_small_disk(self, megabytes: int) -> None:
+        """Another container in the place of this one, the same but for its home."""
+        old = self.container
+        api, made = self._client.api, old.attrs
+        home = f"size={megabytes}m,exec,mode=0700,uid=1000,gid=1000"
+        old.remove(force=True)
+        create: Callable[[dict[str, Any], str], object] = api.create_container_from_config
+        create({**made["Config"], "HostConfig": {**made["HostConfig"], "Tmpfs": {_HOME: home}}}, self._name)
+        api.start(self._name)
+
+    def set_clock(self, program: str) -> None:
+        """Every Python that begins there from now on runs this first."""
+        code, said = self.shell('printf %s "$1" >/usr/lib/python3.13/sitecustomize.py', program, user="root")
+        assert code == 0, said
+
+    def next_run(self) -> str:
+        """The id of the run that comes next, as soon as it has begun to work."""
+        before = self._runs()
+        eventually(lambda: bool(self._runs() - before), within_s=_WITHIN_S)
+        (run_id,) = self._runs() - before
+        return run_id
+
+    def _runs(self) -> set[str]:
+        return {
+            Path(path).parent.name
+            for path in self.shell("ls ~/.tlvm/runs/*/events.jsonl 2>/dev/null")[1].split()
+        }
+
     def at_epoch(self, run_id: str, epoch: int) -> None:
-        assert self.shell(_AWAIT, run_id, str(epoch))[0] == 0, f"{run_id} never came to epoch {epoch}"
+        code, said = self.shell(_AWAIT, run_id, str(epoch))
+        assert code == 0, f"{run_id} never came to epoch {epoch}: {said}"
 
     def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
         marks = [_MARKS[victim] for victim in victims]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,10 @@ from tests.faults.fork_server import Forked, Job
 from tests.remote.machine import eventually
 from tests.shared_data import shared
 
-EPOCHS = 24
 BUCKET = "faults-4711"
 MACHINE = "tlvm-faults"
 _IMAGES = {"train": 12, "val": 6, "test": 3}  # of each class
 _SETTINGS = {
-    "epochs": EPOCHS,
-    "patience": EPOCHS,
     "image_size": 32,
     "batch_size": 8,
     "learning_rate": 3e-5,  # so small that each epoch is better than the one before
@@ -54,6 +52,7 @@ class World:
     bucket: GcsServer
     folder: Path
     variables: dict[str, str]
+    epochs: int
     begun: int = 0
     jobs: list[Job] = field(default_factory=list)
 
@@ -73,7 +72,8 @@ class World:
     def run(self, *more: str) -> list[str]:
         """The words that begin the run."""
         weights = str(shared("weights/squeezenet1_1-onnxzoo-fp32.pth"))
-        settings = [word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}")]
+        values = _SETTINGS | {"epochs": self.epochs, "patience": self.epochs}
+        settings = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
         return ["run", "fine-tune-all", "--model", "squeezenet1_1", "--weights", weights, *settings, *more]
 
     def started(self, *more: str) -> str:
@@ -90,6 +90,12 @@ class World:
         shutil.copytree(self.data, data, ignore=shutil.ignore_patterns("home", "cache"))
         return replace(self, folder=folder, variables=self.variables | {"TLVM_DATA_DIR": str(data)})
 
+    def with_machine(self, name: str) -> World:
+        """The same user, of another machine."""
+        folder = self.folder / name
+        folder.mkdir()
+        return replace(self, folder=folder, variables=self.variables | {"TLVM_MACHINE_NAME": name})
+
     def stored(self, key: str) -> bytes | None:
         """What the bucket holds, asked behind everybody's back."""
         try:
@@ -102,35 +108,37 @@ class World:
         eventually(lambda: self.stored(f"runs/{run_id}/MANIFEST.json") is not None, within_s=within_s)
 
     def pulled(self, run_id: str) -> Result:
-        return result_in(Path(self("pull", run_id, "--json").document["folder"]))
+        return self.result_in(Path(self("pull", run_id, "--json").document["folder"]))
 
     @cached_property
     def reference(self) -> Path:
-        """The result of a run that nothing happens to. Its model is that of the last epoch: no fault comes too late."""
+        """The result of a run that nothing happens to. Its model is of a late epoch: no fault comes after it."""
         folder = Path(self(*self.run("--json")).document["folder"])
-        kept = f"epoch {EPOCHS} of {EPOCHS} epochs kept"
-        assert kept in (folder / "log.txt").read_text(), "an earlier epoch became the model"
+        kept = re.search(r"epoch (\d+) of \d+ epochs kept", (folder / "log.txt").read_text())
+        assert kept and int(kept[1]) > 3 / 4 * self.epochs, kept
         return folder
 
     @cached_property
     def undisturbed(self) -> Result:
-        return result_in(self.reference)
+        return self.result_in(self.reference)
+
+    def epochs_in(self, shown: str) -> list[int]:
+        return [int(number) for number in re.findall(r"epoch (\d+) of \d+ ·", shown)]
+
+    def result_in(self, folder: Path) -> Result:
+        losses: dict[int, tuple[float, float]] = {}
+        for event in events(folder / "events.jsonl"):
+            if event["type"] == "epoch":
+                found = (event["train_loss"], event["held_out_loss"])
+                assert losses.setdefault(event["epoch"], found) == found, "repeated with other numbers"
+        assert list(losses) == [*range(1, self.epochs + 1)]
+        return Result(
+            _sha256(folder / "model/model.safetensors"), _sha256(folder / "predictions.csv"), losses
+        )
 
     def end(self) -> None:
         for job in self.jobs:
             job.kill()
-
-
-def result_in(folder: Path) -> Result:
-    losses: dict[int, tuple[float, float]] = {}
-    for event in events(folder / "events.jsonl"):
-        if event["type"] == "epoch":
-            found = (event["train_loss"], event["held_out_loss"])
-            assert losses.setdefault(event["epoch"], found) == found, (
-                "an epoch was repeated with other numbers"
-            )
-    assert list(losses) == sorted(losses) == list(range(1, EPOCHS + 1))
-    return Result(_sha256(folder / "model/model.safetensors"), _sha256(folder / "predictions.csv"), losses)
 
 
 def events(path: Path) -> list[dict[str, Any]]:
@@ -138,7 +146,9 @@ def events(path: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def world(folder: Path, code: Path, provider: str, *, address: str = "127.0.0.1") -> Iterator[World]:
+def world(
+    folder: Path, code: Path, provider: str, *, epochs: int, address: str = "127.0.0.1"
+) -> Iterator[World]:
     """address   of the bucket, as machines see it"""
     photographs(folder / "photos")
     with (
@@ -153,7 +163,7 @@ def world(folder: Path, code: Path, provider: str, *, address: str = "127.0.0.1"
             "TLVM_STORE_ENDPOINT": bucket.endpoint_at(address),
             "OMP_NUM_THREADS": "1",  # two that wait for each other on a busy computer take many times as long
         }
-        user = World(forked, bucket, folder, variables)
+        user = World(forked, bucket, folder, variables, epochs)
         try:
             user("up")
             user("upload", folder / "photos")

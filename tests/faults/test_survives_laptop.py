@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.survival import World, result_in
+from tests.faults.survival import World
 
 # Takes the room as soon as the pull has looked how much there is, and gives it back.
 _FILLED = """
 set -e
 mkdir -p runs
 mount -t tmpfs -o size=70m tmpfs runs
-( until ls -d runs/*/.pull-* >/dev/null 2>&1; do :; done; head -c 100m /dev/zero >runs/fill 2>/dev/null ) &
+( until ls -d runs/*/.pull* >/dev/null 2>&1; do :; done; head -c 100m /dev/zero >runs/fill 2>/dev/null ) &
 code=0
 "$@" || code=$?
 wait
@@ -41,4 +41,4 @@ def test_its_disk_is_full_while_it_pulls(local: World, code: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "exit 7" in done.stdout
     assert "No space left on device" in done.stderr and f"tlvm pull {run_id[-4:]}" in done.stderr
-    assert result_in(tmp_path / "pulled") == local.undisturbed
+    assert local.result_in(tmp_path / "pulled") == local.undisturbed

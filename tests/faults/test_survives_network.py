@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from tests.e2e.command import Answer
 from tests.faults.machines import LocalMachine
 from tests.faults.proxy import Proxy
 from tests.faults.scaled import MINUTE_S
-from tests.faults.survival import EPOCHS, MACHINE, World
+from tests.faults.survival import MACHINE, World
 from tests.remote.machine import eventually
 
 
@@ -48,7 +47,9 @@ def cut_off(local: World, local_machine: LocalMachine, tmp_path_factory: pytest.
 def test_the_network_is_cut_for_a_minute(cut_off: CutOff, local: World) -> None:
     assert cut_off.a_minute.exit_code == 0, cut_off.a_minute.stderr
     assert "connecting again" in cut_off.a_minute.stderr
-    assert epochs(cut_off.a_minute.stderr) == [*range(1, EPOCHS + 1)], "a line came twice, or never"
+    assert local.epochs_in(cut_off.a_minute.stderr) == [*range(1, local.epochs + 1)], (
+        "a line came twice, or never"
+    )
     assert local.pulled(cut_off.run_id) == local.undisturbed
 
 
@@ -67,9 +68,5 @@ def test_the_machine_is_frozen_for_a_minute(local: World, local_machine: LocalMa
     answer = follower.answer(200)
     assert answer.exit_code == 0, answer.stderr
     assert "connecting again" in answer.stderr
-    assert epochs(answer.stderr) == [*range(1, EPOCHS + 1)], "a line came twice, or never"
+    assert local.epochs_in(answer.stderr) == [*range(1, local.epochs + 1)], "a line came twice, or never"
     assert local.pulled(run_id) == local.undisturbed
-
-
-def epochs(shown: str) -> list[int]:
-    return [int(number) for number in re.findall(r"epoch (\d+) of \d+ ·", shown)]
