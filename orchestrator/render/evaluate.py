@@ -17,7 +17,7 @@ def evaluated(screen: Screen, result: EvaluateResult) -> None:
         f"{result.dataset} {result.dataset_version[:8]}",
         style="bold",
     )
-    for number, line in enumerate(figure_lines(result.metrics, result.look)):
+    for number, line in enumerate(figure_lines(result.metrics, result.look, result.looks)):
         screen.line(f"   {line}", style="bold" if number == 0 else "")
     if result.left_out:
         screen.line(f"   {count(result.left_out, 'image')} left out: the model was trained on them")
@@ -28,16 +28,30 @@ def evaluated(screen: Screen, result: EvaluateResult) -> None:
 
 
 def _adjusted(found: Adjusted) -> list[str]:
-    rows: list[tuple[str, ...]] = [("class", "share", "recall", "precision")]
+    rows: list[tuple[str, ...]] = [("class", "share", "recall", "95 %", "precision", "95 %")]
     rows += [
-        (one.name, f"{one.share:.3g}", _share(one.recall), _share(one.precision)) for one in found.classes
+        (
+            one.name,
+            f"{one.share:.3g}",
+            _share(one.recall),
+            _interval(one.recall_interval),
+            _share(one.precision),
+            _interval(one.precision_interval),
+        )
+        for one in found.classes
     ]
+    low, high = found.accuracy_interval
+    below, above = found.before_interval
     return [
-        f"at these shares: accuracy {found.accuracy:.3f} ({found.before:.3f} with the decisions as they were; "
-        f"{count(found.changed, 'decision')} of {found.images:,} change)",
+        f"at these shares: accuracy {found.accuracy:.3f} (95 %: {low:.3f} – {high:.3f}); with the decisions as they were "
+        f"{found.before:.3f} ({below:.3f} – {above:.3f}); {count(found.changed, 'decision')} of {found.images:,} change",
         *columns(rows, indent="  "),
     ]
 
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(value: list[float] | None) -> str:
+    return "–" if value is None else f"{value[0]:.2f} – {value[1]:.2f}"

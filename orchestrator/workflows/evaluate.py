@@ -23,6 +23,7 @@ from orchestrator.workflows.run_documents import result_manifest
 from orchestrator.workflows.up import ensure
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
+from remote.contract.dataset_manifest import DatasetManifest
 from remote.contract.metrics import Metrics
 from remote.contract.run_spec import DatasetRef, EvaluatedRun, RunSpec, WeightsRef, new_run_id
 
@@ -97,8 +98,13 @@ def evaluate(
         looks=len(seen),
         folder=found.folder,
         metrics=dataclasses.asdict(found.metrics),
-        adjusted=adjusted(found, model.metrics, shares) if shares else None,
+        adjusted=adjusted(found, model.metrics, shares, _groups(manifest)) if shares else None,
     )
+
+
+def _groups(manifest: DatasetManifest) -> dict[str, str]:
+    """By path, of the images that have one."""
+    return {image.path: image.group for image in manifest.images if image.group is not None}
 
 
 def _part(metrics: Metrics, name: str, split: str | None) -> Part:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError
 from orchestrator.workflows.measured import Measured
+from orchestrator.workflows.weighted import Rate, rate, share_of, total
 from remote.contract.metrics import Metrics
 
 
@@ -21,7 +22,9 @@ class AdjustedClass:
     name: str
     share: float  # of all images, in that world
     recall: float | None  # None: no image of this class was measured
+    recall_interval: list[float] | None  # 95 %, like the others
     precision: float | None  # None: nothing is ever taken for it
+    precision_interval: list[float] | None
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Adjusted:
     """What to expect at the shares that were given, when the probabilities are adjusted to them, too."""
 
     accuracy: float
+    accuracy_interval: list[float]  # 95 %
     before: float  # the accuracy there, with the decisions as they were
+    before_interval: list[float]
     changed: int  # decisions that are another
     images: int
     classes: list[AdjustedClass]
@@ -60,43 +65,68 @@ def prevalence(given: Mapping[str, float], classes: Sequence[str]) -> list[float
     return [share / sum(shares) for share in shares]
 
 
-def adjusted(measured: Measured, model: Metrics, shares: Sequence[float]) -> Adjusted:
-    """The figures of these images at these shares. ConfigError where a class that is to be frequent was not measured."""
+def adjusted(
+    measured: Measured, model: Metrics, shares: Sequence[float], groups: Mapping[str, str] | None = None
+) -> Adjusted:
+    """The figures of these images at these shares. ConfigError where a class that is to be frequent was not measured.
+
+    groups      of images that come in groups (patients, slides), by path; none: they stand alone
+    """
     classes = measured.metrics.classes
     factors = [new / old if old else 0.0 for new, old in zip(shares, supposed(model), strict=True)]
-    counts = [0] * len(classes)
-    table = [[0] * len(classes) for _ in classes]  # what it is, what it is taken for
-    right, changed = [0] * len(classes), 0
+    by_class = [_OfClass([], [], [] if groups else None) for _ in classes]
     for one in measured.said:
-        is_ = classes.index(one.label)
-        before = classes.index(one.predicted)
-        now = decision(one.probabilities, factors)
-        counts[is_] += 1
-        table[is_][now] += 1
-        right[is_] += before == is_
-        changed += now != before
-    if lacking := [name for name, n, share in zip(classes, counts, shares, strict=True) if share and not n]:
+        own = by_class[classes.index(one.label)]
+        own.before.append(classes.index(one.predicted))
+        own.now.append(decision(one.probabilities, factors))
+        if groups and own.groups is not None:
+            own.groups.append(groups.get(one.path, f"alone {one.path}"))
+    there = [index for index, own in enumerate(by_class) if own.now]
+    if lacking := [classes[index] for index, share in enumerate(shares) if share and index not in there]:
         raise ConfigError(
             f"--prior: no image of {', '.join(lacking[:5])} was measured, so nothing is known of it",
             next="Give it the share 0, or measure on images that have it.",
         )
-    weight = [share / n if n else 0.0 for share, n in zip(shares, counts, strict=True)]
-    size = range(len(classes))
-    said = [sum(weight[is_] * table[is_][now] for is_ in size) for now in size]
+    weights = [shares[index] for index in there]
+    now = total([by_class[index].rate(index) for index in there], weights)
+    before = total([by_class[index].rate(index, before=True) for index in there], weights)
     return Adjusted(
-        accuracy=sum(weight[own] * table[own][own] for own in size),
-        before=sum(weight[own] * right[own] for own in size),
-        changed=changed,
+        accuracy=now.value,
+        accuracy_interval=[now.low, min(1.0, now.high)],
+        before=before.value,
+        before_interval=[before.low, min(1.0, before.high)],
+        changed=sum(a != b for own in by_class for a, b in zip(own.now, own.before, strict=True)),
         images=len(measured.said),
-        classes=[
-            AdjustedClass(
-                name=classes[own],
-                share=shares[own],
-                recall=table[own][own] / counts[own] if counts[own] else None,
-                precision=weight[own] * table[own][own] / said[own] if said[own] else None,
-            )
-            for own in size
-        ],
+        classes=[_adjusted(name, index, by_class, shares) for index, name in enumerate(classes)],
+    )
+
+
+@dataclass(frozen=True)
+class _OfClass:
+    """The images of one class, in the order of the manifest: what each is taken for."""
+
+    before: list[int]
+    now: list[int]
+    groups: list[str] | None
+
+    def rate(self, index: int, *, before: bool = False) -> Rate:
+        """How often they are taken for this class."""
+        return rate([said == index for said in (self.before if before else self.now)], self.groups)
+
+
+def _adjusted(name: str, index: int, by_class: Sequence[_OfClass], shares: Sequence[float]) -> AdjustedClass:
+    own = by_class[index].rate(index) if by_class[index].now else None
+    others = [other for other, one in enumerate(by_class) if one.now and other != index]
+    wrong = total([by_class[other].rate(index) for other in others], [shares[other] for other in others])
+    right = total([own] if own else [], [shares[index]] if own else [])
+    precision = share_of(right, wrong)
+    return AdjustedClass(
+        name=name,
+        share=shares[index],
+        recall=own.value if own else None,
+        recall_interval=[own.low, own.high] if own else None,
+        precision=precision.value if precision else None,
+        precision_interval=[precision.low, precision.high] if precision else None,
     )
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
+import random
+import re
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.options import shares as read_shares
 from orchestrator.errors import ConfigError, DataError, NotFoundError
+from orchestrator.render.compare import compared
 from orchestrator.render.console import Screen
 from orchestrator.render.evaluate import evaluated
+from orchestrator.workflows.compare import compare
 from orchestrator.workflows.evaluate import evaluate
 from orchestrator.workflows.prevalence import moved, prevalence
+from orchestrator.workflows.weighted import Rate, rate, share_of, total
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Image
-from tests.orchestrator.finished_runs import image, opened, put_dataset, put_run
+from remote.contract.intervals import wilson
+from tests.orchestrator.finished_runs import image, opened, put_dataset, put_run, regrouped
 
 
 @pytest.fixture
@@ -65,6 +71,81 @@ def test_precision_falls_where_a_class_is_rare(workspace: Workspace, trees: str)
     assert even.classes[0].precision == pytest.approx(8 / 9)
     assert rare.changed == 2  # birches that were said with 0.6
     assert rare.classes[0].precision == pytest.approx(0.3 * 0.6 / (0.3 * 0.6 + 0.7 * 0.1))
+
+
+def test_each_figure_at_other_shares_has_an_interval(workspace: Workspace, trees: str) -> None:
+    rare = evaluate(workspace, trees, prior={"birch": 0.3})
+    found = rare.adjusted
+    assert found is not None
+    birch, oak = found.classes
+    assert birch.recall_interval == pytest.approx(wilson(6, 10)) and oak.recall_interval == wilson(9, 10)
+    low, high = found.accuracy_interval
+    assert low < found.accuracy < high and found.before_interval != found.accuracy_interval
+    assert birch.precision_interval is not None and birch.precision is not None
+    low, high = birch.precision_interval
+    assert low < birch.precision < high <= 1
+    out = io.StringIO()
+    evaluated(Screen(out, io.StringIO()), rare)
+    assert f"accuracy {found.accuracy:.3f} (95 %: {found.accuracy_interval[0]:.3f}" in out.getvalue()
+    assert f"{birch.precision:.3f} {low:.2f} – {high:.2f}" in " ".join(out.getvalue().split())
+
+
+def test_groups_make_the_intervals_wider(workspace: Workspace) -> None:
+    images = [image(f"{n}.jpg", name) for name in ("birch", "oak") for n in range(20)]
+    shares = [[0.9, 0.1] if n % 20 < 16 else [0.2, 0.8] for n in range(20)] + [[0.1, 0.9]] * 20
+    found = []
+    for tail, name, some in (("aaaa", "alone", images), ("bbbb", "grouped", regrouped(images, 4))):
+        put_run(workspace, tail, put_dataset(workspace, some, name), some, shares)
+        adjusted = evaluate(workspace, tail, prior={"birch": 0.5}).adjusted
+        assert adjusted is not None
+        found.append(adjusted)
+    alone, in_groups = found
+    assert in_groups.accuracy_interval[0] < alone.accuracy_interval[0]
+    assert in_groups.accuracy == alone.accuracy
+
+
+def test_one_class_alone_has_the_interval_of_its_images() -> None:
+    alone = total([rate([True] * 8 + [False] * 2)], [1.0])
+    assert [alone.low, alone.high] == pytest.approx(wilson(8, 10))
+
+
+def test_a_rare_class_is_not_told_for_sure_because_nothing_was_mistaken_for_it() -> None:
+    """60 of 100 found, none of 100 others taken for it: one in a hundred images is of it, so its precision may be low."""
+    own, other = rate([True] * 60 + [False] * 40), rate([False] * 100)
+    precision = share_of(total([own], [0.01]), total([other], [0.99]))
+    assert precision is not None
+    assert precision.value == precision.high == 1.0 and 0.05 < precision.low < 0.25
+    assert share_of(Rate(0.0, 0.0, 0.1), Rate(0.0, 0.0, 0.1)) is None
+
+
+def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Images drawn a thousand times from a world that is known, by chance that is always the same."""
+    chance, held = random.Random(0), [0, 0]
+    shares, recalls = [0.2, 0.8], [0.7, 0.9]
+    accuracy = sum(share * recall for share, recall in zip(shares, recalls, strict=True))
+    precision = 0.2 * 0.7 / (0.2 * 0.7 + 0.8 * 0.1)
+    for _ in range(1000):
+        birches, oaks = ([chance.random() < recall for _ in range(40)] for recall in recalls)
+        of_all = total([rate(birches), rate(oaks)], shares)
+        mistaken = rate([not one for one in oaks])
+        of_birches = share_of(total([rate(birches)], [0.2]), total([mistaken], [0.8]))
+        assert of_birches is not None
+        held[0] += of_all.low <= accuracy <= of_all.high
+        held[1] += of_birches.low <= precision <= of_birches.high
+    assert all(930 <= count <= 975 for count in held), held
+
+
+def test_evaluate_and_compare_count_the_same_looks(workspace: Workspace) -> None:
+    images = [image(f"{number}.jpg", "birch") for number in range(4)]
+    dataset = put_dataset(workspace, images)
+    for tail in ("aaaa", "bbbb"):
+        put_run(workspace, tail, dataset, images, [[0.9, 0.1]] * 4)
+    out = io.StringIO()
+    evaluated(Screen(out, io.StringIO()), evaluate(workspace, "aaaa"))
+    evaluated(Screen(out, io.StringIO()), evaluate(workspace, "bbbb"))
+    compared(Screen(out, io.StringIO()), compare(workspace, ["aaaa", "bbbb"]))
+    said = re.findall(r"(\w+ (?:of \d+ )?looks?)\b", out.getvalue())
+    assert said == ["first of 2 looks", "second look", "second look"]
 
 
 @pytest.mark.parametrize(
