@@ -1,54 +1,49 @@
 """Read, hash and decode the files of a dataset once, in worker processes on all cores, and hand on what is to be packed.
 
-What the cache knows is not read again. A worker holds a batch of files at a time, answers come back in path order, and
+What is known is not read again. A worker holds a batch of files at a time, answers come back in path order, and
 no more than a few batches are on their way, so memory does not grow with the images. A file on which a decoder crashes
 (and takes its process along) is found and named.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.progress import Progress
 
-from . import names
-from .cache import Cache, Entry
+from . import names, snapshot
+from .cache import Cache
+from .checked import VERDICTS, Images
+from .columns import Digests, Indices, Numbers, Rows
 from .confirm import near_copies
 from .convert import Conversion
-from .judge import Verdict
+from .judge import Unusable, Verdict
 from .names import SetAside
 from .near import NOTHING, Near
 from .reading import Missed
 from .scan import Labelled, Scan
-from .workers import Answer, Judged, Task, Todo, answer, batches, cores, in_processes
+from .snapshot import Refused, Snapshot
+from .workers import Answer, Task, answer, batches, cores, in_processes
 
 _INLINE_FILES = 64  # so few are judged sooner than a process starts
 _INLINE_S = 2.0  # what reading without decoding may take here, before processes are worth their start
 _NOISY = (b".tif", b".tiff")  # libtiff writes to stderr by itself, so it is kept in a process without one
 _KEPT_AT_ONCE = 4000  # files
 
-
-class Checked(NamedTuple):
-    """A usable image."""
-
-    file: Labelled
-    verdict: Verdict
-
-    @property
-    def size(self) -> int:
-        """Bytes that travel."""
-        return self.verdict.size or self.file.size
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    images: list[Checked]  # in path order
+    images: Images  # in path order
     unusable: list[SetAside]
     missed: list[SetAside]  # vanished or changed since the scan
     near: Near = NOTHING  # which of the images look the same
@@ -57,13 +52,14 @@ class Outcome:
 class Packing(Protocol):
     """Where the bytes of usable images go."""
 
-    def needs(self, sha256: str) -> bool:
-        """Whether this content is in no pack yet."""
+    def needs(self, hashes: Digests) -> NDArray[np.bool_]:
+        """Which of these contents are in no pack yet."""
 
     def expected(self, path: bytes) -> str:
         """The content that this path had, if that needs no packing; else ""."""
 
-    def add(self, verdict: Verdict, data: bytes) -> None: ...
+    def add(self, sha256: str, extension: str, data: bytes) -> None:
+        """Unless it is in a pack already."""
 
 
 def check(
@@ -81,117 +77,159 @@ def check(
     packing         gets the content of usable images that it needs, in path order
     """
     cache = cache or Cache(None)
+    now_ns = time.time_ns()
+    before = snapshot.load(cache.folder, scan.root, cache.form)
+    found = _Found(scan.files, before, packing)
     with progress.bar("check", len(scan.files), "images") as bar:
-        outcome = Outcome([], [], [])
-        todo, gone = _known(scan, cache, packing, outcome)
-        if len(todo) < len(scan.files):
-            bar.advance(len(scan.files) - len(todo))
-        kept: list[Entry] = []
-        for batch, answers in _answers(scan, todo, cache, packing, processes):
-            for (file, known), found in zip(batch, answers, strict=True):
-                judged = known if known is not None and known.sha256 == found.sha256 else found.judged
-                assert judged is not None
-                _file_away(outcome, file, judged)
-                if found.data is not None and packing is not None and isinstance(judged, Verdict):
-                    packing.add(judged, found.data)
-                if found.sha256 and judged is not known and not isinstance(judged, Missed):
-                    kept.append(Entry(*_seen(file), found.sha256, judged))
-            bar.advance(len(batch))
-            if len(kept) >= _KEPT_AT_ONCE:
-                cache.keep(scan.root, kept)
-                kept.clear()
-        if kept or gone:
-            cache.keep(scan.root, kept, gone)
-    outcome.images.sort(key=lambda image: image.file.path)
-    outcome.unusable.sort(key=lambda item: item.path)
-    outcome.missed.sort(key=lambda item: item.path)
+        if len(found.todo) < len(scan.files):
+            bar.advance(len(scan.files) - len(found.todo))
+        try:
+            new: list[tuple[str, Verdict | Unusable]] = []
+            for at, tasks, answers in _answers(scan, found, cache, packing, processes):
+                new += found.take(at, tasks, answers, packing)
+                bar.advance(len(at))
+                if len(new) >= _KEPT_AT_ONCE:
+                    cache.keep(new)
+                    new.clear()
+        finally:
+            cache.keep(new)
+            images = found.images()
+            if len(found.todo) or len(before.files) + len(before.refused) > found.known:
+                snapshot.keep(cache.folder, scan.root, cache.form, images, found.refused, now_ns)
+    unusable = sorted(found.unusable, key=lambda item: item.path)
+    missed = sorted(found.missed, key=lambda item: item.path)
     conversion = Conversion.of(cache.how)
-    near = near_copies(outcome.images, scan.root, progress, conversion=conversion, remembered=cache.folder)
-    return dataclasses.replace(outcome, near=near)
+    near = near_copies(images, scan.root, progress, conversion=conversion, remembered=cache.folder)
+    return Outcome(images, unusable, missed, near)
 
 
-def _known(
-    scan: Scan, cache: Cache, packing: Packing | None, outcome: Outcome
-) -> tuple[list[Todo], list[bytes]]:
-    """File away what need not be read; what must be, and the paths that the cache knows and the folder lacks."""
-    todo: list[Todo] = []
-    gone: list[bytes] = []
-    rows = cache.files(scan.root)
-    row = next(rows, None)
-    for file in scan.files:
-        while row is not None and row.path < file.path:
-            gone.append(row.path)
-            row = next(rows, None)
-        if row is None or row.path != file.path:
-            todo.append(Todo(file, None))
-            continue
-        judged = row.judged if row[:4] == _seen(file) else None
-        if judged is None:
-            todo.append(Todo(file, None))
-        elif packing is not None and isinstance(judged, Verdict) and packing.needs(judged.sha256):
-            todo.append(Todo(file, None if judged.size else judged))
-        else:
-            _file_away(outcome, file, judged)
-        row = next(rows, None)
-    if row is not None:
-        gone += [row.path, *(left.path for left in rows)]
-    return todo, gone
+class _Found:
+    """What is known of the files of a scan, more with each batch. Positions are those of the scan."""
+
+    def __init__(self, files: Rows[Labelled], before: Snapshot, packing: Packing | None) -> None:
+        self._files = files
+        self._before = before
+        self._row = before.unchanged(files)
+        refused = before.still_refused(files)
+        done = self._row >= 0
+        self.known = int(done.sum()) + len(refused)  # rows of `before` that still hold
+        if packing is not None:
+            done[done] = ~packing.needs(before.verdicts.hashes("sha256")[self._row[done]])
+        left = ~done
+        left[list(refused)] = False
+        self.todo: Indices = np.flatnonzero(left)
+        self.unusable: list[SetAside] = []
+        self.missed: list[SetAside] = []
+        self.refused: list[Refused] = []
+        self._same = Numbers.of(np.flatnonzero(done))  # positions of what holds
+        self._new = Numbers()  # positions of what was judged
+        self._verdicts = VERDICTS.rows()
+        for position, reason in refused.items():
+            self._refuse(position, reason)
+
+    def tasks(self, at: Indices, packing: Packing | None) -> list[Task]:
+        """What is asked of the files at these positions."""
+        stats = self._files.take(at).tuples("path", "size", "mtime_ns", "inode")
+        if packing is None:
+            return [Task(*stat) for stat in stats]
+        known = map(self._content, self._row[at].tolist())
+        return [
+            Task(path, size, mtime_ns, inode, sha256, packing.expected(path))
+            for (path, size, mtime_ns, inode), sha256 in zip(stats, known, strict=True)
+        ]
+
+    def _content(self, row: int) -> str:
+        """What a file held; "" where nobody knows, and of images that were converted, for they must be again."""
+        if row < 0 or self._before.verdicts.columns["size"][row]:
+            return ""
+        return str(self._before.verdicts.columns["sha256"][row])
+
+    def take(
+        self, at: Indices, tasks: Sequence[Task], answers: Sequence[Answer], packing: Packing | None
+    ) -> list[tuple[str, Verdict | Unusable]]:
+        """What is new of it, by content."""
+        extension = self._before.verdicts.columns["extension"]
+        same, new, verdicts, judged = [], [], [], []
+        for position, task, found in zip(at.tolist(), tasks, answers, strict=True):
+            said = found.judged
+            if said is None:
+                same.append(position)
+                if found.data is not None and packing is not None:
+                    packing.add(task.known, extension[self._row[position]], found.data)
+            elif isinstance(said, Missed):
+                self.missed.append(SetAside(names.encode(task.path), said.reason))
+            elif isinstance(said, Unusable):
+                self._refuse(position, said.reason, is_sure=bool(found.sha256))
+            else:
+                new.append(position)
+                verdicts.append(said)
+                if found.data is not None and packing is not None:
+                    packing.add(said.sha256, said.extension, found.data)
+            if found.sha256 and isinstance(said, Verdict | Unusable):
+                judged.append((found.sha256, said))
+        self._same.extend(same)
+        self._new.extend(new)
+        self._verdicts.extend(verdicts)
+        return judged
+
+    def _refuse(self, position: int, reason: str, *, is_sure: bool = True) -> None:
+        """`is_sure`: of what it holds, not of whether it can be read just now."""
+        file = self._files[position]
+        self.unusable.append(SetAside(names.encode(file.path), reason))
+        if is_sure:
+            self.refused.append(Refused(*file[:4], reason))
+
+    def images(self) -> Images:
+        same, new = self._same.array(), self._new.array()
+        held = _taken(self._before.verdicts, self._row[same])
+        positions = np.concatenate([same, new])
+        order = np.argsort(positions, kind="stable")
+        verdicts = (
+            held.joined(self._verdicts) if len(held) and len(new) else held if len(held) else self._verdicts
+        )
+        return Images(_taken(self._files, positions[order]), _taken(verdicts, order))
 
 
-def _file_away(outcome: Outcome, file: Labelled, answer: Judged) -> None:
-    if isinstance(answer, Verdict):
-        outcome.images.append(Checked(file, answer))
-    elif isinstance(answer, Missed):
-        outcome.missed.append(SetAside(names.encode(file.path), answer.reason))
-    else:
-        outcome.unusable.append(SetAside(names.encode(file.path), answer.reason))
+def _taken(rows: Rows[T], at: Indices) -> Rows[T]:
+    """These rows; without a copy where they are all."""
+    return rows if np.array_equal(at, np.arange(len(rows))) else rows.take(at)
 
 
 def _answers(
-    scan: Scan, files: Sequence[Todo], cache: Cache, packing: Packing | None, processes: int | None
-) -> Iterator[tuple[Sequence[Todo], list[Answer]]]:
+    scan: Scan, found: _Found, cache: Cache, packing: Packing | None, processes: int | None
+) -> Iterator[tuple[Indices, list[Task], list[Answer]]]:
+    """Positions, what was asked of them, and what is answered."""
     root = os.fsencode(scan.root)
-    few = len(files) <= _INLINE_FILES and not any(one.file.path.lower().endswith(_NOISY) for one in files)
+    few = len(found.todo) <= _INLINE_FILES and not any(
+        scan.files[at].path.lower().endswith(_NOISY) for at in found.todo.tolist()
+    )
     workers = processes if processes is not None else 0 if few else cores()
-    todo = deque(batches(files, workers))
+    sizes = scan.files.numbers("size")[found.todo].tolist()
+    todo = deque(found.todo[part] for part in batches(sizes, workers))
     if processes is None and not few:
-        for answers in _without_decoding(root, todo, cache, packing):
-            yield todo.popleft(), answers
-    tasks = ((batch, _tasks(batch, packing)) for batch in todo)
+        for tasks, answers in _without_decoding(root, todo, found, cache, packing):
+            yield todo.popleft(), tasks, answers
+    asked = ((at, found.tasks(at, packing)) for at in todo)
     if workers and todo:
-        yield from in_processes(root, tasks, min(workers, len(todo)), cache)
+        yield from in_processes(root, asked, min(workers, len(todo)), cache)
     else:
-        for batch, asked in tasks:
-            yield batch, answer(root, asked, cache)
+        for at, tasks in asked:
+            yield at, tasks, answer(root, tasks, cache)
 
 
 def _without_decoding(
-    root: bytes, todo: Sequence[Sequence[Todo]], cache: Cache, packing: Packing | None
-) -> Iterator[list[Answer]]:
+    root: bytes, todo: Sequence[Indices], found: _Found, cache: Cache, packing: Packing | None
+) -> Iterator[tuple[list[Task], list[Answer]]]:
     """The first batches, as long as all their content is known, and as there is too little left for processes."""
     began = time.monotonic()
-    for done, batch in enumerate(tuple(todo)):
+    for done, at in enumerate(tuple(todo)):
         spent_s = time.monotonic() - began
-        if done and spent_s / done * (len(todo)) > _INLINE_S:
+        if done and spent_s / done * len(todo) > _INLINE_S:
             return
-        asked = _tasks(batch, packing)
-        answers = answer(root, asked, cache, decode=False)
+        tasks = found.tasks(at, packing)
+        answers = answer(root, tasks, cache, decode=False)
         if any(
-            found.judged is None and found.sha256 != task.known
-            for found, task in zip(answers, asked, strict=True)
+            one.judged is None and one.sha256 != task.known for one, task in zip(answers, tasks, strict=True)
         ):
             return
-        yield answers
-
-
-def _tasks(batch: Sequence[Todo], packing: Packing | None) -> list[Task]:
-    if packing is None:
-        return [Task(*_seen(file)) for file, _ in batch]
-    return [
-        Task(*_seen(file), known.sha256 if known is not None else "", packing.expected(file.path))
-        for file, known in batch
-    ]
-
-
-def _seen(file: Labelled) -> tuple[bytes, int, int, int]:
-    return file[:4]
+        yield tasks, answers

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from orchestrator.progress import Progress
 
+from . import near_memory
+from .checked import Checked, Images
+from .columns import Hashes
 from .convert import AS_IT_IS, Conversion, prepared
-from .judge import BROKEN, KNOWN, Verdict
-from .near import LIKELY, Near, Pair, Small, candidates, compare, stand_ins
-from .near_memory import Memory
+from .judge import BROKEN, KNOWN
+from .near import LIKELY, Near, Pair, Small, StandIns, candidates, candidates_of, compare
+from .near_memory import Compared
 from .reading import read
-from .scan import Labelled
-from .signature import pixels
+from .signature import SIGNATURE_BYTES, pixels
 
-_HASHED_AT_ONCE = 1000
 _BAR_FROM = 200  # files: fewer are looked at in a moment
-
-
-class Checked(Protocol):
-    """A usable image."""
-
-    @property
-    def file(self) -> Labelled: ...
-
-    @property
-    def verdict(self) -> Verdict: ...
 
 
 Bytes = Callable[[Checked], bytes | None]
 
 
 def near_copies(
-    images: Sequence[Checked],
+    images: Images,
     root: Path,
     progress: Progress,
     *,
@@ -50,40 +40,40 @@ def near_copies(
 ) -> Near:
     """Which contents of a dataset look the same, in all splits and classes. Files that have gone meanwhile are not.
 
-    remembered      a folder for what was found: the same contents are not searched again, nor pairs compared again
+    remembered      a folder for what was found: contents are compared with new ones only, and no pair again
     """
-    unique = {image.verdict.sha256: image for image in images}
-    hashes = sorted(unique)
-    memory = Memory(remembered, root)
-    same = stand_ins((sha256, unique[sha256].verdict.near) for sha256 in hashes)
-    key = _key(hashes)
-    if (found := memory.known(key)) is not None:
-        return Near(found.pairs, same, found.searched)
-    unequal = [sha256 for sha256 in hashes if sha256 not in same] if same else hashes
-    alike, searched = candidates([unique[sha256].verdict.near for sha256 in unequal])
+    hashes, first = np.unique(images.verdicts.hashes("sha256"), return_index=True)
+    fingerprints = images.verdicts.columns["near"].table(SIGNATURE_BYTES)[first]
+    same = StandIns.found(hashes, fingerprints)
+    alone = np.flatnonzero(same.of(hashes) == hashes)
+    contents, first, fingerprints = hashes[alone], first[alone], fingerprints[alone]
+    before = near_memory.load(remembered, root)
+    errors = before.among(contents)
+    if np.array_equal(contents, before.contents):
+        return Near(_close(errors), same, before.searched)
+    new = np.flatnonzero(~np.isin(contents, before.contents))
+    some = candidates_of(new, fingerprints) if before.searched else None
+    alike, searched = some or candidates(fingerprints)
+    names = Hashes.of(contents)
+    places = [(one, other) for one, other in alike if (names[one], names[other]) not in errors]
     place = os.fsencode(root)
 
     def data(image: Checked) -> bytes | None:
         content = read(place, image.file)
         return prepared(content, conversion)[0] if isinstance(content, bytes) else None
 
-    pairs = [(unequal[one], unequal[other]) for one, other in alike]
-    errors = {pair: error for pair in pairs if (error := memory.error(pair)) is not None}
-    wanted = sorted({sha256 for pair in pairs if pair not in errors for sha256 in pair})
-    small = _decoded([unique[sha256] for sha256 in wanted], data, progress)
-    for one, other in pairs:
-        if (one, other) not in errors and one in small and other in small:
+    wanted = {at for pair in places for at in pair}
+    small = _decoded([images[int(first[at])] for at in sorted(wanted)], data, progress)
+    for one, other in ((names[one], names[other]) for one, other in places):
+        if one in small and other in small:
             errors[one, other] = compare(small[one], small[other])
-    close = [Pair(*pair, error) for pair, error in sorted(errors.items()) if error < LIKELY]
-    memory.keep(key, close, errors, searched=searched)
-    return Near(close, same, searched)
+    gone = [at for at in wanted if names[at] not in small]
+    near_memory.keep(remembered, root, Compared(np.delete(contents, gone), searched, errors))
+    return Near(_close(errors), same, searched)
 
 
-def _key(hashes: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(hashes), _HASHED_AT_ONCE):
-        digest.update("".join(hashes[start : start + _HASHED_AT_ONCE]).encode())
-    return digest.hexdigest()
+def _close(errors: Mapping[tuple[str, str], float]) -> list[Pair]:
+    return [Pair(*pair, error) for pair, error in sorted(errors.items()) if error < LIKELY]
 
 
 def _decoded(images: Sequence[Checked], data: Bytes, progress: Progress) -> dict[str, Small]:

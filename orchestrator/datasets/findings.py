@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +12,9 @@ from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Flips, Image, Split
 from remote.contract.wording import count
 
-from .check import Checked
+from .checked import Checked, Images
+from .columns import Hashes, Lookup, Rows, Words, column, digests
+from .images import IMAGES
 from .near import NOTHING, Near
 from .signature import DEEP
 from .tally import counts
@@ -25,38 +26,50 @@ NEAR_COPY = "near copy of"
 _SHOWN = 5
 
 
-def without_leaks(images: Sequence[Image], near: Near = NOTHING) -> list[Image]:
-    """The same images; a copy in `train` of an image that measures, equal or near, is left out of training."""
-    equal: dict[str, str] = {}
-    alike: dict[str, str] = {}  # by the content that stands for those that look the same
-    measuring = [image for image in images if image.split != "train"]
-    for image in sorted(measuring, key=lambda image: image.path):
-        equal.setdefault(image.sha256, image.path)
-        alike.setdefault(near.stands_for(image.sha256), image.path)
-    copies = dict(alike)
+def without_leaks(images: Rows[Image], near: Near = NOTHING) -> Rows[Image]:
+    """The same images; a copy in `train` of an image that measures, equal or near, is left out of training.
+
+    images          in path order
+    """
+    codes, splits = images.codes("split")
+    training = np.isin(codes, [code for code, split in enumerate(splits) if split == "train"])
+    measuring = np.flatnonzero(~training)
+    said = list(images.columns["excluded"])
+    if not len(measuring) and not any(said):
+        return images
+    hashes = images.hashes("sha256")
+    stands = near.same.of(hashes)
+    path = images.columns["path"]
+    measured = path.take(measuring)
+    equal, alike = Lookup(hashes[measuring]), Lookup(stands[measuring])
+    copies = _paired(near, alike)
+    paths = {measured[at] for at in equal.firsts.tolist()} if any(said) else set()
+    equal_to, alike_to = equal.find(hashes), alike.find(stands)
+    paired = np.isin(stands, digests(copies)) if copies else np.zeros(len(images), dtype=bool)
+    told = np.array([text is not None for text in said], dtype=bool)
+    for at in np.flatnonzero((equal_to >= 0) | (alike_to >= 0) | paired | told).tolist():
+        if not training[at]:
+            said[at] = None
+        elif equal_to[at] >= 0:
+            said[at] = f"equal to {measured[int(equal_to[at])]}"
+        elif alike_to[at] >= 0:
+            said[at] = f"{NEAR_COPY} {measured[int(alike_to[at])]}"
+        elif paired[at]:
+            said[at] = f"{NEAR_COPY} {measured[copies[Hashes.of(stands[at : at + 1])[0]]]}"
+        elif said[at].removeprefix(f"{NEAR_COPY} ") not in paths:  # else found where the files were
+            said[at] = None
+    return images.but(excluded=Words.of_values(said))
+
+
+def _paired(near: Near, alike: Lookup) -> dict[str, int]:
+    """By content: a near copy of it that measures, of the pairs whose pixels were compared."""
+    copies: dict[str, int] = {}
     for pair in near.confirmed():
         for one, other in ((pair.one, pair.other), (pair.other, pair.one)):
-            if other in alike:
-                copies.setdefault(one, alike[other])
-    paths = set(equal.values())
-    found = [_leak(image, equal, copies, paths, near) for image in images]
-    return [
-        image if image.excluded == excluded else dataclasses.replace(image, excluded=excluded)
-        for image, excluded in zip(images, found, strict=True)
-    ]
-
-
-def _leak(
-    image: Image, equal: Mapping[str, str], copies: Mapping[str, str], paths: set[str], near: Near
-) -> str | None:
-    if image.split != "train":
-        return None
-    if image.sha256 in equal:
-        return f"equal to {equal[image.sha256]}"
-    if (path := copies.get(near.stands_for(image.sha256))) is not None:
-        return f"{NEAR_COPY} {path}"
-    kept = image.excluded is not None and image.excluded.removeprefix(f"{NEAR_COPY} ") in paths
-    return image.excluded if kept else None  # found where the files were
+            at = int(alike.find(digests([other]))[0])
+            if at >= 0:
+                copies.setdefault(one, at)
+    return copies
 
 
 def require_usable(name: str, images: Sequence[Image], *, found: set[str]) -> None:
@@ -111,16 +124,18 @@ def warnings(images: Sequence[Image]) -> list[str]:
 
 def left_out(images: Sequence[Image]) -> list[str]:
     """One line about the images of train that are left out of training, for where they are not listed anyway."""
-    named = [f"{image.path} {image.excluded}" for image in images if image.excluded]
+    told = zip(column(images, "path"), column(images, "excluded"), strict=True)
+    named = [f"{path} {excluded}" for path, excluded in told if excluded]
     return [f"Left out of training, {len(named)}: {_few(named)}"] if named else []
 
 
 def _equal(images: Sequence[Image]) -> list[str]:
-    times = Counter([image.sha256 for image in images])
+    hashes = IMAGES.rows(images).hashes("sha256")
+    order = np.argsort(hashes, kind="stable")
+    twice = np.append(hashes[order][1:] == hashes[order][:-1], False)
     copies: dict[str, list[Image]] = defaultdict(list)
-    for image in images:
-        if times[image.sha256] > 1:
-            copies[image.sha256].append(image)
+    for at in sorted({*order[twice].tolist(), *order[np.flatnonzero(twice) + 1].tolist()}):
+        copies[images[at].sha256].append(images[at])
     repeated = list(copies.values())
     said = []
     if within := [same for same in repeated if any(_twice(same))]:
@@ -141,13 +156,14 @@ def _paths(same: Sequence[Image]) -> str:
 
 
 def _kinds(images: Sequence[Image]) -> list[str]:
-    deep = {image.mode for image in images} & DEEP
+    modes = set(column(images, "mode"))
+    deep = modes & DEEP
     said = []
     if deep & {"F"} and deep - {"F"}:
         said.append("Float and 16-bit images share one intensity window: their values are hardly comparable")
-    if deep and any(image.mode not in DEEP for image in images):
+    if deep and modes - DEEP:
         said.append("Some images have 8 bits, others more: only the latter go through the intensity window")
-    if several := sum(image.pages > 1 for image in images):
+    if several := sum(pages > 1 for pages in column(images, "pages")):
         said.append(f"Previews beside the picture (MPO) in {count(several, 'photo')}: the picture is used")
     return said
 
@@ -158,7 +174,10 @@ def window(images: Sequence[Checked], splits: Sequence[Split]) -> list[float] | 
     The 0.1 and 99.9 percentiles of 1,024 pixels of each such image of `train` (of all, where train has none).
     None when there is no such image.
     """
-    deep = [(image.verdict.sample, split) for image, split in zip(images, splits, strict=True)]
+    columns = Images.of(images)
+    if not DEEP & set(columns.verdicts.columns["mode"]):
+        return None
+    deep = list(zip(columns.verdicts.columns["sample"], splits, strict=True))
     samples = [sample for sample, split in deep if split == "train" and sample] or [s for s, _ in deep if s]
     if not samples:
         return None

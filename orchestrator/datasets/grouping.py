@@ -8,16 +8,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, DataError
-from remote.contract.dataset_manifest import DatasetManifest, Image
+from remote.contract.dataset_manifest import DatasetManifest, Image, values
 from remote.contract.wording import count
 
+from .columns import column
 from .labels import Finder
-from .scan import Labelled, Scan
+from .scan import LABELLED, Labelled, Scan
 from .tables import rows
 from .together import GROUPED
 
@@ -48,14 +49,14 @@ def grouped(scan: Scan, by: str) -> Scan:
     )
     return dataclasses.replace(
         scan,
-        files=[file._replace(group=groups.get(file.path, file.group)) for file in scan.files],
+        files=LABELLED.rows(file._replace(group=groups.get(file.path, file.group)) for file in scan.files),
         warnings=scan.warnings + said,
     )
 
 
 def suggestion(files: Sequence[Labelled]) -> str | None:
     """What to say when names look as if several images were of one patient, slide or video."""
-    if not files or any(file.group is not None for file in files):
+    if not files or any(group is not None for group in column(files, "group")):
         return None
     folders = ("^[^/]+" if files[0].split is None else "^[^/]+/[^/]+") + _DEEPER
     for pattern, where in ((_NAMES, "file names"), (folders, "folders")):
@@ -73,8 +74,8 @@ def suggestion(files: Sequence[Labelled]) -> str | None:
 
 def require_same_way(by: str | None, files: Sequence[Labelled], newest: DatasetManifest) -> None:
     """ConfigError when the version before was grouped and this one would quietly not be."""
-    grouped_now = by is not None or any(file.group is not None for file in files)
-    if not grouped_now and any(_is_grouped(image) for image in newest.images):
+    grouped_now = by is not None or any(group is not None for group in column(files, "group"))
+    if not grouped_now and any(map(_is_asked, column(newest.images, "group"))):
         raise ConfigError(
             f"The version before of {newest.dataset} was made with groups (--group-by), and this one has none",
             next="Give --group-by as before; or --group-by none, if they no longer count.",
@@ -83,19 +84,19 @@ def require_same_way(by: str | None, files: Sequence[Labelled], newest: DatasetM
 
 def too_few(images: Sequence[Image]) -> list[str]:
     """What is said of classes that are found in few groups only."""
-    if not any(_is_grouped(image) for image in images):
+    if not any(map(_is_asked, column(images, "group"))):
         return []
-    groups: dict[str, set[str]] = {image.class_name: set() for image in images}
-    for image in images:
-        groups[image.class_name].add(image.group or image.sha256)
+    groups: dict[str, set[str]] = defaultdict(set)
+    for class_name, group, sha256 in values(images, "class_name", "group", "sha256"):
+        groups[class_name].add(group or sha256)
     poor = [f"{name} ({len(of)})" for name, of in sorted(groups.items()) if len(of) < FEW_GROUPS]
     if not poor:
         return []
     return [f"Found in fewer than {FEW_GROUPS} groups, which allows no honest figure: {', '.join(poor)}"]
 
 
-def _is_grouped(image: Image) -> bool:
-    return image.group is not None and image.group.startswith(GROUPED)
+def _is_asked(group: str | None) -> bool:
+    return group is not None and group.startswith(GROUPED)
 
 
 def _from_pattern(scan: Scan, by: str) -> Mapping[bytes, str]:
@@ -107,7 +108,7 @@ def _from_pattern(scan: Scan, by: str) -> Mapping[bytes, str]:
     if not found and scan.files:
         raise ConfigError(
             f"--group-by {by!r} fits no path of {scan.name}",
-            detail=f"One of them: {_shown(scan.files[0])}",
+            detail=f"One of them: {_shown(scan.files[0].path)}",
             next="The pattern is searched in the path below the dataset's folder.",
         )
     return found
@@ -118,16 +119,16 @@ def _found(
 ) -> dict[bytes, str]:
     """The group of each path that fits; none as soon as more than `unfit_max` do not."""
     found: dict[bytes, str] = {}
-    for seen, file in enumerate(files, 1):
-        if match := pattern.search(_shown(file)):
-            found[file.path] = match[1 if pattern.groups else 0] or ""
+    for seen, path in enumerate(column(files, "path"), 1):
+        if match := pattern.search(_shown(path)):
+            found[path] = match[1 if pattern.groups else 0] or ""
         elif unfit_max is not None and seen - len(found) > unfit_max:
             return {}
     return found
 
 
 def _from_table(scan: Scan, table: Path) -> Mapping[bytes, str]:
-    finder = Finder([file.path for file in scan.files])
+    finder = Finder(list(scan.files.columns["path"]))
     groups: dict[bytes, str] = {}
     for row in rows(table, needed=("path", "group")):
         path = finder.find(row.cells["path"])
@@ -144,5 +145,5 @@ def _from_table(scan: Scan, table: Path) -> Mapping[bytes, str]:
     return groups
 
 
-def _shown(file: Labelled) -> str:
-    return os.fsdecode(file.path).encode("utf-8", "replace").decode()
+def _shown(path: bytes) -> str:
+    return os.fsdecode(path).encode("utf-8", "replace").decode()

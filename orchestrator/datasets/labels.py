@@ -14,7 +14,7 @@ from remote.contract.dataset_manifest import Split
 
 from . import names
 from .names import SetAside
-from .scan import SPLITS, Labelled, Scan, Survey, checked_name, folder_times, require_listed
+from .scan import LABELLED, SPLITS, Labelled, Scan, Survey, checked_name, folder_times, require_listed
 from .tables import Row, rows
 from .walk import File, walk
 
@@ -70,7 +70,7 @@ def survey_by_table(folder: Path, table: Path, *, name: str | None = None) -> Su
     scan = Scan(
         name=checked_name(name) if name else names.dataset_name(top.name),
         root=root,
-        files=sorted(labelled, key=lambda file: file.path),
+        files=LABELLED.rows(sorted(labelled, key=lambda file: file.path)),
         splits=splits,
         set_aside=set_aside,
         warnings=_warnings(unknown, table.name),

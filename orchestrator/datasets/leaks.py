@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Image, Split
 
+from .columns import Rows, digests
+from .images import IMAGES
 from .near import Near
 from .together import GROUPED
 
@@ -42,7 +47,7 @@ def leaks(images: Sequence[Image], near: Near) -> list[Leak]:
 
     images          of a manifest, with what is left out marked
     """
-    found = {(leak.path, leak.other): leak for leak in _all(images, near)}
+    found = {(leak.path, leak.other): leak for leak in _all(IMAGES.rows(images), near)}
     return sorted(found.values(), key=lambda leak: (leak.path, leak.other))
 
 
@@ -58,40 +63,46 @@ def require_none(name: str, found: Sequence[Leak]) -> None:
         )
 
 
-def _all(images: Sequence[Image], near: Near) -> Iterator[Leak]:
+def _all(images: Rows[Image], near: Near) -> Iterator[Leak]:
     """The weaker kinds first: of two leaks between the same images the stronger one stays."""
-    groups = {image.group for image in images}
-    asked = {group for group in groups if group is not None and group.startswith(GROUPED)}
-    grouped = [image for image in images if image.group in asked]
-    for members in _by(grouped, [image.group or "" for image in grouped]).values():
-        yield from list(_crossing(members, "group", None))[:1]
-    paired = {sha256 for pair in near.pairs for sha256 in (pair.one, pair.other)}
-    alike = _by(images, [near.same.get(image.sha256, image.sha256) for image in images], also=paired)
-    for pair in near.pairs:
+    codes, groups = images.codes("group")
+    asked = [group is not None and group.startswith(GROUPED) for group in groups]
+    if any(asked):
+        some = np.flatnonzero(np.array(asked)[codes])
+        for members in _crossed(images.take(some), codes[some]).values():
+            yield from list(_crossing(members, "group", None))[:1]
+    hashes = images.hashes("sha256")
+    ends = digests(sha256 for pair in near.pairs for sha256 in (pair.one, pair.other))
+    _, standing = np.unique(np.concatenate([near.same.of(hashes), ends]), return_inverse=True)
+    stands, paired = np.split(standing, [len(images)])
+    alike = _crossed(images, stands, also=np.isin(stands, paired))
+    for pair, one_end, other_end in zip(near.pairs, paired[::2].tolist(), paired[1::2].tolist(), strict=True):
         kind: Kind = "near" if pair.confirmed else "perhaps"
-        for one in alike.get(pair.one, []):
-            for other in alike.get(pair.other, []):
+        for one in alike.get(one_end, []):
+            for other in alike.get(other_end, []):
                 if one.split != other.split:
                     yield _leak(one, other, kind, pair.error)
     for members in alike.values():
         yield from _crossing(members, "near", 0.0)
-    for members in _by(images, [image.sha256 for image in images]).values():
+    for members in _crossed(images, np.unique(hashes, return_inverse=True)[1]).values():
         yield from _crossing(members, "equal", None)
 
 
-def _by(
-    images: Sequence[Image], keys: Sequence[str], *, also: Set[str] = frozenset()
-) -> dict[str, list[Image]]:
-    """The images of each key that is on two sides, or in `also`: of a million images these are few."""
-    sides: dict[str, Split] = {}
-    wanted = set(also)
-    for key, image in zip(keys, images, strict=True):
-        if sides.setdefault(key, image.split) != image.split:
-            wanted.add(key)
-    found: dict[str, list[Image]] = defaultdict(list)
-    for key, image in zip(keys, images, strict=True):
-        if key in wanted:
-            found[key].append(image)
+def _crossed(
+    images: Rows[Image], keys: NDArray[np.integer[Any]], *, also: NDArray[np.bool_] | None = None
+) -> dict[int, list[Image]]:
+    """The images of each key that is on two sides, and those of `also`: of a million images these are few."""
+    sides, _ = images.codes("split")
+    found: dict[int, list[Image]] = defaultdict(list)
+    if not len(images):
+        return found
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    least = np.minimum.reduceat(sides[order], starts)
+    most = np.maximum.reduceat(sides[order], starts)
+    wanted = np.isin(keys, keys[order[starts[least != most]]])
+    for at in np.flatnonzero(wanted if also is None else wanted | also).tolist():
+        found[int(keys[at])].append(images[at])
     return found
 
 

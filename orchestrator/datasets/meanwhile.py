@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from .cache import is_settled
 from .names import SetAside, encode
 from .scan import Scan
+from .snapshot import is_settled
 
 
 def is_touched(scan: Scan) -> bool:
@@ -27,6 +27,6 @@ def is_touched(scan: Scan) -> bool:
 
 def came_and_went(before: Scan, now: Scan) -> list[SetAside]:
     """The images that only one of two looks at a folder saw."""
-    there, here = ({file.path for file in scan.files} for scan in (before, now))
+    there, here = (set(scan.files.columns["path"]) for scan in (before, now))
     came = [SetAside(encode(path), "it appeared meanwhile") for path in sorted(here - there)]
     return came + [SetAside(encode(path), "it vanished meanwhile") for path in sorted(there - here)]

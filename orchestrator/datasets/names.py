@@ -22,7 +22,12 @@ class SetAside:
 
 def encode(path: bytes) -> str:
     """Percent-encode what is not printable ASCII, "%" and the backslash: reversible, safe in JSON and on screens."""
-    return path.decode("ascii") if _PLAIN_BYTES.fullmatch(path) else quote_from_bytes(path, safe=_PLAIN)
+    return path.decode("ascii") if is_plain(path) else quote_from_bytes(path, safe=_PLAIN)
+
+
+def is_plain(paths: bytes) -> bool:
+    """Whether `encode` would change nothing."""
+    return _PLAIN_BYTES.fullmatch(paths) is not None
 
 
 def decode(path: str) -> bytes:

@@ -12,14 +12,15 @@ cells by 0.25. Time grows with the number of candidates: 0.3 s for 60,000 small 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .signature import HEIGHT, SIGNATURE_BYTES, WIDTH
+from .columns import Digests, Indices, digests
+from .signature import HEIGHT, WIDTH
 
 CONFIRMED = 0.03
 LIKELY = 0.1
@@ -31,8 +32,9 @@ _AT_ONCE = 200_000  # pairs compared in one step: below 0.2 GB
 _PAIRS_MAX = 100_000_000  # about a minute
 _FOUND_MAX = 300_000  # pairs whose pixels are compared: some seconds
 _FEW = 16  # that each picture of a crowd is compared with
+_WITH_EACH_MAX = 10_000_000  # about a second
+_PICTURES_AT_ONCE = 10_000
 
-Indices = NDArray[np.int64]
 Small = NDArray[np.uint8] | NDArray[np.float32]  # 32 × 32 × 3
 
 
@@ -49,16 +51,52 @@ class Pair:
         return self.error < CONFIRMED
 
 
+class StandIns:
+    """Contents whose fingerprints are equal to the last bit are stood for by one of them: the first by its hash."""
+
+    def __init__(self, hashes: Digests, others: Digests) -> None:
+        self._hashes = hashes  # sorted; those that are stood for
+        self._others = others  # what stands for each
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StandIns):
+            return False
+        return np.array_equal(self._hashes, other._hashes) and np.array_equal(self._others, other._others)
+
+    def __hash__(self) -> int:
+        return len(self)
+
+    def of(self, hashes: Digests) -> Digests:
+        """What stands for each of these contents: another one, or itself."""
+        if not len(self):
+            return hashes
+        at = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
+        return np.where(self._hashes[at] == hashes, self._others[at], hashes)
+
+    @staticmethod
+    def found(hashes: Digests, fingerprints: NDArray[np.uint8]) -> StandIns:
+        """`hashes` are sorted, and none stands there twice."""
+        whole = fingerprints.view(f"S{fingerprints.shape[1]}").ravel()
+        _, first, group = np.unique(whole, return_index=True, return_inverse=True)
+        stands = first[group]
+        other = np.flatnonzero(stands != np.arange(len(hashes)))
+        return StandIns(hashes[other], hashes[stands[other]])
+
+
+def _nobody() -> StandIns:
+    return StandIns(digests(()), digests(()))
+
+
 @dataclass(frozen=True)
 class Near:
-    """What looks the same in a dataset. Contents whose fingerprints are equal are stood for by one of them."""
+    """What looks the same in a dataset. The contents of `pairs` may stand for others."""
 
     pairs: list[Pair] = field(default_factory=list)
-    same: Mapping[str, str] = field(default_factory=dict)  # sha256: of the content that stands for it
+    same: StandIns = field(default_factory=_nobody)
     searched: bool = True  # False: too many look alike, only those whose hash is equal were compared
-
-    def stands_for(self, sha256: str) -> str:
-        return self.same.get(sha256, sha256)
 
     def confirmed(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.confirmed]
@@ -70,53 +108,60 @@ class Near:
 NOTHING = Near()
 
 
-def stand_ins(contents: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    """Which contents are stood for by another one: the first whose fingerprint is the same to the last bit.
-
-    contents        sha256 and fingerprint
-    """
-    first: dict[bytes, str] = {}
-    return {
-        sha256: other
-        for sha256, fingerprint in contents
-        if len(fingerprint) == SIGNATURE_BYTES and (other := first.setdefault(fingerprint, sha256)) != sha256
-    }
-
-
 def candidates(
-    signatures: Sequence[bytes], *, pairs_max: int = _PAIRS_MAX, found_max: int = _FOUND_MAX
+    fingerprints: NDArray[np.uint8], *, pairs_max: int = _PAIRS_MAX, found_max: int = _FOUND_MAX
 ) -> tuple[list[tuple[int, int]], bool]:
     """Which of these pictures may be near copies of each other, as pairs of positions, the smaller one first.
 
-    Also whether all were compared. None of them is equal to another: see `stand_ins`. Of a crowd that looks alike
+    Also whether all were compared. No fingerprint is equal to another: see `StandIns`. Of a crowd that looks alike
     (the empty parts of slides, the frames of a camera that sees nothing) each is a pair with the few most alike.
     """
-    known = [at for at, one in enumerate(signatures) if len(one) == SIGNATURE_BYTES]
-    if len(known) < 2:
+    if len(fingerprints) < 2:
         return [], True
-    found, searched = _Search(b"".join([signatures[at] for at in known])).pairs(pairs_max, found_max)
-    alike = np.sort(np.array(known)[found], axis=1)
-    return sorted({(int(one), int(other)) for one, other in alike}), searched
+    found, searched = _Search(fingerprints).pairs(pairs_max, found_max)
+    return _once(found), searched
+
+
+def candidates_of(
+    some: Indices, fingerprints: NDArray[np.uint8]
+) -> tuple[list[tuple[int, int]], bool] | None:
+    """The same, but only pairs with one of `some`, each compared with all; None where that is no less work."""
+    if len(some) * len(fingerprints) > _WITH_EACH_MAX:
+        return None
+    if not len(some) or len(fingerprints) < 2:
+        return [], True
+    found, searched = _Search(fingerprints).pairs_with(some)
+    return _once(found), searched
+
+
+def _once(pairs: Indices) -> list[tuple[int, int]]:
+    return sorted({(one, other) for one, other in pairs.tolist()})
 
 
 class _Search:
     """All pairs of fingerprints that are alike, without looking at all pairs."""
 
-    def __init__(self, signatures: bytes) -> None:
-        table = np.frombuffer(signatures, dtype=np.uint8).reshape(-1, SIGNATURE_BYTES)[:, : WIDTH * HEIGHT]
-        grey = table.reshape(-1, HEIGHT, WIDTH).astype(np.int16)
-        self._bits = ((grey[:, :, :-1] - grey[:, :, 1:]) > _MARGIN).reshape(len(table), -1)
-        self._hashes = np.packbits(self._bits, axis=1)
-        self._averages = table.astype(np.float32)
-        self._means = self._averages.mean(axis=1)
-        self._reach = self._averages.std(axis=1) * (LIKELY * _SLACK) + 1
+    def __init__(self, fingerprints: NDArray[np.uint8]) -> None:
+        self._averages = fingerprints[:, : WIDTH * HEIGHT]
+        self._hashes = np.empty((len(fingerprints), HEIGHT), dtype=np.uint8)  # a byte a line
+        self._means = np.empty(len(fingerprints), dtype=np.float32)
+        self._reach = np.empty(len(fingerprints), dtype=np.float32)
+        for start in range(0, len(fingerprints), _PICTURES_AT_ONCE):
+            part = slice(start, start + _PICTURES_AT_ONCE)
+            grey = self._averages[part].astype(np.float32)
+            lines = grey.reshape(-1, HEIGHT, WIDTH)
+            self._hashes[part] = np.packbits(lines[:, :, :-1] - lines[:, :, 1:] > _MARGIN, axis=2)[:, :, 0]
+            self._means[part] = grey.mean(axis=1)
+            self._reach[part] = grey.std(axis=1) * (LIKELY * _SLACK) + 1
 
     def pairs(self, pairs_max: int, found_max: int) -> tuple[Indices, bool]:
         """An array of n × 2, a pair perhaps more than once; and whether all were searched.
 
         The bits of a band are taken from all over the picture: neighbouring ones tend to be equal in all pictures.
         """
-        keys = [np.packbits(self._bits[:, band::_BANDS], axis=1).view(np.uint16) for band in range(_BANDS)]
+        bits = np.unpackbits(self._hashes, axis=1)
+        keys = [np.packbits(bits[:, band::_BANDS], axis=1).view(np.uint16) for band in range(_BANDS)]
+        del bits
         bands = [self._ordered(key.ravel()) for key in keys]
         searched = sum(int(counts.sum()) for _, counts in bands) <= pairs_max
         if not searched:
@@ -127,6 +172,14 @@ class _Search:
             for chunk in _chunks(order, counts):
                 found.add(*self._alike(*chunk))
         return found.pairs, searched and found.complete
+
+    def pairs_with(self, some: Indices) -> tuple[Indices, bool]:
+        """The same, of pairs with one of these pictures."""
+        every = np.arange(len(self._hashes))
+        found = _Found(max(_FOUND_MAX, 4 * _FEW * len(some)))
+        for one in some.tolist():
+            found.add(*self._alike(np.full(len(every) - 1, one), np.delete(every, one)))
+        return found.pairs, found.complete
 
     def _ordered(self, keys: NDArray[np.unsignedinteger]) -> tuple[Indices, Indices]:
         """The pictures by key and then brightness; for each, how many of the next ones may be like it.
@@ -144,7 +197,8 @@ class _Search:
         differing = np.unpackbits(self._hashes[one] ^ self._hashes[other], axis=1).sum(axis=1, dtype=np.uint8)
         near = differing < _BANDS
         one, other = one[near], other[near]
-        error = np.sqrt(np.mean((self._averages[one] - self._averages[other]) ** 2, axis=1))
+        apart = self._averages[one].astype(np.float32) - self._averages[other]
+        error = np.sqrt(np.mean(apart**2, axis=1))
         close = error <= np.minimum(self._reach[one], self._reach[other])
         return np.sort(np.stack([one[close], other[close]], axis=1), axis=1), error[close]
 

@@ -8,51 +8,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote.contract import document
-from remote.contract.document import ContractError
+import numpy as np
 
-from .near import Pair
+from . import kept
+from .columns import Digests, Hashes, digests
+from .signature import FINGERPRINT
 
-SCHEMA = 4  # of fingerprints and errors too: another way of looking is another schema
+_FORM = f"near copies 5, fingerprint {FINGERPRINT}"
 
 
 @dataclass(frozen=True)
-class Found:
-    key: str  # of the contents that were searched
-    pairs: list[Pair]
-    searched: bool
-    errors: dict[str, float]  # of all pairs that were compared: "<sha256> <sha256>"
-    schema: int = SCHEMA
+class Compared:
+    contents: Digests  # compared with each other; sorted
+    searched: bool  # all of them
+    errors: Mapping[tuple[str, str], float]  # of the pairs whose pixels were compared
+
+    def among(self, contents: Digests) -> dict[tuple[str, str], float]:
+        """The errors of pairs of these contents."""
+        held = [np.isin(digests([pair[side] for pair in self.errors]), contents) for side in (0, 1)]
+        both = (held[0] & held[1]).tolist()
+        return {pair: error for (pair, error), here in zip(self.errors.items(), both, strict=True) if here}
 
 
-class Memory:
-    def __init__(self, folder: Path | None, root: Path) -> None:
-        name = f"near-{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
-        self._file = None if folder is None else folder / name
-        self._found = _read(self._file)
-
-    def known(self, key: str) -> Found | None:
-        return self._found if self._found and self._found.key == key else None
-
-    def error(self, pair: tuple[str, str]) -> float | None:
-        return self._found.errors.get(" ".join(pair)) if self._found else None
-
-    def keep(
-        self, key: str, pairs: list[Pair], errors: Mapping[tuple[str, str], float], *, searched: bool
-    ) -> None:
-        if self._file is None:
-            return
-        finite = {" ".join(pair): min(error, 1e9) for pair, error in errors.items()}
-        try:
-            document.write(self._file, Found(key, pairs, searched, finite))
-        except OSError:
-            return  # a folder that can't be written to: there is no memory
+def load(folder: Path | None, root: Path) -> Compared:
+    pieces = kept.read(_place(folder, root), form=_FORM)
+    if pieces is None:
+        return Compared(digests([]), searched=True, errors={})
+    contents, searched, errors = pieces
+    return Compared(Hashes.again(contents).array(), searched, errors)
 
 
-def _read(file: Path | None) -> Found | None:
-    if file is None:
-        return None
-    try:
-        return document.decode(Found, file.read_bytes(), what=str(file))
-    except (OSError, ContractError):
-        return None
+def keep(folder: Path | None, root: Path, compared: Compared) -> None:
+    place = _place(folder, root)
+    if place is not None:
+        pieces = (compared.contents.tobytes(), compared.searched, dict(compared.errors))
+        kept.write(place, pieces, form=_FORM)
+
+
+def _place(folder: Path | None, root: Path) -> Path | None:
+    return folder / f"near-{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}" if folder else None

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import google_crc32c
 
 from . import names
-from .check import Checked
+from .checked import Checked
 from .convert import AS_IT_IS, Conversion, prepared
 from .judge import Unusable
 from .names import SetAside

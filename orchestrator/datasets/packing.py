@@ -8,14 +8,20 @@ packed already, so an upload that is done again makes the same packs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.errors import TlvmError
+import numpy as np
+from numpy.typing import NDArray
 
-from .judge import Verdict
+from orchestrator.errors import TlvmError
+from remote.contract.dataset_manifest import Image
+
+from .columns import Digests, Rows
+from .images import at_path
 from .names import encode
 from .pack import PACK_BYTES, Member, Pack, cost, room, write_members
+from .places import LOCATED, Located, Places
 
 SENDERS = 4
 ON_DISK = 8  # packs that are being written, sent, or wait for that
@@ -25,27 +31,28 @@ class Packer:
     """Takes images in path order. Used from one thread; `send` is called from several.
 
     folder          for packs until they are sent
-    placed          content hashes that need no packing
-    before          content hash by encoded path, of what needs no packing
+    there           contents that need no packing
+    before          the images of the version before
     send            brings a pack into the store
     """
 
     def __init__(
         self,
         folder: Path,
-        placed: Container[str],
-        before: Mapping[str, str],
+        there: Places,
+        before: Rows[Image],
         send: Callable[[Pack], None],
         *,
         limit: int = PACK_BYTES,
     ) -> None:
-        self.packs: list[Pack] = []  # that were written
+        self.sums: dict[str, tuple[int, str]] = {}  # size and checksum of the packs that were written
+        self._written = LOCATED.rows()
         self._folder = folder
-        self._placed = placed
+        self._there = there
         self._before = before
         self._send = send
         self._limit = limit
-        self._taken: set[str] = set()
+        self._taken: set[bytes] = set()  # contents; as text they would take twice as much
         self._gathered: list[Member] = []
         self._room = 0
         self._threads: list[threading.Thread] = []
@@ -57,32 +64,35 @@ class Packer:
         self._released = threading.Event()  # the last pack may go
         self._stopped = False
 
-    def needs(self, sha256: str) -> bool:
-        return sha256 not in self._taken and sha256 not in self._placed
+    def needs(self, hashes: Digests) -> NDArray[np.bool_]:
+        return self._there.find(hashes) < 0
 
     def expected(self, path: bytes) -> str:
-        return self._before.get(encode(path), "") if self._before else ""
+        found = at_path(self._before, encode(path))
+        return found.sha256 if found is not None and found.sha256 in self._there else ""
 
-    def add(self, verdict: Verdict, data: bytes) -> None:
+    def add(self, sha256: str, extension: str, data: bytes) -> None:
         """Waits while too much is on its way. Raises what went wrong with a pack before."""
-        if not self.needs(verdict.sha256):
+        digest = bytes.fromhex(sha256)
+        if digest in self._taken or sha256 in self._there:
             return
         size = cost(len(data))
         if self._gathered and size > self._room:
             self._seal(last=False)
         if not self._gathered:
             self._room = room(self._limit)
-        self._taken.add(verdict.sha256)
-        self._gathered.append(Member(verdict.sha256, verdict.extension, data))
+        self._taken.add(digest)
+        self._gathered.append(Member(sha256, extension, data))
         self._room -= size
 
-    def end(self) -> None:
-        """No image comes any more: when this returns, every pack is written. The last one waits for `release`."""
+    def end(self) -> Places:
+        """No image comes any more: where they are, now that every pack is written. The last one waits for `release`."""
         self._taken.clear()
         if self._gathered:
             self._seal(last=True)
         with self._writing:
             self._raise()
+        return Places(self._written)
 
     def release(self) -> None:
         """The check has passed: the last pack may go."""
@@ -121,7 +131,8 @@ class Packer:
                 members.sort()
                 pack = write_members(members, self._folder)
                 members.clear()
-                self.packs.append(pack)
+                self.sums[pack.sha256] = (pack.size, pack.crc32c)
+                self._written.extend(Located(sha256, pack.sha256, at) for sha256, at in pack.offsets.items())
             finally:
                 self._writing.release()
             if last:

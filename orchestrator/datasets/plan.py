@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split
+import numpy as np
+
+from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split, values
 
 from . import findings, grouping, names, split, together
-from .check import Checked
+from .checked import Checked, Images
+from .columns import Blobs, Indices, Lookup, Numbers, Rows, Texts, Words, laid_over, matched
 from .convert import AS_IT_IS, Conversion
-from .merge import Merged, merge, require_no_loss
+from .images import IMAGES
+from .merge import Held, Merged, merge, require_no_loss
 from .near import NOTHING, Near
 from .pack import groups
+from .places import Places
 from .signature import DEEP
 
-
-class Place(NamedTuple):
-    """Where an image's bytes are in the store."""
-
-    pack: str
-    offset: int
-
-
-_NOWHERE = Place("", 0)
-_SAID = operator.attrgetter(
-    "split", "class_name", "label_source", "group", "size", "page", "pack", "offset", "excluded"
-)
+_LOOKS = ("width", "height", "orientation", "pages", "mode")  # that follow from the bytes
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class Base:
     """The version that is there."""
 
     newest: DatasetManifest
-    seen: Mapping[str, str] | None  # content hash by path, when this folder was last uploaded
+    seen: Held | None  # when this folder was last uploaded
     moved: bool  # somebody else published since
 
 
@@ -70,7 +63,7 @@ def plan(
     name: str,
     checked: Sequence[Checked],
     *,
-    places: Mapping[str, Place],
+    places: Places,
     base: Base | None,
     classes_found: set[str],
     wishes: Wishes,
@@ -78,117 +71,132 @@ def plan(
 ) -> Plan:
     """The next version.
 
-    places          by content hash: what is in packs of the store already
+    places          what is in packs of the store already
     classes_found   that have files, usable or not
     near            which of `checked` look the same
     DataError       the images can't be used; ConflictError: see `merge`
     """
+    usable = Images.of(checked)
     newest = base.newest if base else None
     if newest:
-        grouping.require_same_way(wishes.group_by, [image.file for image in checked], newest)
-    sets = together.sets([(image.verdict.sha256, image.file.group) for image in checked], near)
-    sides, source = split.assign(checked, _earlier(newest), sets)
-    known = {image.sha256: image for image in newest.images} if newest else {}
-    by_path = {image.path: image for image in newest.images} if newest else {}
-    here = [
-        _image(image, side, sets.get(image.verdict.sha256), by_path, known, places)
-        for image, side in zip(checked, sides, strict=True)
-    ]
+        grouping.require_same_way(wishes.group_by, usable.files, newest)
+    sets = together.sets(usable.verdicts.hashes("sha256"), list(usable.files.columns["group"]), near)
+    sides, source = split.assign(usable, _earlier(newest), sets)
+    before = IMAGES.rows(newest.images if newest else ())
+    here = _rows(usable, sides, sets)
+    same = matched(here.columns["path"].encoded(), before.columns["path"].encoded())
+    here = _as_before(here, before, same) if len(before) else here
     merged = Merged(here, {})
     if base and not wishes.replace:
         merged = merge(here, base.newest, base.seen, moved=base.moved)
-    images = findings.without_leaks([_placed(image, places) for image in merged.images], near)
-    images.sort(key=lambda image: image.path)
-    findings.require_usable(name, images, found=classes_found | {image.class_name for image in images})
+    images = here if merged.images is here else _in_path_order(merged.images)
+    images = findings.without_leaks(_placed(images, places), near)
+    classes = set(images.columns["class_name"])
+    findings.require_usable(name, images, found=classes_found | classes)
     if newest and not wishes.allow_shrink:
         require_no_loss(images, newest)
-    classes = sorted({image.class_name for image in images})
-    window = findings.window(checked, sides)
-    if window is None and newest and any(image.mode in DEEP for image in images):
+    window = findings.window(usable, sides)
+    if window is None and newest and DEEP & set(images.columns["mode"]):
         window = newest.intensity_window  # of images that were kept, whose files are not here
     manifest = DatasetManifest(
         dataset=name,
-        classes=classes,
+        classes=sorted(classes),
         split_source=source,
-        flips=wishes.flips or (newest.flips if newest else findings.flips(classes)),
+        flips=wishes.flips or (newest.flips if newest else findings.flips(sorted(classes))),
         intensity_window=window,
         images=images,
     )
-    wanted = {image.sha256 for image in images if not image.pack}
-    unpacked = [image for image in checked if image.verdict.sha256 in wanted]
-    return Plan(manifest, groups(unpacked), *_differences(images, by_path), merged.kept)
-
-
-def places(manifest: DatasetManifest) -> dict[str, Place]:
-    """Where the images of a version are."""
-    return {image.sha256: Place(image.pack, image.offset) for image in manifest.images}
+    if merged.images is not here:
+        same = matched(images.columns["path"].encoded(), before.columns["path"].encoded())
+    to_pack = groups(_unpacked(usable, images))
+    return Plan(manifest, to_pack, *_differences(images, before, same), merged.kept)
 
 
 def _earlier(newest: DatasetManifest | None) -> dict[str, Split]:
     if newest is None or newest.split_source != "hash":
         return {}
-    return {image.sha256: image.split for image in newest.images if image.split != "test"}
+    return {sha256: side for sha256, side in values(newest.images, "sha256", "split") if side != "test"}
 
 
-def _image(
-    checked: Checked,
-    side: Split,
-    group: str | None,
-    by_path: Mapping[str, Image],
-    known: Mapping[str, Image],
-    places: Mapping[str, Place],
-) -> Image:
-    """A row of the manifest.
+def _rows(usable: Images, sides: Sequence[Split], sets: Sequence[str | None]) -> Rows[Image]:
+    """The rows of the manifest, in no pack yet."""
+    count = len(usable)
+    files, verdicts = usable.files.columns, usable.verdicts.columns
+    rows = Rows(
+        IMAGES,
+        {
+            "path": _encoded(files["path"]),
+            "split": Words.of_values(sides),
+            "class_name": files["class_name"],
+            "label_source": files["label_source"],
+            "group": Words.of_values(sets),
+            "size": Numbers.of(usable.sizes()),
+            "sha256": verdicts["sha256"],
+            "mtime_ns": files["mtime_ns"],
+            **{name: verdicts[name] for name in _LOOKS},
+            "page": verdicts["page"],
+            "pack": Words.repeated("", count),
+            "offset": Numbers.of(np.zeros(count, dtype=np.int64)),
+            "excluded": Words.repeated(None, count),
+        },
+    )
+    return _in_path_order(rows)
 
-    by_path, known  images of the version before, by path and by content hash
 
-    Of content that the version before has, everything that follows from the bytes is taken over, and at an unchanged
+def _encoded(paths: Blobs) -> Texts:
+    if names.is_plain(paths.whole()):
+        return Texts.of(paths)
+    encoded = Texts()
+    encoded.extend([names.encode(path) for path in paths])
+    return encoded
+
+
+def _in_path_order(rows: Rows[Image]) -> Rows[Image]:
+    paths = list(rows.columns["path"].encoded())
+    if all(map(operator.le, paths, itertools.islice(paths, 1, None))):
+        return rows
+    return rows.take(np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64))
+
+
+def _as_before(here: Rows[Image], before: Rows[Image], same: Indices) -> Rows[Image]:
+    """Of content that the version before has, everything that follows from the bytes is taken over, and at an unchanged
     path its time too: a fresh copy of the same files is the same version.
+
+    same            the place of each path in the version before
     """
-    file, verdict = checked.file, checked.verdict
-    path = names.encode(file.path)
-    same_path = by_path.get(path)
-    if same_path is not None and same_path.sha256 != verdict.sha256:
-        same_path = None
-    place = places.get(verdict.sha256, _NOWHERE)
-    said = (side, file.class_name, file.label_source, group, checked.size, verdict.page, *place, None)
-    if same_path is not None and _SAID(same_path) == said:
-        return same_path
-    looks = known.get(verdict.sha256, verdict)
-    return Image(
-        path=path,
-        split=side,
-        class_name=file.class_name,
-        label_source=file.label_source,
-        group=group,
-        size=checked.size,
-        sha256=verdict.sha256,
-        mtime_ns=same_path.mtime_ns if same_path else file.mtime_ns,
-        width=looks.width,
-        height=looks.height,
-        orientation=looks.orientation,
-        pages=looks.pages,
-        page=verdict.page,
-        mode=looks.mode,
-        pack=place.pack,
-        offset=place.offset,
+    known = Lookup(before.hashes("sha256")).find(here.hashes("sha256"))
+    looks = {name: laid_over(here.columns[name], before.columns[name], known) for name in _LOOKS}
+    unchanged = (same >= 0) & (before.hashes("sha256")[same] == here.hashes("sha256"))
+    times = laid_over(here.columns["mtime_ns"], before.columns["mtime_ns"], np.where(unchanged, same, -1))
+    return here.but(**looks, mtime_ns=times)
+
+
+def _placed(images: Rows[Image], places: Places) -> Rows[Image]:
+    at = places.find(images.hashes("sha256"))
+    nowhere = {
+        "pack": Words.repeated("", len(images)),
+        "offset": Numbers.of(np.zeros(len(images), dtype=np.int64)),
+    }
+    return images.but(
+        **{name: laid_over(column, places.rows.columns[name], at) for name, column in nowhere.items()}
     )
 
 
-def _placed(image: Image, places: Mapping[str, Place]) -> Image:
-    place = places.get(image.sha256, _NOWHERE)
-    if place == (image.pack, image.offset):
-        return image
-    return dataclasses.replace(image, pack=place.pack, offset=place.offset)
+def _unpacked(usable: Images, images: Rows[Image]) -> Images:
+    """What must be packed first."""
+    codes, packs = images.codes("pack")
+    if "" not in packs or not len(waiting := np.flatnonzero(codes == packs.index(""))):
+        return usable[:0]
+    wanted = images.hashes("sha256")[waiting]
+    return usable.take(np.flatnonzero(np.isin(usable.verdicts.hashes("sha256"), wanted)))
 
 
-def _differences(images: Sequence[Image], before: Mapping[str, Image]) -> tuple[int, int, int, int]:
+def _differences(images: Rows[Image], before: Rows[Image], same: Indices) -> tuple[int, int, int, int]:
     """Added, changed, moved, removed. A path that is new and holds what another path lost was moved."""
-    if not before:
-        return len(images), 0, 0, 0
-    new = [image for image in images if image.path not in before]
-    changed = sum(image.path in before and before[image.path].sha256 != image.sha256 for image in images)
-    here = {image.path for image in images}
-    gone = Counter(image.sha256 for path, image in before.items() if path not in here)
-    moved = (gone & Counter(image.sha256 for image in new)).total()
-    return len(new) - moved, changed, moved, gone.total() - moved
+    new = np.flatnonzero(same < 0)
+    held = np.flatnonzero(same >= 0)
+    gone = np.delete(np.arange(len(before)), same[held])
+    changed = images.hashes("sha256")[held] != before.hashes("sha256")[same[held]]
+    lost = Counter(before.take(gone).columns["sha256"])
+    moved = (lost & Counter(images.take(new).columns["sha256"])).total()
+    return len(new) - moved, int(changed.sum()), moved, len(gone) - moved

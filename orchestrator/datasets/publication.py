@@ -6,27 +6,33 @@ Full packs travel while the check goes on; the last one, the manifest and HEAD o
 from __future__ import annotations
 
 import dataclasses
+import operator
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
 from orchestrator.progress import Progress
 from orchestrator.stores.base import Store
-from remote.contract.dataset_manifest import DatasetManifest, encode
+from remote.contract.dataset_manifest import DatasetManifest, encode, values
 from remote.contract.wording import count
 
 from . import pack, versions
 from .cache import Cache
-from .check import Checked, Outcome, check
-from .merge import same_images
+from .check import Outcome, check
+from .checked import Checked, Images
+from .images import IMAGES
+from .merge import Held, same_images
 from .names import SetAside
 from .names import encode as encode_name
 from .near import NOTHING, Near
 from .packing import Packer
-from .plan import Base, Place, Plan, Wishes, places, plan
+from .places import LOCATED, NOWHERE, Located, Places
+from .plan import Base, Plan, Wishes, plan
 from .remembered import Remembered
 from .scan import Scan
 from .small import mergeable
@@ -60,7 +66,7 @@ class Seen:
 
 def first_plan(scan: Scan, outcome: Outcome, wishes: Wishes) -> Plan:
     """The plan for a store that knows nothing: says whether the images can be used at all."""
-    return _planned(scan, outcome.images, {}, None, wishes, outcome.near)
+    return _planned(scan, outcome.images, NOWHERE, None, wishes, outcome.near)
 
 
 class Publication:
@@ -94,10 +100,10 @@ class Publication:
         self._pack_bytes = pack_bytes
         self._verify = verify or wishes.replace
         self._stored = stored
-        self._images: Sequence[Checked] = []
+        self._images = Images.of([])
         self._missed: list[SetAside] = []
         self._near = NOTHING
-        self._placed: dict[str, Place] = {}  # by this upload
+        self._placed = NOWHERE  # by this upload
         self._written: dict[str, tuple[int, str]] = {}  # size and checksum of packs, by this upload
         self._verified: set[str] = set()
         self._lost: set[str] = set()  # packs that a version names and the store does not have
@@ -119,23 +125,20 @@ class Publication:
         """Check every file, and pack on the way what the newest version lacks."""
         self._base = self._based(self._head.version)
         there = self._there(self._base)
-        for sha256 in mergeable(self._scan, self._base.newest) if self._base else ():
-            there.pop(sha256, None)
-        images = self._base.newest.images if self._base else []
-        before = {image.path: image.sha256 for image in images if image.sha256 in there}
+        before = IMAGES.rows(self._base.newest.images if self._base else ())
+        there = there.without_contents(mergeable(self._scan, before))
         packer = self._packer = Packer(self._spool, there, before, self._put, limit=self._pack_bytes)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
-        packer.end()
+        self._placed = packer.end()
+        self._written |= packer.sums
         self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
-        while packer.packs:
-            self._place(packer.packs.pop())
         return outcome
 
     def settle(self) -> Plan:
         """Whether the images can be used: DataError, ConflictError. Nothing is published yet."""
         planned = self._plan(self._base)
         if planned.kept:  # others' images do not make this folder a dataset
-            _planned(self._scan, self._images, {}, None, self._wishes, self._near)
+            _planned(self._scan, self._images, NOWHERE, None, self._wishes, self._near)
         return planned
 
     def publish(self, planned: Plan) -> Published:
@@ -205,24 +208,27 @@ class Publication:
         if self._seen is None:
             return Base(newest, None, moved=True)
         if self._seen.version == version:
-            return Base(newest, _held(newest, self._seen.differing), moved=False)
+            return Base(newest, Held(IMAGES.rows(newest.images), self._seen.differing), moved=False)
         try:
             before = self._load(self._seen.version)
         except (DataError, NotFoundError):  # that version is gone: this folder is a stranger
             return Base(newest, None, moved=True)
-        return Base(newest, _held(before, self._seen.differing), moved=not same_images(before, newest))
+        held = Held(IMAGES.rows(before.images), self._seen.differing)
+        return Base(newest, held, moved=not same_images(before, newest))
 
     def _load(self, version: str) -> DatasetManifest:
         """From the copy that is here, else from the store."""
         copy = self._remembered.manifest(version)
-        return copy or versions.load_manifest(self._store, self._scan.name, version)
+        if copy is not None:
+            return copy
+        found = versions.load_manifest(self._store, self._scan.name, version)
+        in_order = sorted(found.images, key=operator.attrgetter("path"))
+        return dataclasses.replace(found, images=IMAGES.rows(in_order))
 
-    def _there(self, base: Base | None) -> dict[str, Place]:
+    def _there(self, base: Base | None) -> Places:
         """What need not be packed, by content hash."""
-        known = places(base.newest) | self._placed if base else self._placed
-        if not self._lost:
-            return known
-        return {sha256: place for sha256, place in known.items() if place.pack not in self._lost}
+        known = Places.of(IMAGES.rows(base.newest.images)) if base else NOWHERE
+        return self._placed.before(known).without(self._lost)
 
     def _plan(self, base: Base | None) -> Plan:
         there = self._there(base)
@@ -232,17 +238,17 @@ class Publication:
 
     def _with_packs(self, planned: Plan) -> Plan:
         """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
-        lost_before = _packs_of(self._base)
         if self._find_lost(planned.manifest, but=self._packs_sent):  # those were verified as they were sent
             planned = self._plan(self._base)
         while planned.to_pack:
-            gone = self._send([image for group in planned.to_pack for image in group], lost_before)
+            gone = self._send([image for group in planned.to_pack for image in group])
             self._missed += gone
             paths = {item.path for item in gone}
-            self._images = [image for image in self._images if encode_name(image.file.path) not in paths]
+            left = [encode_name(path) not in paths for path in self._images.files.columns["path"]]
+            self._images = self._images.take(np.flatnonzero(left))
             planned = self._plan(self._base)
-        unplaced = [image.path for image in planned.manifest.images if not image.pack]
-        if unplaced:
+        if "" in planned.manifest.packs():
+            unplaced = [path for path, pack in values(planned.manifest.images, "path", "pack") if not pack]
             raise CloudError(
                 f"{self._store.url} has lost {count(len(unplaced), 'image')} of {self._scan.name} that this folder lacks",
                 detail="\n".join(unplaced[:10]),
@@ -263,9 +269,10 @@ class Publication:
         self._lost |= lost
         return lost
 
-    def _send(self, images: Sequence[Checked], lost: Mapping[str, str]) -> list[SetAside]:
+    def _send(self, images: Sequence[Checked]) -> list[SetAside]:
         """Write and send packs one after the other: lost ones as they were, then what is new. What was missed."""
         missed = []
+        lost = dict(values(self._base.newest.images, "sha256", "pack")) if self._base else {}
         again: dict[str, list[Checked]] = defaultdict(list)
         for image in images:
             again[lost.get(image.verdict.sha256, "")].append(image)
@@ -295,7 +302,8 @@ class Publication:
 
     def _place(self, written: pack.Pack) -> None:
         self._written[written.sha256] = (written.size, written.crc32c)
-        self._placed |= {sha256: Place(written.sha256, at) for sha256, at in written.offsets.items()}
+        located = (Located(sha256, written.sha256, at) for sha256, at in written.offsets.items())
+        self._placed = Places(LOCATED.rows(located)).before(self._placed)
 
     def _published(self, head: Head, planned: Plan, *, unchanged: bool) -> Published:
         self._remembered.keep_manifest(planned.manifest, head.version)
@@ -307,8 +315,8 @@ class Publication:
 
 def _planned(
     scan: Scan,
-    images: Sequence[Checked],
-    there: dict[str, Place],
+    images: Images,
+    there: Places,
     base: Base | None,
     wishes: Wishes,
     near: Near,
@@ -318,18 +326,7 @@ def _planned(
         images,
         places=there,
         base=base,
-        classes_found={file.class_name for file in scan.files},
+        classes_found=set(scan.files.columns["class_name"]),
         wishes=wishes,
         near=near,
     )
-
-
-def _packs_of(base: Base | None) -> dict[str, str]:
-    """Pack by content hash."""
-    return {image.sha256: image.pack for image in base.newest.images} if base else {}
-
-
-def _held(manifest: DatasetManifest, differing: Mapping[str, str | None]) -> dict[str, str]:
-    """Content hash by path."""
-    held = {**{image.path: image.sha256 for image in manifest.images}, **differing}
-    return {path: sha256 for path, sha256 in held.items() if sha256 is not None}

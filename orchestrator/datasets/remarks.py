@@ -6,6 +6,7 @@ from remote.contract.wording import count
 
 from . import findings, grouping
 from .check import Outcome
+from .columns import column
 from .convert import MODERN
 from .plan import Plan
 from .scan import Scan
@@ -22,7 +23,7 @@ def remarks(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
         said.append(
             f"Kept, although this folder lacks them: {count(len(planned.kept), 'image')} that the store has"
         )
-    if modern := sum(image.path.lower().endswith(MODERN) for image in images):
+    if modern := sum(path.lower().endswith(MODERN) for path in column(images, "path")):
         said.append(f"Sent as JPEG, and downloaded as such: {count(modern, 'HEIC or AVIF image')}")
     if planned.manifest.split_source == "hash":
         said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")

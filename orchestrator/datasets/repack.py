@@ -23,7 +23,7 @@ from remote.contract.dataset_manifest import DatasetManifest, Image, encode
 
 from . import condemned, versions
 from .pack import PACK_BYTES, Member, Pack, cost, room, write_members
-from .plan import Place
+from .places import Located
 from .scratch import scratch
 from .small import SMALL_BYTES, SMALL_MAX
 from .versions import Head
@@ -121,7 +121,7 @@ def repack(
     )
 
 
-def _moved(manifest: DatasetManifest, places: Mapping[str, Place]) -> DatasetManifest:
+def _moved(manifest: DatasetManifest, places: Mapping[str, Located]) -> DatasetManifest:
     images = [
         dataclasses.replace(image, pack=place.pack, offset=place.offset)
         if (place := places.get(image.sha256))
@@ -133,9 +133,9 @@ def _moved(manifest: DatasetManifest, places: Mapping[str, Place]) -> DatasetMan
 
 def _packed(
     store: Store, manifest: DatasetManifest, packs: set[str], pack_bytes: int
-) -> tuple[dict[str, Place], dict[str, tuple[int, str]]]:
+) -> tuple[dict[str, Located], dict[str, tuple[int, str]]]:
     """Write and send the new packs: where each content is then, and the size and checksum of each pack."""
-    places: dict[str, Place] = {}
+    places: dict[str, Located] = {}
     sums: dict[str, tuple[int, str]] = {}
     with scratch() as folder:
 
@@ -162,8 +162,8 @@ def _packed(
     return places, sums
 
 
-def _places(written: Pack) -> dict[str, Place]:
-    return {sha256: Place(written.sha256, at) for sha256, at in written.offsets.items()}
+def _places(written: Pack) -> dict[str, Located]:
+    return {sha256: Located(sha256, written.sha256, at) for sha256, at in written.offsets.items()}
 
 
 def _members(store: Store, manifest: DatasetManifest, packs: set[str], folder: Path) -> Iterator[Member]:

@@ -22,6 +22,7 @@ from remote.contract.document import ContractError
 from remote.contract.wording import count
 
 from . import names
+from .columns import Blobs, Form, Numbers, Rows, Words
 from .names import SetAside
 from .tree import beside
 from .walk import Folder, walk
@@ -49,13 +50,26 @@ class Labelled(NamedTuple):
     group: str | None = None  # patient, slide, video, as the user calls it: it never leaves this computer
 
 
+LABELLED = Form(
+    Labelled,
+    path=Blobs,
+    size=Numbers,
+    mtime_ns=Numbers,
+    inode=Numbers,
+    split=Words,
+    class_name=Words,
+    label_source=Words,
+    group=Words,
+)
+
+
 @dataclass(frozen=True)
 class Scan:
     """One dataset as it lies on the disk."""
 
     name: str
     root: Path
-    files: list[Labelled]  # in path order
+    files: Rows[Labelled]  # in path order
     splits: tuple[Split, ...]  # that have a folder
     set_aside: list[SetAside]
     warnings: list[str]
@@ -182,7 +196,7 @@ def _scan(top: Folder, root: Path, name: str | None, began_ns: int) -> Scan:
     return Scan(
         checked_name(name) if name else names.dataset_name(top.name),
         root,
-        sorted(gathered.files, key=attrgetter("path")),
+        LABELLED.rows(sorted(gathered.files, key=attrgetter("path"))),
         tuple(sorted(set(splits))),
         sorted(gathered.set_aside, key=lambda item: item.path),
         gathered.warnings,

@@ -9,7 +9,7 @@ numpy is loaded for images of more than 8 bits only, as in `judge` and `convert`
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
@@ -96,11 +96,8 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 def _is_even(image: Image.Image) -> bool:
     if image.mode == "F":
         return False  # its averages are not rounded
-    return all(max(band) - min(band) <= _EVEN for band in map(_values, image.split()))
-
-
-def _values(band: Image.Image) -> list[int]:
-    return [value for value, number in enumerate(band.histogram()) if number]
+    extremes = [cast(tuple[int, int], band.getextrema()) for band in image.split()]
+    return all(high - low <= _EVEN for low, high in extremes)
 
 
 def _stretched(image: Image.Image) -> Image.Image:

@@ -17,11 +17,12 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 from remote.contract.dataset_manifest import Split
 
-from .check import Checked
+from .checked import Checked, Images
 from .together import NEAR
 
 VAL_SHARE = 0.2
@@ -29,21 +30,29 @@ _NO_SETS: Mapping[str, str] = {}
 
 
 def assign(
-    images: Sequence[Checked], earlier: Mapping[str, Split], sets: Mapping[str, str] = _NO_SETS
+    images: Sequence[Checked], earlier: Mapping[str, Split], sets: Sequence[str | None] = ()
 ) -> tuple[list[Split], Literal["folders", "hash"]]:
     """The split of each image, and who said so.
 
     earlier         split by content hash, as the version before had it
-    sets            label by content hash: what stays together
+    sets            label of each image: what stays together
     """
-    given = {image.file.split for image in images}
+    columns = Images.of(images)
+    splits = list(columns.files.columns["split"])
+    given = set(splits)
     if None not in given and not ("train" in given and "val" not in given):
-        return [image.file.split or "train" for image in images], "folders"
-    divided = [image for image in images if image.file.split in (None, "train")]
-    side = by_hash([(image.verdict.sha256, image.file.class_name) for image in divided], earlier, sets)
+        return splits, "folders"
+    hashes = list(columns.verdicts.columns["sha256"])
+    classes = columns.files.columns["class_name"]
+    divided = [split in (None, "train") for split in splits]
+    side = by_hash(
+        list(compress(zip(hashes, classes, strict=True), divided)),
+        earlier,
+        {sha256: label for sha256, label in zip(hashes, sets, strict=False) if label is not None},
+    )
     return [
-        side[image.verdict.sha256] if image.file.split in (None, "train") else image.file.split
-        for image in images
+        side[sha256] if is_divided else split
+        for sha256, split, is_divided in zip(hashes, splits, divided, strict=True)
     ], "hash"
 
 

@@ -7,9 +7,11 @@ this computer, and two computers name the same set alike. (Names of files do tra
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+import numpy as np
+
+from .columns import Digests, Hashes, Indices, digests
 from .near import Near
 
 GROUPED = "g"  # a label that begins so was asked for; NEAR: it holds near copies only
@@ -17,56 +19,66 @@ NEAR = "n"
 _DIGITS = 12
 
 
-def sets(images: Iterable[tuple[str, str | None]], near: Near) -> dict[str, str]:
-    """The label of the set that a content is in, for those that are in one.
+def sets(hashes: Digests, groups: Sequence[str | None], near: Near) -> list[str | None]:
+    """The label of the set that each image is in, None for those that are in none.
 
-    images          content hash, and group as the user calls it
+    hashes          of the images' contents
+    groups          of the images, as the user calls them
     """
-    joined = _Joined()
-    contents: set[str] = set()
-    grouped: set[str] = set()
-    first_of: dict[str, str] = {}
-    for sha256, group in images:
-        contents.add(sha256)
+    if not near.pairs and not len(near.same) and not any(group is not None for group in groups):
+        return [None] * len(groups)
+    ends = digests(sha256 for pair in near.confirmed() for sha256 in (pair.one, pair.other))
+    standing = near.same.of(hashes)
+    every, place = np.unique(np.concatenate([hashes, standing, ends]), return_inverse=True)
+    images, stands, links = np.split(place, [len(hashes), 2 * len(hashes)])
+    joined = _Joined(len(every))
+    joined.begin(images, stands)
+    for one, other in zip(links[::2].tolist(), links[1::2].tolist(), strict=True):
+        joined.join(one, other)
+    first_of: dict[str, int] = {}
+    for content, group in zip(images.tolist(), groups, strict=True):
         if group is not None:
-            grouped.add(sha256)
-            joined.join(sha256, first_of.setdefault(group, sha256))
-    for pair in near.confirmed():
-        joined.join(pair.one, pair.other)
-    for sha256, first in near.same.items():
-        joined.join(sha256, first)
-    return _named(joined, contents, grouped)
+            joined.join(content, first_of.setdefault(group, content))
+    return _named(joined.roots()[images], images, every, [group is not None for group in groups])
 
 
-def _named(joined: _Joined, contents: set[str], grouped: set[str]) -> dict[str, str]:
-    members: dict[str, list[str]] = defaultdict(list)
-    for sha256 in contents & joined.items():
-        members[joined.root(sha256)].append(sha256)
-    labels: dict[str, str] = {}
-    for together in members.values():
-        was_asked = not grouped.isdisjoint(together)
-        if was_asked or len(together) > 1:
-            digest = hashlib.sha256(b"tlvm group 1 " + min(together).encode()).hexdigest()
-            labels |= dict.fromkeys(together, (GROUPED if was_asked else NEAR) + digest[:_DIGITS])
-    return labels
+def _named(roots: Indices, images: Indices, every: Digests, grouped: Sequence[bool]) -> list[str | None]:
+    """One label for all images of a root, if that was asked for, or if they are of two contents at least."""
+    order = np.lexsort((images, roots))
+    starts = np.flatnonzero(np.diff(roots[order], prepend=-1))
+    least = images[order[starts]]
+    most = np.maximum.reduceat(images[order], starts)
+    asked = np.logical_or.reduceat(np.array(grouped)[order], starts)
+    names = Hashes.of(every)
+    labels: dict[int, str] = {}
+    for at in np.flatnonzero(asked | (least != most)).tolist():
+        digest = hashlib.sha256(b"tlvm group 1 " + names[int(least[at])].encode()).hexdigest()
+        labels[int(roots[order[starts[at]]])] = (GROUPED if asked[at] else NEAR) + digest[:_DIGITS]
+    return [labels.get(root) for root in roots.tolist()]
 
 
 class _Joined:
-    """Sets that grow together (union-find)."""
+    """Sets of numbers that grow together (union-find). The smallest one is the root of each."""
 
-    def __init__(self) -> None:
-        self._above: dict[str, str] = {}
+    def __init__(self, count: int) -> None:
+        self._above = np.arange(count)
 
-    def items(self) -> set[str]:
-        """That were joined with something, if only with themselves."""
-        return {*self._above.keys(), *self._above.values()}
+    def begin(self, items: Indices, above: Indices) -> None:
+        """Nothing was joined yet, and what is above has nothing above it."""
+        self._above[items] = above
 
-    def root(self, item: str) -> str:
-        while (above := self._above.get(item, item)) != item:
-            self._above[item] = self._above.get(above, above)
+    def join(self, one: int, other: int) -> None:
+        first, second = sorted((self._root(one), self._root(other)))
+        self._above[second] = first
+
+    def roots(self) -> Indices:
+        above = self._above
+        while not np.array_equal(further := above[above], above):
+            above = further
+        return above
+
+    def _root(self, item: int) -> int:
+        while (above := int(self._above[item])) != item:
+            self._above[item] = self._above[above]
             item = above
         return item
-
-    def join(self, one: str, other: str) -> None:
-        first, second = sorted((self.root(one), self.root(other)))
-        self._above[second] = first

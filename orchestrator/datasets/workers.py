@@ -24,7 +24,6 @@ from .cache import Cache
 from .convert import Conversion, prepared
 from .judge import Unusable, Verdict
 from .reading import Missed, read
-from .scan import Labelled
 
 BATCH_FILES = 256
 BATCH_BYTES = 4 * 1024**2
@@ -48,13 +47,6 @@ class Task(NamedTuple):
     expected: str | None = None  # they are wanted unless their hash is this; None: they are not
 
 
-class Todo(NamedTuple):
-    """A file that is to be read, and what is known of the content that it had."""
-
-    file: Labelled
-    known: Verdict | None
-
-
 class Answer(NamedTuple):
     sha256: str  # of the file's bytes; "" where they could not be read
     judged: Judged | None  # None: it is what the task calls known; or it can't be told without decoding
@@ -65,19 +57,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def batches(files: Sequence[Todo], workers: int) -> Iterator[Sequence[Todo]]:
+def batches(sizes: Sequence[int], workers: int) -> Iterator[slice]:
     """Neighbours that make one message: many small files or a few large ones, and enough batches for all workers."""
-    most = max(_FILES_MIN, min(BATCH_FILES, len(files) // (_BATCHES_EACH * max(1, workers))))
-    batch: list[Todo] = []
-    size = 0
-    for todo in files:
-        batch.append(todo)
-        size += todo.file.size
-        if len(batch) == most or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    most = max(_FILES_MIN, min(BATCH_FILES, len(sizes) // (_BATCHES_EACH * max(1, workers))))
+    start = size = 0
+    for end, file_size in enumerate(sizes, 1):
+        size += file_size
+        if end - start == most or size >= BATCH_BYTES:
+            yield slice(start, end)
+            start, size = end, 0
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 def answer(root: bytes, tasks: Sequence[Task], cache: Cache, *, decode: bool = True) -> list[Answer]:
@@ -108,13 +98,13 @@ def answer(root: bytes, tasks: Sequence[Task], cache: Cache, *, decode: bool = T
 
 
 def in_processes(
-    root: bytes, asked: Iterable[tuple[B, Sequence[Task]]], workers: int, cache: Cache
-) -> Iterator[tuple[B, list[Answer]]]:
+    root: bytes, asked: Iterable[tuple[B, list[Task]]], workers: int, cache: Cache
+) -> Iterator[tuple[B, list[Task], list[Answer]]]:
     """The answers, batch by batch. No more than a few batches are on their way."""
     todo = iter(asked)
     more = True
     while more:
-        flying: deque[tuple[B, Sequence[Task], Future[list[Answer]]]] = deque()
+        flying: deque[tuple[B, list[Task], Future[list[Answer]]]] = deque()
         with _pool(workers) as pool:
             try:
                 for batch, tasks in todo:
@@ -127,7 +117,7 @@ def in_processes(
             except BrokenProcessPool:
                 pass  # a decoder crashed: those in flight are taken one by one, to find on which file
         for batch, tasks, future in flying:
-            yield batch, _finished(future) or list(_one_by_one(root, tasks, cache))
+            yield batch, tasks, _finished(future) or list(_one_by_one(root, tasks, cache))
 
 
 def _submit(
@@ -141,11 +131,11 @@ def _submit(
         return failed
 
 
-def _first(flying: deque[tuple[B, Sequence[Task], Future[list[Answer]]]]) -> tuple[B, list[Answer]]:
-    batch, _, future = flying[0]
+def _first(flying: deque[tuple[B, list[Task], Future[list[Answer]]]]) -> tuple[B, list[Task], list[Answer]]:
+    batch, tasks, future = flying[0]
     answers = future.result()
     flying.popleft()
-    return batch, answers
+    return batch, tasks, answers
 
 
 def _finished(future: Future[list[Answer]]) -> list[Answer] | None:

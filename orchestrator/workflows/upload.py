@@ -31,7 +31,7 @@ from orchestrator.datasets.pack import PACK_BYTES
 from orchestrator.datasets.plan import Plan, Wishes
 from orchestrator.datasets.publication import Publication, Seen, first_plan
 from orchestrator.datasets.remembered import Last, Remembered, fingerprint
-from orchestrator.datasets.scan import Scan, Survey, survey
+from orchestrator.datasets.scan import LABELLED, Scan, Survey, survey
 from orchestrator.datasets.scratch import spool
 from orchestrator.errors import PartialError, TlvmError
 from orchestrator.records import SeenRecord
@@ -153,7 +153,7 @@ def _with_meanwhile(
         changed = {name: [SetAside(".", f"it changed meanwhile: {error.what}")] for name in touched}
     else:
         changed = {
-            name: came_and_went(scan, now.get(name, dataclasses.replace(scan, files=[])))
+            name: came_and_went(scan, now.get(name, dataclasses.replace(scan, files=LABELLED.rows())))
             for name, scan in touched.items()
         }
     return [and_missed(result, changed.get(result.name, [])) for result in results]

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.datasets import tally
 from orchestrator.datasets.check import Outcome
+from orchestrator.datasets.columns import column
 from orchestrator.datasets.leaks import Leak, leaks
 from orchestrator.datasets.names import SetAside
 from orchestrator.datasets.plan import Plan
@@ -76,15 +77,15 @@ def result_of(
         unchanged=done.unchanged if done else False,
         checked_only=done is None,
         images=len(images),
-        image_bytes=sum(image.size for image in images),
+        image_bytes=sum(column(images, "size")),
         counts=tally.counts(images),
         split_source=manifest.split_source,
         flips=manifest.flips,
         intensity_window=manifest.intensity_window,
-        modes=dict(Counter(image.mode for image in images).most_common()),
-        turned=sum(image.orientation > 1 for image in images),
+        modes=dict(Counter(column(images, "mode")).most_common()),
+        turned=sum(orientation > 1 for orientation in column(images, "orientation")),
         longer_sides=tally.longer_sides(images),
-        excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
+        excluded=[SetAside(images[at].path, why) for at, why in enumerate(column(images, "excluded")) if why],
         leaks=leaks(images, outcome.near),
         unusable=outcome.unusable,
         foreign=scan.set_aside,

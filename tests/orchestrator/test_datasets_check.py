@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.datasets import names, reading
-from orchestrator.datasets.check import Checked, Outcome, check
+from orchestrator.datasets.check import Outcome, check
+from orchestrator.datasets.checked import Checked
 from orchestrator.datasets.findings import window
 from orchestrator.datasets.judge import SAMPLES, Unusable, Verdict, judge
 from orchestrator.datasets.scan import Labelled, Scan, survey

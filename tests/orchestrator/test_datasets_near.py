@@ -17,7 +17,8 @@ from PIL import Image
 from orchestrator.config import load
 from orchestrator.datasets.cache import Cache
 from orchestrator.datasets.check import check
-from orchestrator.datasets.near import Near, Pair, candidates, compare, stand_ins
+from orchestrator.datasets.columns import digests
+from orchestrator.datasets.near import Near, Pair, StandIns, candidates, candidates_of, compare
 from orchestrator.datasets.scan import Scan, survey
 from orchestrator.datasets.signature import SIGNATURE_BYTES, pixels, signature
 from orchestrator.datasets.split import by_hash
@@ -57,7 +58,7 @@ def test_digits_that_look_alike_are_no_copies() -> None:
     (found,) = survey(shared("data/mnist10k")).datasets
     few = Scan(found.name, found.root, found.files[::3], found.splits, [], [])
     outcome = check(few, Silent())
-    accused, _ = candidates([image.verdict.near for image in outcome.images])
+    accused, _ = candidates(outcome.images.verdicts.columns["near"].table(SIGNATURE_BYTES))
     assert accused  # the hash alone accuses them
     assert outcome.near.pairs == []
 
@@ -105,7 +106,7 @@ def test_what_was_found_is_remembered(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     near = check(found, Silent(), cache=cache).near
     assert len(near.confirmed()) == 6
-    memory = next(tmp_path.glob("near-*.json"))
+    memory = next(tmp_path.glob("near-*"))
     written = memory.stat().st_mtime_ns
     assert check(found, Silent(), cache=cache).near == near
     assert memory.stat().st_mtime_ns == written
@@ -152,13 +153,20 @@ def flipped_bits(base: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], noise: i
     return bytes(np.clip(base.astype(int) + drawn, 0, 255).astype(np.uint8)) + seed.to_bytes(4, "big")
 
 
+def table(prints: list[bytes]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.frombuffer(b"".join(prints), dtype=np.uint8).reshape(-1, SIGNATURE_BYTES)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.integers(2, 60))
 def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, count: int) -> None:
     draw = np.random.default_rng(seed)
     bases = [draw.integers(0, 256, 72, dtype=np.uint8) for _ in range(max(1, count // 3))]
     prints = [flipped_bits(bases[n % len(bases)], 1, n) for n in range(count)]
-    found = set(candidates(prints)[0])
+    found = set(candidates(table(prints))[0])
+    last = candidates_of(np.array([count - 1]), table(prints))
+    assert last is not None
+    assert set(last[0]) == {pair for pair in found if count - 1 in pair}
     bits = [
         ((t := np.frombuffer(p[:72], np.uint8).reshape(8, 9).astype(int))[:, :-1] - t[:, 1:]) > 1
         for p in prints
@@ -170,20 +178,26 @@ def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, count: int) 
 
 
 def test_a_thousand_times_the_same_costs_no_comparison_and_crowds_are_searched_less() -> None:
-    same = stand_ins((str(number), b"a" * SIGNATURE_BYTES) for number in range(1000))
-    assert (len(same), set(same.values())) == (999, {"0"})
-    crowd = [bytes([128] * 72) + number.to_bytes(4, "big") for number in range(100)]
+    hashes = digests(f"{number:064x}" for number in range(1000))
+    same = StandIns.found(hashes, table([b"a" * SIGNATURE_BYTES] * 1000))
+    assert (len(same), set(same.of(hashes).tolist())) == (999, {hashes[0]})
+    crowd = table([bytes([128] * 72) + number.to_bytes(4, "big") for number in range(100)])
     assert not candidates(crowd, pairs_max=10)[1]
     assert len(candidates(crowd, pairs_max=500)[0]) < 500
     most_alike, searched = candidates(crowd, found_max=100)
     assert searched  # so few pictures may all be compared with each other
-    crowd = [bytes([128] * 71 + [128 + number % 2]) + number.to_bytes(4, "big") for number in range(1000)]
+    crowd = table(
+        [bytes([128] * 71 + [128 + number % 2]) + number.to_bytes(4, "big") for number in range(1000)]
+    )
     most_alike, searched = candidates(crowd, found_max=1000)
     assert not searched
     assert len(most_alike) < 40 * len(crowd)
     assert {at for pair in most_alike for at in pair} == set(range(1000))
-    assert candidates([b"", b"x"]) == ([], True)  # verdicts without a fingerprint
-    assert stand_ins([("1", b"x"), ("2", b"x")]) == {}
+
+
+def together(groups: dict[str, str | None], pairs: list[Pair]) -> dict[str, str]:
+    found = zip(groups, sets(digests(groups), list(groups.values()), Near(pairs)), strict=True)
+    return {sha256: label for sha256, label in found if label is not None}
 
 
 contents = st.lists(st.integers(0, 40), unique=True, min_size=1, max_size=40)
@@ -195,7 +209,7 @@ def test_sets_stay_on_one_side(numbers: list[int], links: list[tuple[int, int]],
     known = [sorted(link) for link in links if set(link) <= set(numbers)]
     pairs = [Pair(f"{one:064x}", f"{other:064x}", 0.01) for one, other in known]
     groups = {name: data.draw(st.sampled_from((None, "p1", "p2", "p3"))) for name in names}
-    labels = sets(list(groups.items()), Near(pairs))
+    labels = together(groups, pairs)
     classes = [(name, data.draw(st.sampled_from("ab"))) for name in names]
     sides = by_hash(classes, {}, labels)
     for pair in pairs:
@@ -209,7 +223,7 @@ def test_sets_stay_on_one_side(numbers: list[int], links: list[tuple[int, int]],
     for label in "ab":
         found = [sides[name] for name, other in classes if other == label]
         assert not found or "train" in found
-    assert by_hash(list(reversed(classes)), {}, sets(list(reversed(groups.items())), Near(pairs))) == sides
+    assert by_hash(list(reversed(classes)), {}, together(dict(reversed(groups.items())), pairs)) == sides
     assert by_hash(classes, sides, labels) == sides  # again with nothing new
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.datasets import pack
-from orchestrator.datasets.check import Checked
+from orchestrator.datasets.checked import Checked
 from orchestrator.datasets.judge import Verdict
 from orchestrator.datasets.scan import Labelled
 from orchestrator.datasets.scratch import scratch

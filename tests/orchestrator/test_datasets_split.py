@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.datasets.check import Checked
+from orchestrator.datasets.checked import Checked
 from orchestrator.datasets.judge import Verdict
 from orchestrator.datasets.scan import Labelled
 from orchestrator.datasets.split import assign, by_hash
