@@ -146,9 +146,7 @@ def _asking(common: Common) -> Callable[[Offer], bool] | None:
         return None
 
     def ask(offer: Offer) -> bool:
-        from orchestrator.render.datasets import offered
-
-        return typer.confirm(f"{offered(offer)}. Shrink?", default=True, err=True)
+        return typer.confirm(f"{offer.told}. Shrink?", default=True, err=True)
 
     return ask
 

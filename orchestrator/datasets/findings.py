@@ -118,7 +118,9 @@ def warnings(images: Sequence[Image]) -> list[str]:
         if absent := sorted(set(train) - set(classes)):
             said.append(f"No image in {split} of: {_few(absent)}")
     if "val" not in by_split:
-        said.append("No image in val")
+        said.append(
+            "No image in val: there are too few, or they are too much alike, to set some of them aside"
+        )
     return said + _equal(images) + _kinds(images)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Image, Split
+from remote.contract.wording import count
 
 from .columns import Rows, digests
 from .images import IMAGES
@@ -56,8 +57,9 @@ def require_none(name: str, found: Sequence[Leak]) -> None:
     sure = [leak for leak in found if leak.kind != "perhaps"]
     if sure:
         more = [f"and {len(sure) - _LISTED} more"] if len(sure) > _LISTED else []
+        images = {leak.path for leak in sure}
         raise DataError(
-            f"{len(sure)} image{'s' * (len(sure) > 1)} of {name} on two sides of the split",
+            f"{count(len(images), 'image')} of {name} on two sides of the split",
             detail="\n".join([f"{leak.path} {leak.told} {leak.other}" for leak in sure[:_LISTED]] + more),
             next="Remove one of each pair; or leave --strict away: copies in train are then left out of training.",
         )

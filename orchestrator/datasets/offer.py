@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from remote.contract.wording import duration, size
+
 from .convert import Conversion, prepared
 from .judge import Unusable
 from .reading import read
@@ -17,6 +19,7 @@ BYTES_MIN = 50_000_000  # less travels in a minute anyhow
 _LARGE = 2  # times RESIZE_PX, from which a photo is much larger
 _SAVING_MIN = 0.5  # of the bytes
 _MEASURED = 12  # files
+_LINE_BITS_PER_S = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,16 @@ class Offer:
     bytes_now: int
     bytes_then: int  # about
     resize_px: int
+
+    @property
+    def told(self) -> str:
+        """What sending photos smaller would save."""
+        now, then = (f"{size(n)} ({duration(n * 8 / _LINE_BITS_PER_S)} at 10 Mbit/s)" for n in self._bytes)
+        return f"{now} as they are, or about {then} at {self.resize_px} px; most models see 224"
+
+    @property
+    def _bytes(self) -> tuple[int, int]:
+        return self.bytes_now, self.bytes_then
 
 
 def offer(scans: Sequence[Scan]) -> Offer | None:

@@ -25,6 +25,6 @@ def remarks(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
         )
     if modern := sum(path.lower().endswith(MODERN) for path in column(images, "path")):
         said.append(f"Sent as JPEG, and downloaded as such: {count(modern, 'HEIC or AVIF image')}")
-    if planned.manifest.split_source == "hash":
+    if planned.manifest.split_source == "hash" and any(image.split == "val" for image in images):
         said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")
     return said

@@ -64,15 +64,23 @@ def unpack(pack: Path, digest: str, images: Sequence[Image], folder: Path) -> No
     """Write the images of a pack. DataError, before the first one, when it is not the pack of that hash."""
     with pack.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise _damaged(digest, "its content has another hash")
+            raise damaged(digest, "its content has another hash")
         if not os.fstat(file.fileno()).st_size:
-            raise _damaged(digest, "it is empty")
+            raise damaged(digest, "it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             for image in images:
                 data = mapped[image.offset : image.offset + image.size]
                 if hashlib.sha256(data).hexdigest() != image.sha256:
-                    raise _damaged(digest, f"{image.path} is not where the manifest says")
+                    raise damaged(digest, f"{image.path} is not where the manifest says")
                 _write(image, data, folder)
+
+
+def damaged(pack: str, why: str) -> DataError:
+    """Of a pack that the store does not give back as it was sent."""
+    return DataError(
+        f"Pack {pack[:12]} in the store is damaged: {why}",
+        next="tlvm upload --verify DIR repairs it, from a folder that holds these images.",
+    )
 
 
 def _there(image: Image, folder: Path) -> bool | None:
@@ -147,11 +155,4 @@ def _hostile(path: bytes, why: str) -> DataError:
         f"The manifest names a file that can't be one: {names.shown(path)[:200]}",
         detail=why,
         next="Ask who uploaded this version; nothing was written.",
-    )
-
-
-def _damaged(pack: str, why: str) -> DataError:
-    return DataError(
-        f"Pack {pack[:12]} in the store is damaged: {why}",
-        next="tlvm upload --verify DIR repairs it, from a folder that holds these images.",
     )

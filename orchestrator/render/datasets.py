@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.datasets.leaks import Kind, Leak
 from orchestrator.datasets.names import SetAside
-from orchestrator.datasets.offer import Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import columns, duration, size
@@ -18,12 +17,11 @@ from remote.contract.wording import count
 
 _LISTED_MAX = 10
 _CLASSES_MAX = 12
-_LINE_BITS_PER_S = 10_000_000
 _LEAKS: Mapping[Kind, str] = {
-    "equal": "equal",
+    "equal": "equal images",
     "near": "near copies",
-    "perhaps": "perhaps near copies",
-    "group": "groups",
+    "perhaps": "what may be near copies",
+    "group": "images of one group",
 }
 
 
@@ -142,9 +140,9 @@ def _verified(result: UploadResult) -> str:
 
 def _leaks(screen: Screen, leaks: Sequence[Leak]) -> None:
     kinds = Counter(leak.kind for leak in leaks)
-    left_out = sum(leak.left_out for leak in leaks)
-    parts = [f"{kinds[kind]:,} {word}" for kind, word in _LEAKS.items() if kinds[kind]]
-    outcome = f"; {left_out:,} left out of training, listed below" if left_out else ""
+    left_out = len({leak.path for leak in leaks if leak.left_out})
+    parts = [f"{count(kinds[kind], 'pair')} of {word}" for kind, word in _LEAKS.items() if kinds[kind]]
+    outcome = f"; {count(left_out, 'image')} left out of training, listed below" if left_out else ""
     screen.line(labelled("leaks", f"{', '.join(parts)} on two sides of the split{outcome}"), style="yellow")
     for leak in [leak for leak in leaks if not leak.left_out][:_LISTED_MAX]:
         error = "" if leak.error is None else f" (error {leak.error:.3f})"
@@ -175,16 +173,6 @@ def classes(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
     if len(names) > _CLASSES_MAX:
         rows.append((f"... and {len(names) - _CLASSES_MAX} more",))
     return rows
-
-
-def offered(offer: Offer) -> str:
-    """What sending photos smaller would save."""
-    now, then = (f"{size(n)} ({duration(n * 8 / _LINE_BITS_PER_S)} at 10 Mbit/s)" for n in _bytes(offer))
-    return f"{now} as they are, or about {then} at {offer.resize_px} px; most models see 224"
-
-
-def _bytes(offer: Offer) -> tuple[int, int]:
-    return offer.bytes_now, offer.bytes_then
 
 
 def window(values: Sequence[float]) -> str:

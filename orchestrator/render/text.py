@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+
+from remote.contract.wording import duration, size
+
+__all__ = [
+    "about",
+    "clean",
+    "clean_lines",
+    "clock",
+    "columns",
+    "duration",
+    "last_word",
+    "moment",
+    "price",
+    "size",
+]
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, screen
@@ -54,33 +68,6 @@ def columns(rows: Iterable[Sequence[object]], *, indent: str = "", gap: str = " 
         ).rstrip()
         for row in cells
     ]
-
-
-def size(count: float) -> str:
-    """Bytes as people say them: "68 MB"."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 999.5:
-            return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
-    return f"{count / 1000:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """ "0.4 s", "41 s", "1 min 31 s", "3 h 58 min", "6 d 4 h"."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 9.95:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min" if whole % 3600 // 60 else f"{whole // 3600} h"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def clock(moment: datetime, now: datetime | None = None) -> str:

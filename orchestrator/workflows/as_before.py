@@ -31,9 +31,7 @@ def conversion_now(
         if ask is not None and sending:
             now = dataclasses.replace(now, resize_px=found.resize_px if ask(found) else None)
         else:
-            saved = 1 - found.bytes_then / found.bytes_now
-            text = f"--resize {found.resize_px} would send about {saved:.0%} less; most models see 224 pixels"
-            workspace.progress.say("size", text)
+            workspace.progress.say("size", f"{found.told}: --resize {found.resize_px}")
     return now
 
 

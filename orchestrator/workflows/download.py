@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.datasets import unpack
 from orchestrator.datasets.scratch import spool
-from orchestrator.errors import CloudError
+from orchestrator.errors import CloudError, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.datasets import resolve
 from orchestrator.workflows.workspace import Workspace
@@ -96,6 +96,9 @@ def _fetch(workspace: Workspace, images: Sequence[Image], folder: Path) -> int:
 
 def _one(store: Store, pack: str, images: Sequence[Image], scratch: Path, folder: Path) -> None:
     path = scratch / pack
-    store.download(layout.pack_key(pack), path)
+    try:
+        store.download(layout.pack_key(pack), path)
+    except NotFoundError:
+        raise unpack.damaged(pack, "it is missing") from None
     unpack.unpack(path, pack, images, folder)
     path.unlink()

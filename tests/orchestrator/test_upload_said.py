@@ -1,0 +1,78 @@
+"""What an upload says is true: images are counted as images, and a split that is not there is not praised."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orchestrator.errors import DataError
+from orchestrator.render.console import Screen
+from orchestrator.render.datasets import uploaded
+from orchestrator.workflows.datasets import resolve
+from orchestrator.workflows.download import download
+from orchestrator.workflows.upload import UploadResult, upload
+from remote.contract import layout
+from tests.orchestrator.pictures import fill, picture
+from tests.orchestrator.uploading import BUGS, one, place
+
+
+def drawn(result: UploadResult) -> str:
+    out = io.StringIO()
+    uploaded(Screen(out, io.StringIO()), [result])
+    return out.getvalue()
+
+
+def photo(number: int) -> Image.Image:
+    """Smooth, as photos are: saving it again changes little."""
+    return Image.open(io.BytesIO(picture(number))).resize((160, 120), Image.Resampling.BICUBIC)
+
+
+def copies(tmp_path: Path) -> Path:
+    """One image of train, of which val has three near copies."""
+    folder = fill(tmp_path / "bugs", BUGS)
+    original = photo(77)
+    original.save(folder / "train/ants/photo.png")
+    for quality in (91, 93, 95):
+        original.save(folder / f"val/ants/{quality}.jpg", quality=quality)
+    return folder
+
+
+def test_images_that_are_left_out_are_counted_not_pairs(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    result = one(workspace, copies(tmp_path))
+    assert len(result.excluded) == 1
+    assert sum(leak.left_out for leak in result.leaks) == 3
+    assert "3 pairs of near copies on two sides of the split; 1 image left out of training" in drawn(result)
+    with pytest.raises(DataError, match="^1 image of bugs on two sides"):
+        upload(workspace, tmp_path / "bugs", strict=True)
+
+
+def test_a_fifth_is_said_to_be_val_only_where_there_is_one(tmp_path: Path) -> None:
+    for number, label in enumerate(("ants", "bees")):  # each class is one picture, saved several times
+        (tmp_path / "alike" / label).mkdir(parents=True)
+        for quality in (90, 92, 94):
+            photo(number).save(tmp_path / "alike" / label / f"{quality}.jpg", quality=quality)
+    result = one(place(tmp_path)[0], tmp_path / "alike")
+    assert "val" not in result.counts
+    said = "\n".join(result.warnings)
+    assert "No image in val: there are too few, or they are too much alike" in said
+    assert "a fifth" not in said
+    flat = fill(tmp_path / "flat", {"ants": 10, "bees": 10}, start=500)
+    said = "\n".join(one(place(tmp_path)[0], flat).warnings)
+    assert "a fifth of each class" in said
+    assert "No image in val" not in said
+
+
+def test_a_download_that_misses_a_pack_says_what_to_do(tmp_path: Path) -> None:
+    workspace, store = place(tmp_path)
+    one(workspace, fill(tmp_path / "bugs", BUGS))
+    (pack,) = resolve(workspace, None)[2].packs()
+    store.delete(layout.pack_key(pack))
+    with pytest.raises(DataError, match=f"Pack {pack[:12]} in the store is damaged: it is missing") as error:
+        download(workspace, "bugs", tmp_path / "back")
+    assert "tlvm upload --verify DIR" in error.value.next
+    one(workspace, tmp_path / "bugs", verify=True)
+    assert download(workspace, "bugs", tmp_path / "back").written == 11
