@@ -11,6 +11,7 @@ from typing import Any
 from remote.contract.intervals import wilson
 
 PEER = "scikit-learn"
+PEER_BALANCED = f"{PEER}, balanced"
 _FROZEN = ("fixed-extractor", "initial-layers", PEER)
 _TRAINED = ("fixed-extractor", "fine-tune-top", "fine-tune-all", "from-scratch")
 _OWN_SIZE = {
@@ -69,12 +70,13 @@ def line(record: dict[str, Any]) -> str:
 def text(records: Sequence[dict[str, Any]]) -> str:
     """All tables."""
     given = _rows([record for record in records if record["turn"] == 0 and record["seed"] == 0])
+    seeds = _rows([record for record in records if record["turn"] == 0])
     dealt = _rows([record for record in records if record["turn"] > 0])
     return "\n".join(
         [
             *_frozen("Given split, seed 0", given, 1),
             *_frozen("Train and val dealt out anew three times, each image in val once", dealt, 3),
-            *_trained("Trained scenarios", given),
+            *_trained("Trained scenarios, given split, seeds 0 to 2", seeds),
             *_balance("Unequal classes, given split", given),
             *_balance("Unequal classes, dealt out anew three times", dealt),
             *_depths(records),
@@ -94,7 +96,7 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, float
 
 def _rows(records: Sequence[dict[str, Any]]) -> Rows:
     found: dict[tuple[str, str, str], dict[str, Runs]] = defaultdict(lambda: defaultdict(Runs))
-    for record in sorted(records, key=lambda one: int(one["turn"])):
+    for record in sorted(records, key=lambda one: (int(one["turn"]), int(one["seed"]))):
         other = {name: value for name, value in record["parameters"].items() if name not in _OWN_SIZE}
         label = ", ".join(f"{name} {value}" for name, value in other.items())
         found[record["data"], record["model"], label][record["scenario"]].records.append(record)
@@ -137,38 +139,42 @@ def _trained(title: str, rows: Rows) -> Iterator[str]:
         if not set(runs) & set(_TRAINED[1:]):
             continue
         cells = [_cell(runs[name]) if name in runs else "" for name in _TRAINED]
-        n = len(next(iter(runs.values())).right)
+        n = len(next(iter(runs.values())).records[0]["labels"])
         yield f"| {data} | {model} | {parameters or '224 px'} | {n} | " + " | ".join(cells) + " |"
     yield ""
 
 
 def _cell(runs: Runs) -> str:
+    """The mean over seeds, with the interval of as many images as one of them was measured on, and each seed's."""
+    each = [Runs([record]).accuracy for record in runs.records]
+    n, mean = len(runs.records[0]["labels"]), sum(each) / len(each)
+    low, high = wilson(mean * n, n)
+    seeds = f": {', '.join(f'{one:.3f}' for one in each)}" if len(each) > 1 else ", one seed"
     epochs = runs.records[0]["parameters"].get("epochs")
-    return runs.text + (f", {epochs} epochs" if epochs else "")
+    return f"{mean:.3f} ({low:.3f} - {high:.3f}){seeds}" + (f"; {epochs} epochs" if epochs else "")
 
 
 def _balance(title: str, rows: Rows) -> Iterator[str]:
-    """What is done for rare classes, beside what scikit-learn does."""
+    """What is done for rare classes, beside scikit-learn when it does nothing, and when it does the like."""
     yield f"### {title}\n"
-    yield "| data | model | n | with | top-1 | balanced accuracy |"
-    yield "|---|---|---|---|---|---|"
+    yield "| data | model | n | fixed-extractor | top-1 | mean recall | scikit-learn, same features | top-1 | mean recall | that one ahead by, top-1, in standard errors |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for data, model in dict.fromkeys(key[:2] for key in rows if key[2].startswith("balance")):
-        default = rows[data, model, ""]
-        found = {
-            f"fixed-extractor, balance {name}": rows.get((data, model, f"balance {name}"))
-            for name in ("off", "on")
-        }
-        kinds = {
-            "fixed-extractor, default": default,
-            **{name: each for name, each in found.items() if each},
-            PEER: default,
-            f"{PEER}, balanced": default,
-        }
-        for name, runs in kinds.items():
-            scenario = name if name.startswith(PEER) else "fixed-extractor"
-            if scenario in runs:
-                one = runs[scenario]
-                yield f"| {data} | {model} | {len(one.right)} | {name} | {one.text} | {one.balanced:.3f} |"
+        peers = rows[data, model, ""]
+        for ours, parameters, name in (
+            ("default", "", PEER),
+            ("default", "", PEER_BALANCED),
+            ("balance off", "balance off", PEER),
+            ("balance on", "balance on", PEER_BALANCED),
+        ):
+            found = rows.get((data, model, parameters), {})
+            if "fixed-extractor" in found and name in peers:
+                one, peer = found["fixed-extractor"], peers[name]
+                weights = "every class weighs the same" if name == PEER_BALANCED else "plain"
+                yield (
+                    f"| {data} | {model} | {len(one.right)} | {ours} | {one.text} | {one.balanced:.3f} | {weights} "
+                    f"| {peer.text} | {peer.balanced:.3f} | {(peer.accuracy - one.accuracy) / _error(one):+.2f} |"
+                )
     yield ""
 
 
