@@ -15,6 +15,7 @@ from orchestrator.cli import (
     attach,
     cloud,
     datasets,
+    formats,
     machines,
     measures,
     power,
@@ -146,6 +147,10 @@ def _failed(error: TlvmError, argv: list[str]) -> int:
     from orchestrator.render import problem
 
     problem.show(error, sys.stderr)
+    if formats.is_markdown(argv):
+        from orchestrator.render import markdown
+
+        print(markdown.problem(error), end="", flush=True)
     _error_document(argv, type(error).__name__, error.what, error.detail, error.next, error.exit_code)
     return error.exit_code
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import complete
+from orchestrator.cli.formats import Format, drawn
 from orchestrator.cli.options import Common, RunId, command, shares
 from orchestrator.errors import (
     AuthError,
@@ -31,12 +32,15 @@ def compare(
             autocompletion=complete.runs,
         ),
     ],
+    format: Format = "text",
 ) -> None:
     """Which of several runs is better, and is it more than luck?"""
+    from orchestrator.render import markdown
     from orchestrator.render.compare import compared
     from orchestrator.workflows.compare import compare
 
-    common.show("compare", compare(common.workspace(), runs), compared)
+    draw = drawn(format, compared, markdown.compare)
+    common.show("compare", compare(common.workspace(), runs), draw)
 
 
 @command(
@@ -65,17 +69,20 @@ def evaluate(
             help="How frequent a class is where it will be used. Repeatable.",
         ),
     ] = None,
+    format: Format = "text",
 ) -> None:
     """Measure a finished model on other images.
 
     Images that it was trained on are left out.
     """
+    from orchestrator.render import markdown
     from orchestrator.render.evaluate import evaluated
     from orchestrator.render.events import Events
     from orchestrator.workflows.evaluate import evaluate
 
+    draw = drawn(format, evaluated, markdown.evaluate)
     with Events(common.screen.progress) as events:
         result = evaluate(
             common.workspace(), run, on=on, split=split, prior=shares(prior or []), on_event=events.show
         )
-    common.show("evaluate", result, evaluated)
+    common.show("evaluate", result, draw)

@@ -14,19 +14,19 @@ _POINT = 0.0005  # less than a tenth of a percentage point is not worth a word
 
 
 def compared(screen: Screen, result: CompareResult) -> None:
-    screen.line(_head(result), style="bold")
-    names = _names(result)
+    screen.line(head(result), style="bold")
+    names = names_of(result)
     for line, run in zip(
-        columns([_row(names[run.run_id], run, len(result.runs)) for run in result.runs]),
+        columns([row(names[run.run_id], run, len(result.runs)) for run in result.runs]),
         result.runs,
         strict=True,
     ):
         screen.line(line, style="green" if run.run_id == result.take else "")
-    screen.line(_verdict(result, names))
+    screen.line(verdict(result, names))
     screen.next(f"tlvm predict {short(result.take, names)} IMAGES")
 
 
-def _head(result: CompareResult) -> str:
+def head(result: CompareResult) -> str:
     images = f"the same {count(result.images, f'{result.split} image')}"
     if result.groups is not None:
         images += f" in {count(result.groups, 'group')}"
@@ -43,7 +43,7 @@ def _head(result: CompareResult) -> str:
     return ", ".join(parts) + luck
 
 
-def _names(result: CompareResult) -> dict[str, str]:
+def names_of(result: CompareResult) -> dict[str, str]:
     """The scenario, and what it takes to tell runs of one scenario apart."""
     scenarios = [run.scenario for run in result.runs]
     return {
@@ -54,7 +54,7 @@ def _names(result: CompareResult) -> dict[str, str]:
     }
 
 
-def _row(name: str, run: ComparedRun, runs: int) -> tuple[str, ...]:
+def row(name: str, run: ComparedRun, runs: int) -> tuple[str, ...]:
     share = 100 * run.trained_parameters / run.total_parameters if run.total_parameters else 0
     low, high = run.accuracy_interval
     difference = interval = p = "–"
@@ -78,7 +78,7 @@ def _row(name: str, run: ComparedRun, runs: int) -> tuple[str, ...]:
     )
 
 
-def _verdict(result: CompareResult, names: dict[str, str]) -> str:
+def verdict(result: CompareResult, names: dict[str, str]) -> str:
     runs = {run.run_id: run for run in result.runs}
     take, first, best = names[result.take], result.runs[0], runs[result.best]
     if result.differ:

@@ -33,7 +33,7 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
     )
     if metrics.temperature_from == "val" and metrics.reported != "val":
         yield "the temperature comes from val, which chose when training stopped"
-    yield from columns(_classes(result), indent="  ")
+    yield from columns(class_rows(result), indent="  ")
     if len(result.classes) > CLASSES_MAX:
         yield f"  ... and {len(result.classes) - CLASSES_MAX} more classes in metrics.json"
     if confused := _confused(result, metrics.classes):
@@ -69,7 +69,7 @@ def _speed(metrics: Metrics) -> str:
     return f"{metrics.images_per_s:,.0f} images a second"
 
 
-def _classes(result: Evaluation) -> list[tuple[str, ...]]:
+def class_rows(result: Evaluation) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("class", "right", "recall", "95 %", "precision")]
     for one in sorted(result.classes, key=lambda one: one.recall if one.recall is not None else 2)[
         :CLASSES_MAX
