@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from remote.contract import events
 from remote.contract.layout import RunFolder
+
+MARK_S = 5.0
 
 
 class News:
@@ -37,6 +40,24 @@ class News:
             fresh, self._log_read = _from(self._log, self._log_read)
             sys.stdout.buffer.write(fresh)
             sys.stdout.buffer.flush()
+
+
+class LogMarks:
+    """Events that say now and then how long the log is, so that it can be read from a time on."""
+
+    def __init__(self, folder: RunFolder, writer: events.EventWriter, *, interval_s: float = MARK_S) -> None:
+        self._log = folder.log
+        self._writer = writer
+        self._interval_s = interval_s
+        self._marked = _size(folder.log)
+        self._marked_at = 0.0
+
+    def mark(self) -> None:
+        """Only when it has grown."""
+        now, length = time.monotonic(), _size(self._log)
+        if length != self._marked and now - self._marked_at >= self._interval_s:
+            self._marked, self._marked_at = length, now
+            self._writer.emit(events.LOGGED, bytes=length)
 
 
 def _size(path: Path) -> int:

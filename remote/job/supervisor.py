@@ -27,7 +27,7 @@ from remote.job.asked import environment, forget_environment, read_asked
 from remote.job.claim import Superseded
 from remote.job.fetch import fetch
 from remote.job.follow import read_status
-from remote.job.news import News
+from remote.job.news import LogMarks, News
 from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped
 from remote.job.publish import Publisher, now
 from remote.job.reasons import Reasons, cancel_mark
@@ -127,6 +127,7 @@ class _Job:
         self._ticket = ticket
         self._reasons = reasons
         self._news = News(folder, echo)
+        self._marks = LogMarks(folder, record.events)
         self._publisher = Publisher(
             lambda: open_store(
                 spec.store, attempts=Attempts(count=1)
@@ -319,6 +320,7 @@ class _Job:
 
     def _read_news(self) -> None:
         self._news.read()
+        self._marks.mark()
         if self._news.step != self._record.status.step:
             self._record.save(step=self._news.step)
 

@@ -34,7 +34,8 @@ from remote.job.supervisor import supervise
 from remote.job.training_process import Limits
 lock = int(sys.argv[3]) if len(sys.argv) > 2 else None
 ticket = sys.argv[5] if len(sys.argv) > 4 else None
-limits = Limits(hang_s={hang_s}, grace_s={grace_s}, publish_s={publish_s}, poll_s=0.02)
+limits = Limits(hang_s={hang_s}, grace_s={grace_s}, publish_s={publish_s}, poll_s=0.02,
+    unmeasured_s={unmeasured_s}, margin_s={margin_s}, tell_s={tell_s})
 command = [sys.executable, {standin!r}]
 sys.exit(supervise(Path(sys.argv[1]), MachineHome.of_this_user(), command=command, limits=limits, lock=lock,
     ticket=ticket))
@@ -49,6 +50,10 @@ class TestMachine:
     hang_s: float = 60
     grace_s: float = 5
     publish_s: float = 5
+    unmeasured_s: float = 30
+    margin_s: float = 30
+    tell_s: float = 30
+    first_paths: list[str] = field(default_factory=list)  # of PYTHONPATH
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,7 +66,8 @@ class TestMachine:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "HOME": str(self.home.root.parent), "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join([*self.first_paths, str(ROOT)])
+        return {**os.environ, "HOME": str(self.home.root.parent), "PYTHONPATH": path}
 
     def spec(self, behaviour: str, *, scenario: str = "fixed-extractor", **changes: Any) -> RunSpec:
         values: dict[str, Any] = {
@@ -91,7 +97,13 @@ class TestMachine:
     def supervisor(self) -> list[str]:
         """A command that supervises with the stand-in as training, followed by the path of the spec."""
         script = SUPERVISE.format(
-            hang_s=self.hang_s, grace_s=self.grace_s, publish_s=self.publish_s, standin=str(STANDIN)
+            hang_s=self.hang_s,
+            grace_s=self.grace_s,
+            publish_s=self.publish_s,
+            unmeasured_s=self.unmeasured_s,
+            margin_s=self.margin_s,
+            tell_s=self.tell_s,
+            standin=str(STANDIN),
         )
         return [sys.executable, "-c", script]
 
