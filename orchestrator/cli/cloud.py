@@ -44,16 +44,24 @@ def gc(
     raise typer.Exit(result.exit_code)
 
 
+Accelerator = Annotated[
+    str | None,
+    typer.Option(
+        "--accelerator", metavar="KIND", help="For a machine with this one; else that of tlvm.toml."
+    ),
+]
+
+
 @command(AuthError, CloudError)
-def quota(common: Common) -> None:
+def quota(common: Common, accelerator: Accelerator = None) -> None:
     """How many machines the cloud lets you have.
 
-    Shows the quotas that the machine of tlvm.toml takes from. A new account has none for GPUs.
+    Shows the quotas that the machine of tlvm.toml takes from, and what was asked for. A new account has none for GPUs.
     """
     from orchestrator.render import cloud
     from orchestrator.workflows.quota import quota
 
-    common.show("quota", quota(common.workspace()), cloud.allowed)
+    common.show("quota", quota(common.workspace(machine__accelerator=accelerator)), cloud.allowed)
 
 
 @command(AuthError, CloudError, below="quota")
@@ -64,16 +72,29 @@ def request(
     ] = None,
     value: Annotated[float | None, typer.Option("--value", metavar="N", help="How many in all.")] = None,
     region: Annotated[str, typer.Option("--region", metavar="NAME", help="Whose quota it is.")] = "",
+    accelerator: Accelerator = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how it is asked for by hand; send nothing.")
+    ] = False,
 ) -> None:
-    """How to ask for more of a quota.
+    """Ask Google for more of a quota.
 
-    Prints the exact command and the page: Google wants a person to ask. The answer comes by mail, after minutes to days.
+    Google answers by mail, after minutes to days; tlvm quota shows it. Where its API can't be used, the command and
+    the page to ask by hand are printed.
     """
     from orchestrator.render import cloud
     from orchestrator.workflows.quota import quota_request
 
-    result = quota_request(common.workspace(), metric, value=value, region=region)
+    result = quota_request(
+        common.workspace(machine__accelerator=accelerator),
+        metric,
+        value=value,
+        region=region,
+        dry_run=dry_run,
+        confirm=common.confirm,
+    )
     common.show("quota request", result, cloud.asked)
+    raise typer.Exit(result.exit_code)
 
 
 @command(AuthError, CloudError)

@@ -38,6 +38,8 @@ class Quota:
     limit: float
     used: float
     needed: float = 0  # by a machine as tlvm.toml describes it
+    asked: float = 0  # what Google was asked to raise it to, and has not granted; 0: nothing
+    is_pending: bool = False  # it has not answered yet
 
     @property
     def left(self) -> float:
@@ -46,13 +48,15 @@ class Quota:
 
 @dataclass(frozen=True)
 class QuotaRequest:
-    """How to ask for more."""
+    """To have more of a quota."""
 
     metric: str
     region: str
     value: float
-    command: list[str]
+    command: list[str]  # how to ask by hand
     link: str
+    is_sent: bool = False
+    refused: str = ""  # why it could not be sent
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,10 @@ class Rented(Protocol):
         """Those that matter for a machine of this kind, in the places of the settings."""
 
     def quota_request(self, metric: str, region: str, value: float) -> QuotaRequest:
-        """How to ask for so many."""
+        """How to ask for so many; nothing is sent."""
+
+    def send_quota_request(self, request: QuotaRequest) -> QuotaRequest:
+        """Ask Google; twice is once. What it answered stands in it: that it takes the request, or why not."""
 
     def accelerators(self, spec: MachineSpec) -> list[AcceleratorKind]:
         """Every kind of GPU that is offered anywhere; priced as a machine of that kind with otherwise these wishes."""

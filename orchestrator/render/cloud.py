@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shlex
 
-from orchestrator.providers.rented import AcceleratorKind, Quota
+from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, price
 from orchestrator.workflows.gpus import GpusResult
-from orchestrator.workflows.quota import QuotaRequests, QuotaResult
+from orchestrator.workflows.quota import ALL_GPUS, QuotaRequests, QuotaResult
 
 _ZONES_MAX = 3
 
 
 def allowed(screen: Screen, result: QuotaResult) -> None:
-    rows = [("", "quota", "where", "limit", "in use", "needed"), *map(_quota, result.quotas)]
+    rows = [("", "quota", "where", "limit", "in use", "needed", "asked for"), *map(_quota, result.quotas)]
     lacking = [True, *(quota in result.lacking for quota in result.quotas)]
     for line, is_short in zip(columns(rows), lacking, strict=True):
         screen.line(line, style="yellow" if is_short and line.startswith("short") else "")
@@ -23,21 +23,43 @@ def allowed(screen: Screen, result: QuotaResult) -> None:
             "A GPU that is not allowed yet: minutes to days; a Free Trial account must upgrade first."
         )
         screen.next("tlvm quota request     meanwhile: tlvm up --accelerator none, or --provider local")
+    elif any(quota.metric == ALL_GPUS and quota.limit == 0 for quota in result.quotas):
+        screen.next("tlvm up --dry-run     for a GPU: tlvm quota request")
     else:
         screen.next("tlvm up --dry-run")
 
 
 def asked(screen: Screen, result: QuotaRequests) -> None:
-    if not result.requests:
+    for quota in result.pending:
+        screen.line(
+            f"{quota.metric}{_where(quota.region)}: {quota.asked:g} were asked for; Google has not answered yet."
+        )
+    if not result.requests and not result.pending:
         screen.line("Your quotas are enough for this machine.")
         screen.next("tlvm up --dry-run     to ask for more: tlvm quota request QUOTA --value N")
         return
     for request in result.requests:
-        where = f" in {request.region}" if request.region else " of the project"
-        screen.line(f"{request.metric}{where}, to {request.value:g}:")
-        screen.line(f"  {shlex.join(request.command)}")
-    screen.line(f"or on the page {result.requests[0].link}")
-    screen.next("run that; the answer comes by mail, and tlvm quota shows it")
+        request_to(screen, request, result.dry_run)
+    if any(not request.is_sent for request in result.requests):
+        screen.line(f"or on the page {result.requests[0].link}")
+        screen.next("run that; the answer comes by mail, and tlvm quota shows it")
+    else:
+        screen.next(
+            "tlvm quota shows the answer     meanwhile: tlvm up --accelerator none, or --provider local"
+        )
+
+
+def request_to(screen: Screen, request: QuotaRequest, dry_run: bool = False) -> None:
+    """Sent, or how to send it by hand."""
+    what = f"{request.metric}{_where(request.region)}, to {request.value:g}"
+    if request.is_sent:
+        screen.line(f"asked   {what}: Google answers by mail, after minutes to days", style="green")
+        return
+    if dry_run:
+        screen.line(f"{what}:")
+    else:
+        screen.line(f"not asked   {what}: {request.refused}. By hand:", style="yellow")
+    screen.line(f"  {shlex.join(request.command)}")
 
 
 def offered(screen: Screen, result: GpusResult) -> None:
@@ -53,7 +75,12 @@ def offered(screen: Screen, result: GpusResult) -> None:
 def _quota(quota: Quota) -> tuple[str, ...]:
     word = "short" if quota.left < quota.needed else "ok"
     where = quota.region or "project"
-    return word, quota.metric, where, f"{quota.limit:g}", f"{quota.used:g}", f"{quota.needed:g}"
+    asked = f"{quota.asked:g}, {'pending' if quota.is_pending else 'not granted'}" if quota.asked else ""
+    return word, quota.metric, where, f"{quota.limit:g}", f"{quota.used:g}", f"{quota.needed:g}", asked
+
+
+def _where(region: str) -> str:
+    return f" in {region}" if region else " of the project"
 
 
 def _kind(kind: AcceleratorKind) -> tuple[str, ...]:

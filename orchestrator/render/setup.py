@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-
 from orchestrator.render import runs
+from orchestrator.render.cloud import request_to
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, duration
 from orchestrator.workflows.demo import DemoResult
@@ -18,7 +17,7 @@ _STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
 
 
 def written(screen: Screen, result: InitResult) -> None:
-    if result.standing is not None:
+    if result.standing is not None and not result.asked:  # else it was told on the way
         screen.line(said(result.standing))
     for note in result.notes:
         screen.line(f"note: {note}", style="yellow")
@@ -26,8 +25,7 @@ def written(screen: Screen, result: InitResult) -> None:
         how = "created: private, in the machines' region" if result.bucket == "created" else result.bucket
         screen.line(f"{result.store} {how}")
     for request in result.requests:
-        screen.line("To ask for a GPU, run this (the answer comes by mail; tlvm quota shows it):")
-        screen.line(f"  {shlex.join(request.command)}")
+        request_to(screen, request)
     verb = "Replaced" if result.replaced else "Wrote"
     screen.line(
         f"{verb} {result.file} ({count(result.comments, 'commented line')}), provider {result.provider}"

@@ -66,7 +66,8 @@ class InitResult:
     standing: Standing | None = None  # of the account in the cloud; None when it was not looked at
     bucket: str = ""  # "created", "there already", or "" when nothing was done
     notes: list[str] = field(default_factory=list)  # what was decided without asking, and why
-    requests: list[QuotaRequest] = field(default_factory=list)  # how to ask for a GPU
+    requests: list[QuotaRequest] = field(default_factory=list)  # for a GPU: sent, or how to
+    asked: bool = False  # somebody was, and has been told on the way
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def init(folder: Path, given: Answers, *, replace: bool = False, asking: Asking 
         chosen.bucket,
         chosen.notes,
         chosen.requests,
+        asking is not None,
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.config import Settings, load
 from orchestrator.errors import ConfigError, TlvmError
 from orchestrator.providers.rented import QuotaRequest, Rented, Standing
 from orchestrator.workflows.init import Answers, Asking, Chosen
+from orchestrator.workflows.quota import ALL_GPUS
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import StoreRef
 
-_ALL_GPUS = "GPUS_ALL_REGIONS"
 _NO_GPU = {
     "local": "this computer, free",
     "none": "a cloud machine without a GPU",
@@ -29,18 +31,22 @@ _REGION, _HOURS = "us-central1", 4.0
 
 def in_the_cloud(folder: Path, given: Answers, asking: Asking | None) -> Chosen:
     """Look at login, billing and quota; then ask, or take what was given and the defaults."""
-    settings = _settings(folder, given)
-    rented = Workspace(settings).rented
-    assert rented is not None
+    settings, rented = _opened(folder, given)
     standing, notes = _standing(rented, asking)
+    if standing is None and asking and not given.project:
+        project = asking.text("Project of Google Cloud, its ID; empty: go on without", "").strip()
+        given = replace(given, project=project or None)
+        if project:
+            settings, rented = _opened(folder, given)
+            standing, notes = _standing(rented, asking)
     accelerator = given.accelerator
     requests: list[QuotaRequest] = []
     if standing is not None and standing.gpus == 0 and accelerator in (None, ""):
-        way = asking.choose(f"Your GPU quota is 0 ({_ALL_GPUS}). What now?", _NO_GPU) if asking else "none"
+        way = asking.choose(f"Your GPU quota is 0 ({ALL_GPUS}). What now?", _NO_GPU) if asking else "none"
         if way == "local":
             return Chosen("local", {}, standing, notes=notes)
         if way == "ask":
-            requests = [rented.quota_request(_ALL_GPUS, "", 1)]
+            requests = [rented.send_quota_request(rented.quota_request(ALL_GPUS, "", 1))]
         else:
             accelerator = "none"
             notes += (
@@ -81,6 +87,13 @@ def in_the_cloud(folder: Path, given: Answers, asking: Asking | None) -> Chosen:
         notes,
         requests,
     )
+
+
+def _opened(folder: Path, given: Answers) -> tuple[Settings, Rented]:
+    settings = _settings(folder, given)
+    rented = Workspace(settings).rented
+    assert rented is not None
+    return settings, rented
 
 
 def _settings(folder: Path, given: Answers) -> Settings:
@@ -126,11 +139,15 @@ def said(standing: Standing) -> str:
 def _number(asking: Asking | None, question: str, default: float) -> float:
     if asking is None:
         return default
-    text = asking.text(question, f"{default:g}")
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{text[:40]!r} is not a number", next="Run tlvm init again.") from None
+    while True:
+        text = asking.text(question, f"{default:g}")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if 0 <= number < math.inf:
+            return number
+        asking.say(f"{text[:40]!r} is not a number from 0 on")
 
 
 def _bucket(

@@ -1,14 +1,17 @@
-"""`tlvm quota`: how many machines Google lets you have, and how to ask for more."""
+"""`tlvm quota`: how many machines Google lets you have, and asking for more."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError
 from orchestrator.providers.rented import Quota, QuotaRequest, Rented
 from orchestrator.workflows.up import spec_of
 from orchestrator.workflows.workspace import Workspace
+
+ALL_GPUS = "GPUS_ALL_REGIONS"
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,15 @@ class QuotaResult:
 
 @dataclass(frozen=True)
 class QuotaRequests:
-    """Google takes no such request from a program without asking a person: these are the exact ways."""
+    """What was asked for, or would be."""
 
     requests: list[QuotaRequest]
+    dry_run: bool = False  # nothing was sent: that was not asked for, or the answer was no
+    pending: list[Quota] = field(default_factory=list)  # not asked for again: Google has not answered yet
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.dry_run or all(request.is_sent for request in self.requests) else 7
 
 
 def quota(workspace: Workspace) -> QuotaResult:
@@ -32,17 +41,44 @@ def quota(workspace: Workspace) -> QuotaResult:
 
 
 def quota_request(
-    workspace: Workspace, metric: str | None = None, *, value: float | None = None, region: str = ""
+    workspace: Workspace,
+    metric: str | None = None,
+    *,
+    value: float | None = None,
+    region: str = "",
+    dry_run: bool = False,
+    confirm: Callable[[str], bool] | None = None,
 ) -> QuotaRequests:
-    """How to ask for what lacks; or for `value` of the quota `metric`, in `region` where it is a region's.
+    """Ask for what lacks; or for `value` of the quota `metric`, in `region` where it is a region's.
 
+    A project without any GPU, which is what a new account has, is asked one for, whatever the machine of tlvm.toml.
+    dry_run         say how, and send nothing
+    confirm         asked once, before anything is sent
     ConfigError     there is no such quota, or it is not known which region is meant
     """
     account = rented(workspace, "quotas")
+    pending: list[Quota] = []
     if metric is None:
         found = quota(workspace)
-        wanted = [(one, value or one.used + one.needed) for one in found.lacking]
-        return QuotaRequests([account.quota_request(one.metric, one.region, most) for one, most in wanted])
+        short = found.lacking or [one for one in found.quotas if one.metric == ALL_GPUS and one.limit == 0]
+        wanted = [(one, value or one.used + max(1.0, one.needed)) for one in short]
+        pending = [one for one, most in wanted if one.is_pending and one.asked >= most]
+        requests = [
+            account.quota_request(one.metric, one.region, most) for one, most in wanted if one not in pending
+        ]
+    else:
+        requests = [_named(workspace, account, metric, value, region)]
+    what = ", ".join(
+        f"{one.metric} to {one.value:g}" + (f" in {one.region}" if one.region else "") for one in requests
+    )
+    if dry_run or not requests or (confirm and not confirm(f"Ask Google to raise {what}?")):
+        return QuotaRequests(requests, True, pending)
+    return QuotaRequests([account.send_quota_request(request) for request in requests], False, pending)
+
+
+def _named(
+    workspace: Workspace, account: Rented, metric: str, value: float | None, region: str
+) -> QuotaRequest:
     if value is None or value <= 0:
         raise ConfigError(f"Nothing says how many of {metric[:60]} you want", next="Add --value N.")
     there = quota(workspace).quotas
@@ -58,7 +94,7 @@ def quota_request(
         raise ConfigError(
             f"{metric.upper()} is a quota of each region", next=f"Add --region, one of {regions}."
         )
-    return QuotaRequests([account.quota_request(chosen[0].metric, chosen[0].region, value)])
+    return account.quota_request(chosen[0].metric, chosen[0].region, value)
 
 
 def rented(workspace: Workspace, what: str) -> Rented:

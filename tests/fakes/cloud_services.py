@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes import cloud_quotas
 from tests.fakes.cloud_prices import skus
 from tests.fakes.compute_cloud import NUMBER, USER, Cloud
 from tests.fakes.compute_faults import Refused, disabled
@@ -37,7 +38,7 @@ class Project:
             f"{name}.googleapis.com"
             for name in (
                 "compute", "storage", "iam", "serviceusage", "cloudresourcemanager", "cloudbilling", "oslogin",
-                "orgpolicy", "iap",
+                "orgpolicy", "iap", "cloudquotas",
             )
         }
     )  # fmt: skip
@@ -49,6 +50,7 @@ class Project:
     )  # of service accounts, by email; "" the project's
     roles: dict[str, Resource] = field(default_factory=dict)  # custom ones
     public_keys: dict[str, str] = field(default_factory=dict)  # of OS Login, by fingerprint
+    quota_requests: dict[str, Resource] = field(default_factory=dict)  # by name
 
 
 class Services:
@@ -59,6 +61,8 @@ class Services:
 
     def recognise(self, verb: str, path: str, query: Query, body: Any) -> Call:
         """`path` is the whole one, without the leading slash: "v1/projects/trees-4711/services"."""
+        if call := cloud_quotas.recognised(verb, path, query, body):
+            return call
         for document in _DOCUMENTS:
             api = discovery(document)
             try:
@@ -84,6 +88,8 @@ class Services:
     def mistake(self, call: Call, path: str, answer: Resource) -> str:
         """What in an answer is not as the service would write it."""
         service, _, name = call.name.partition(".")
+        if service == "cloudquotas":
+            return ""
         version = path.split("/", maxsplit=1)[0]
         api = discovery(f"{service}.{version}")
         return api.mistake(Call(name, call.path, call.query), answer)
@@ -121,6 +127,12 @@ class Services:
             "cloudbilling.services.skus.list": self._skus,
             "oslogin.users.getLoginProfile": lambda call, *_: self._profile(call.path["usersId"]),
             "oslogin.users.importSshPublicKey": self._import_key,
+            "cloudquotas.quotaPreferences.list": lambda *_: {
+                "quotaPreferences": list(self.project.quota_requests.values())
+            },
+            "cloudquotas.quotaPreferences.patch": lambda call, query, body: cloud_quotas.patched(
+                self.project.quota_requests, call.path["name"], query, body
+            ),
             "orgpolicy.projects.policies.getEffectivePolicy": self._org_policy,
         }
 

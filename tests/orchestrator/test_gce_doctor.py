@@ -11,6 +11,8 @@ import pytest
 from orchestrator.providers.findings import Finding
 from orchestrator.render import setup as render_setup
 from orchestrator.workflows.doctor import DoctorResult
+from orchestrator.workflows.quota import quota_request
+from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_server import PROJECT
 from tests.orchestrator.gce_project import ACCOUNT, BUCKET, GOOD_POLICY, Project, text, well
 
@@ -144,6 +146,15 @@ def test_a_quota_of_one_region_is_a_warning_while_another_will_do(project: Proje
     ]
     assert any("pays to read" in finding.text for finding in bad(result))  # us-east4
     assert result.exit_code == 0
+
+
+def test_a_request_that_google_has_is_told_with_the_quota_that_lacks(project: Project) -> None:
+    no_gpu(project)
+    quota_request(
+        Workspace(project.settings(credentials_file=str(project.server.credentials_file(project.folder))))
+    )
+    (found,) = [finding for finding in bad(project.doctor()) if finding.name == "quota"]
+    assert "GPUS_ALL_REGIONS 0 of 0 left, 1 asked for, pending" in found.text and "tlvm quota" in found.next
 
 
 def test_without_a_gpu_no_gpu_quota_matters(project: Project) -> None:

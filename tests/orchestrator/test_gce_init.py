@@ -107,7 +107,7 @@ def test_a_person_without_a_quota_is_offered_three_ways(cloud: Cloud, tmp_path: 
     server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
     person = Person(**{"Where": "gce", "Your GPU quota": way, "Which GPU": "t4"})
     result = init(tmp_path, Answers(), asking=person)
-    assert "GPU quota 0" in person.said[0]
+    assert "GPU quota 0" in person.said[0] and "GPU quota 0" not in shown(result)  # told once
     if way == "local":
         assert result.provider == written(result)["provider"] == "local"
         assert len(person.asked) == 2
@@ -117,6 +117,44 @@ def test_a_person_without_a_quota_is_offered_three_ways(cloud: Cloud, tmp_path: 
         assert written(result)["machine"]["accelerator"] == "t4"
         assert "--quota-id=GPUS-ALL-REGIONS-per-project" in result.requests[0].command
         assert "gcloud beta quotas preferences create" in shown(result)
+
+
+def test_asking_google_for_a_gpu_is_asking(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = cloud
+    server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    monkeypatch.setenv("TLVM_GCE_CREDENTIALS_FILE", str(server.credentials_file(tmp_path)))
+    result = init(tmp_path, Answers(), asking=Person(**{"Where": "gce", "Your GPU quota": "ask"}))
+    (asked,) = server.project.quota_requests.values()
+    assert (asked["quotaId"], asked["quotaConfig"]["preferredValue"]) == ("GPUS-ALL-REGIONS-per-project", "1")
+    assert "asked   GPUS_ALL_REGIONS of the project, to 1" in shown(result)
+
+
+def test_a_project_that_nobody_named_is_asked_for(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TLVM_GCE_PROJECT")
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    person = Person(**{"Project": PROJECT, "Bucket": f"gs://{BUCKET}"})
+    result = init(tmp_path, Answers("gce"), asking=person)
+    assert written(result)["gce"]["project"] == PROJECT
+    assert result.standing is not None and "No project" in person.said[0]
+
+
+def test_a_slip_of_the_finger_loses_no_answer(cloud: Cloud, tmp_path: Path) -> None:
+    slips = iter(["y", "-1", "nan", "6"])
+
+    class Slipping(Person):
+        def text(self, question: str, default: str) -> str:
+            return next(slips) if question.startswith("Hours") else super().text(question, default)
+
+    person = Slipping()
+    result = init(tmp_path, Answers("gce"), asking=person)
+    assert written(result)["machine"]["max_hours"] == 6
+    assert [line for line in person.said if "no number" in line or "not a number" in line] == [
+        f"{slip!r} is not a number from 0 on" for slip in ("y", "-1", "nan")
+    ]
 
 
 def test_the_bucket_is_private_near_and_keeps_everything_but_checkpoints(

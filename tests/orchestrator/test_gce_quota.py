@@ -15,11 +15,12 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.config import Settings
 from orchestrator.errors import ConfigError
-from orchestrator.providers.gce.quotas import request
+from orchestrator.providers.gce.quota_requests import body, by_hand
 from orchestrator.render import cloud as render_cloud
 from orchestrator.workflows.gpus import gpus
 from orchestrator.workflows.quota import quota, quota_request
 from orchestrator.workflows.workspace import Workspace
+from tests.fakes import cloud_quotas
 from tests.fakes.compute_server import PROJECT
 from tests.fakes.http_service import Answer, HttpService, Incoming, whole
 from tests.orchestrator.gce_project import BUCKET, Project, text, well
@@ -48,13 +49,67 @@ def test_quotas_that_matter_are_shown_with_what_a_machine_takes(project: Project
 def test_a_request_is_the_exact_command_for_what_lacks(project: Project) -> None:
     project.server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
     project.server.cloud.region_quotas["us-central1"]["NVIDIA_L4_GPUS"] = 0
-    result = quota_request(Workspace(project.settings()))
+    result = quota_request(Workspace(project.settings()), dry_run=True)
+    assert project.server.project.quota_requests == {}
     assert [one.command[-2:] for one in result.requests] == [
         ["--quota-id=GPUS-ALL-REGIONS-per-project", "--preferred-value=1"],
         ["--preferred-value=1", "--dimensions=region=us-central1"],
     ]
     shown = text(render_cloud.asked, result)
     assert "gcloud beta quotas preferences create" in shown and f"?project={PROJECT}" in shown
+
+
+def with_login(project: Project) -> Workspace:
+    file = project.server.credentials_file(project.folder)
+    return Workspace(project.settings(credentials_file=str(file), zones="us-central1"))
+
+
+def test_what_lacks_is_asked_for_once_and_the_answer_is_shown(project: Project) -> None:
+    cloud = project.server.cloud
+    cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    cloud.region_quotas["us-central1"]["NVIDIA_L4_GPUS"] = 0
+    asked = project.server.project.quota_requests
+    assert quota_request(with_login(project), confirm=lambda question: False).dry_run and asked == {}
+    questions: list[str] = []
+
+    def yes(question: str) -> bool:
+        questions.append(question)
+        return True
+
+    result = quota_request(with_login(project), confirm=yes)
+    assert "GPUS_ALL_REGIONS to 1" in questions[0] and result.exit_code == 0
+    assert [one["quotaId"] for one in asked.values()] == [
+        "GPUS-ALL-REGIONS-per-project", "NVIDIA-L4-GPUS-per-project-region",
+    ]  # fmt: skip
+    assert {one["contactEmail"].partition("@")[0] for one in asked.values()} == {"tester"}
+    shown = text(render_cloud.allowed, quota(with_login(project)))
+    assert shown.count("1, pending") == 2
+    again = quota_request(with_login(project))
+    assert again.requests == [] and len(again.pending) == 2
+    assert "Google has not answered yet" in text(render_cloud.asked, again)
+    cloud_quotas.answered(asked, "GPUS-ALL-REGIONS-per-project", 0)
+    cloud_quotas.answered(asked, "NVIDIA-L4-GPUS-per-project-region", 1)
+    shown = text(render_cloud.allowed, quota(with_login(project)))
+    assert shown.count("1, not granted") == 1 and "pending" not in shown
+
+
+def test_a_project_without_any_gpu_may_ask_for_one_whatever_its_machine(project: Project) -> None:
+    """As `tlvm init` leaves a new account: accelerator = "none", and told to ask."""
+    project.server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    workspace = Workspace(project.settings(machine={"accelerator": "none"}))
+    (found,) = quota_request(workspace, dry_run=True).requests
+    assert (found.metric, found.value) == ("GPUS_ALL_REGIONS", 1)
+    assert "for a GPU: tlvm quota request" in text(render_cloud.allowed, quota(workspace))
+
+
+def test_where_google_takes_no_request_the_way_by_hand_is_shown(project: Project) -> None:
+    project.server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    project.server.project.enabled.discard("cloudquotas.googleapis.com")
+    result = quota_request(with_login(project))
+    assert result.exit_code == 7 and not result.requests[0].is_sent
+    shown = text(render_cloud.asked, result)
+    assert "not enabled" in shown and "gcloud beta quotas preferences create" in shown
+    assert [one.asked for one in quota(with_login(project)).quotas][0] == 0
 
 
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
@@ -66,7 +121,7 @@ def test_gcloud_takes_that_very_command(tmp_path: Path) -> None:
         sent.append(json.loads(request.body))
         return Answer(200, {"Content-Type": "application/json"}, b'{"name": "projects/p/locations/global/x"}')
 
-    asked = request(PROJECT, "NVIDIA_L4_GPUS", "us-central1", 2, "ana@example.org")
+    asked = by_hand(PROJECT, "NVIDIA_L4_GPUS", "us-central1", 2, "ana@example.org")
     with HttpService(whole(answer), ["127.0.0.1"]) as service:
         environment = os.environ | {
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS": service.url_at("127.0.0.1") + "/",
@@ -74,13 +129,13 @@ def test_gcloud_takes_that_very_command(tmp_path: Path) -> None:
             "CLOUDSDK_CONFIG": str(tmp_path),
         }
         subprocess.run(asked.command, env=environment, capture_output=True, check=True, timeout=60)
-    (body,) = sent
-    assert (body["service"], body["quotaId"]) == (
-        "compute.googleapis.com",
-        "NVIDIA-L4-GPUS-per-project-region",
+    sent[0].pop("justification")  # words, on both sides
+    assert sent == [body(asked, "ana@example.org")]  # what we send ourselves is what gcloud sends
+    assert sent[0]["quotaId"] == "NVIDIA-L4-GPUS-per-project-region"
+    assert (sent[0]["quotaConfig"], sent[0]["dimensions"]) == (
+        {"preferredValue": "2"},
+        {"region": "us-central1"},
     )
-    assert (body["quotaConfig"], body["dimensions"]) == ({"preferredValue": "2"}, {"region": "us-central1"})
-    assert body["contactEmail"] == "ana@example.org"
 
 
 def test_a_request_by_name(project: Project) -> None:

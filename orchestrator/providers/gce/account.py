@@ -11,7 +11,7 @@ from orchestrator.providers.findings import Finding
 from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest, Standing, Thing
 from remote.contract.run_spec import StoreRef
 
-from . import checks, kinds, quotas, standing, things
+from . import checks, kinds, quota_requests, standing, things
 from .catalogue import Prices
 from .checks_context import Context
 from .operations import Waiting
@@ -69,7 +69,13 @@ class GceAccount:
 
     def quota_request(self, metric: str, region: str, value: float) -> QuotaRequest:
         email = checks.login(self._rest)
-        return quotas.request(self._rest.project, metric, region, value, email if "@" in email else "")
+        return quota_requests.by_hand(
+            self._rest.project, metric, region, value, email if "@" in email else ""
+        )
+
+    def send_quota_request(self, request: QuotaRequest) -> QuotaRequest:
+        email = checks.login(self._rest)
+        return quota_requests.send(self._rest, request, email if "@" in email else "")
 
     def accelerators(self, spec: MachineSpec) -> list[AcceleratorKind]:
         return kinds.accelerators(self._rest, self._machines.settings, spec, self._prices.today())

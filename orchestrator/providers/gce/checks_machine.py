@@ -14,11 +14,12 @@ from orchestrator.providers.base import Offer
 from orchestrator.providers.findings import Finding
 from orchestrator.providers.rented import Quota
 
-from . import firewall, images, places, quotas
+from . import firewall, images, places, quota_requests, quotas
 from .checks_context import AUTH, CLOUD, CONFIG, QUOTA, Context
 from .prices import LIST
 
 _ASK = "tlvm quota request asks for one (minutes to days; a Free Trial account must upgrade first)"
+_ANSWER = "tlvm quota shows the answer"
 _MEANWHILE = "meanwhile: tlvm up --accelerator none, or --provider local"
 _CLOCK_OFF_S = 60.0  # from here on signatures come close to being refused
 _CLOCK_WRONG_S = 240.0
@@ -144,17 +145,23 @@ def _allowed(
         short |= {f"{quota.region} {quota.metric}": quota for quota in lacking}
         if not lacking:
             allowed.append(offer.place)
-    words = [
-        f"{quota.metric} {quota.left:g} of {quota.limit:g} left"
-        + (f" in {quota.region}" if quota.region else "")
+    if not allowed:
+        told = quota_requests.with_requests(context.rest, short.values())
+        return [
+            Finding("fail", "quota", _word(quota), f"{_ANSWER if quota.asked else _ASK}; {_MEANWHILE}", QUOTA)
+            for quota in told
+        ]
+    findings = [
+        Finding("warn", "quota", _word(quota), "those places are skipped; tlvm quota shows all")
         for quota in short.values()
     ]
-    if not allowed:
-        return [Finding("fail", "quota", word, f"{_ASK}; {_MEANWHILE}", QUOTA) for word in words]
-    findings = [
-        Finding("warn", "quota", word, "those places are skipped; tlvm quota shows all") for word in words
-    ]
     return [*findings, Finding("ok", "quota", f"enough in {_some(allowed)}")]
+
+
+def _word(quota: Quota) -> str:
+    where = f" in {quota.region}" if quota.region else ""
+    asked = f", {quota.asked:g} asked for, {'pending' if quota.is_pending else 'not granted'}"
+    return f"{quota.metric} {quota.left:g} of {quota.limit:g} left{where}" + (asked if quota.asked else "")
 
 
 def _some(names: list[str]) -> str:

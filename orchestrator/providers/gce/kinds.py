@@ -13,7 +13,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.providers.base import MachineSpec, Offer
 from orchestrator.providers.rented import AcceleratorKind, Quota
 
-from . import places, quotas
+from . import places, quota_requests, quotas
 from .machine import region
 from .prices import LIST, PriceTable
 from .rest import Rest
@@ -68,7 +68,7 @@ def quotas_of(rest: Rest, settings: GceSettings, spec: MachineSpec) -> list[Quot
             for metric, amount in wants.items()
             if metric in tables.get(name, {})
         ]
-    return found
+    return quota_requests.with_requests(rest, found)
 
 
 def _needed(

@@ -11,14 +11,13 @@ from typing import Any
 
 from orchestrator.config import GceSettings
 from orchestrator.providers.base import MachineSpec, Offer
-from orchestrator.providers.rented import Quota, QuotaRequest
+from orchestrator.providers.rented import Quota
 
 from .request import disk_type
 from .rest import Rest
 
 ALL_GPUS, ALL_CPUS = "GPUS_ALL_REGIONS", "CPUS_ALL_REGIONS"
 _DISK_GB = 200
-_CONSOLE = "https://console.cloud.google.com/iam-admin/quotas"
 
 
 def metric(accelerator: str, *, spot: bool = False) -> str:
@@ -69,18 +68,3 @@ def lacking(needed: Mapping[str, float], *tables: Mapping[str, Quota]) -> list[Q
     """Those that are too small; one that nobody tells does not count."""
     known = {name: quota for table in tables for name, quota in table.items()}
     return [known[name] for name, amount in needed.items() if name in known and known[name].left < amount]
-
-
-def request(project: str, name: str, region: str, value: float, email: str = "") -> QuotaRequest:
-    """How to ask for more: Google takes it from the console or from gcloud, and answers by mail.
-
-    The Cloud Quotas API has ids of its own: GPUS_ALL_REGIONS is GPUS-ALL-REGIONS-per-project there.
-    """
-    quota_id = name.replace("_", "-") + ("-per-project-region" if region else "-per-project")
-    command = [
-        "gcloud", "beta", "quotas", "preferences", "create", f"--project={project}",
-        "--service=compute.googleapis.com", f"--quota-id={quota_id}", f"--preferred-value={value:g}",
-    ]  # fmt: skip
-    command += [f"--dimensions=region={region}"] if region else []
-    command += [f"--email={email}"] if email else []
-    return QuotaRequest(name, region, value, command, f"{_CONSOLE}?project={project}")

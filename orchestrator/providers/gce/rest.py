@@ -8,6 +8,7 @@ document. Paths are relative to the project: "zones/us-central1-a/instances/NAME
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -165,9 +166,11 @@ class Rest:
         with self._border("log in"):
             try:
                 if file is not None:
-                    found, project = google.auth.load_credentials_from_file(
-                        str(file.expanduser()), scopes=SCOPES
-                    )
+                    with warnings.catch_warnings():  # of files from strangers; this one is its user's own
+                        warnings.simplefilter("ignore", DeprecationWarning)
+                        found, project = google.auth.load_credentials_from_file(
+                            str(file.expanduser()), scopes=SCOPES
+                        )
                 elif endpoint.startswith("http://"):
                     return AnonymousCredentials(), ""
                 else:

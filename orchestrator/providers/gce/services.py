@@ -24,6 +24,11 @@ class Services:
     def post(self, service: str, path: str, body: Mapping[str, Any], *, doing: str) -> dict[str, Any]:
         return self._rest.outside("POST", self._url(service, path, ()), body=body, doing=doing)
 
+    def patch(
+        self, service: str, path: str, query: Query, body: Mapping[str, Any], *, doing: str
+    ) -> dict[str, Any]:
+        return self._rest.outside("PATCH", self._url(service, path, query), body=body, doing=doing)
+
     def _url(self, service: str, path: str, query: Query) -> str:
         """A test's server stands for all of them."""
         host = self._rest.endpoint if self._rest.is_elsewhere else f"https://{service}.googleapis.com"
