@@ -66,6 +66,8 @@ def attach(
         ),
     ] = None,
     recover: Recover = None,
+    env: Env = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Come back to a run: follow it to its verified result.
 
@@ -74,9 +76,12 @@ def attach(
     from orchestrator.render import runs
     from orchestrator.render.events import Events
     from orchestrator.workflows.attach import attach
+    from orchestrator.workflows.secrets import of_run
 
+    workspace = common.workspace()
     with Events(common.screen.progress) as events, interrupted.by_sigterm():
-        result = attach(common.workspace(), run, recover=recover, on_event=events.show)
+        given = of_run(workspace, env or [], env_file or []) if env or env_file else None
+        result = attach(workspace, run, recover=recover, environment=given, on_event=events.show)
     common.show("attach", result, runs.result)
 
 

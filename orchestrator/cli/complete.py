@@ -16,7 +16,7 @@ def providers(incomplete: str) -> list[str]:
 def scenarios(incomplete: str) -> list[str]:
     from remote.contract.scenarios import SCENARIOS
 
-    return _starting(list(SCENARIOS), incomplete)
+    return _starting([*SCENARIOS, "all"], incomplete)
 
 
 def parameters(incomplete: str) -> list[str]:

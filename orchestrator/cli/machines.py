@@ -167,9 +167,9 @@ def authorize(
         ),
     ] = None,
 ) -> None:
-    """Let a computer of the machine's owner come in, with a key of its own.
+    """Let another computer of yours come in.
 
-    Until the end of the machine. Its private key never leaves that computer.
+    With a key of its own, until the end of the machine; its private key never leaves that computer.
     """
     from orchestrator.render import machines
     from orchestrator.workflows.authorize import authorize

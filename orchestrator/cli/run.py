@@ -36,10 +36,12 @@ from orchestrator.errors import (
 )
 def run(
     common: Common,
-    scenario: Annotated[
-        str,
+    scenarios: Annotated[
+        list[str],
         typer.Argument(
-            metavar="SCENARIO", help="fixed-extractor, from-scratch ...", autocompletion=complete.scenarios
+            metavar="SCENARIO...",
+            help="fixed-extractor, from-scratch ...; several, or all: one line on one machine.",
+            autocompletion=complete.scenarios,
         ),
     ],
     data: Annotated[
@@ -85,14 +87,16 @@ def run(
     env: attach.Env = None,
     env_file: attach.EnvFile = None,
 ) -> None:
-    """Train one scenario on a dataset; show the result.
+    """Train a scenario on a dataset; show the result.
 
-    Where machines are free and there is none, one is made. Ctrl-C leaves the run going on its machine.
+    Where machines are free and there is none, one is made. Ctrl-C leaves the run going on its machine: tlvm attach comes
+    back to it. Several scenarios wait there for each other, and end with a table.
     """
-    from orchestrator.render import runs
+    from orchestrator.render import lines, runs
     from orchestrator.render.events import Events
     from orchestrator.workflows.ephemeral_run import run_ephemeral
-    from orchestrator.workflows.run import run
+    from orchestrator.workflows.line import ALL, Line, LineResult, run_line
+    from orchestrator.workflows.run import RunResult, run
     from orchestrator.workflows.secrets import of_run
 
     workspace = common.workspace(
@@ -100,15 +104,31 @@ def run(
     )
     values = overrides([*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])])
     with Events(common.screen.progress) as events, interrupted.by_sigterm():
-        carry_out = partial(
-            run,
-            scenario=scenario,
-            data=data,
-            parameters=values,
-            detach=detach,
-            recover=recover,
-            environment=of_run(workspace, env or [], env_file or []),
-            on_event=events.show,
-        )
-        result = run_ephemeral(workspace, scenario, carry_out) if ephemeral else carry_out(workspace)
-    common.show("run", result, runs.result)
+        environment = of_run(workspace, env or [], env_file or [])
+        result: RunResult | LineResult
+        if len(scenarios) == 1 and scenarios != [ALL]:
+            alone = partial(
+                run,
+                scenario=scenarios[0],
+                data=data,
+                parameters=values,
+                detach=detach,
+                recover=recover,
+                environment=environment,
+                on_event=events.show,
+            )
+            result = run_ephemeral(workspace, scenarios[0], alone) if ephemeral else alone(workspace)
+        else:
+            line = Line.of(scenarios, values)
+            in_line = partial(
+                run_line,
+                line=line,
+                data=data,
+                detach=detach,
+                recover=recover,
+                environment=environment,
+                on_event=events.show,
+            )
+            result = run_ephemeral(workspace, line.scenarios[0], in_line) if ephemeral else in_line(workspace)
+    common.show("run", result, lines.result if isinstance(result, LineResult) else runs.result)
+    raise typer.Exit(result.exit_code if isinstance(result, LineResult) else 0)

@@ -27,6 +27,7 @@ from orchestrator.workflows.gc import GcResult
 from orchestrator.workflows.gpus import GpusResult
 from orchestrator.workflows.init import InitResult
 from orchestrator.workflows.launch import DetachedRun
+from orchestrator.workflows.line import LineResult
 from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
@@ -51,6 +52,7 @@ RESULTS: Mapping[str, object] = {
     "datasets rm": DatasetRemoved,
     "datasets gc": Collected,
     "run": RunResult,
+    "run A B, run all": LineResult,
     "attach": RunResult,
     "cancel": CancelResult,
     "runs": RunsResult,

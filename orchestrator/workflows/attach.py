@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,7 @@ def attach(
     run: str | None = None,
     *,
     recover: bool | None = None,
+    environment: Mapping[str, str] | None = None,
     on_event: Event | None = None,
     clock: Clock | None = None,
 ) -> RunResult:
@@ -45,6 +46,7 @@ def attach(
 
     run             an id, or the end of one; None: the only one that is active
     recover         another machine may be rented for it; None: as the run was begun
+    environment     variables of the training, for another machine; those it was begun with are named in its spec
     NotFoundError   no such run; ConfigError: several are active
     Detached        on Ctrl-C while it goes on
     and what `run` raises
@@ -53,7 +55,8 @@ def attach(
     place = where(workspace, stored)
     status = stored.status
     if stored.active or (stored.state == "SUCCEEDED" and not (status and status.published)):
-        status = _to_its_end(place, stored, Recovery(recover, by_hand=True), on_event, clock)
+        recovery = Recovery(recover, by_hand=True, environment=environment or {})
+        status = _to_its_end(place, stored, recovery, on_event, clock)
     assert status is not None
     return collected(place, stored.spec, status)
 

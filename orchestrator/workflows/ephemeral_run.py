@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from orchestrator.errors import ConflictError, Interruption, TlvmError
 from orchestrator.providers.base import Machine
@@ -13,6 +13,7 @@ from orchestrator.workflows import ephemeral
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.down import down
 from orchestrator.workflows.launch import Detached
+from orchestrator.workflows.line import LineResult
 from orchestrator.workflows.named_by_run import machine_of
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.run_documents import stored_run
@@ -22,22 +23,25 @@ from remote.contract import scenarios
 from remote.contract.document import ContractError
 from remote.contract.run_spec import new_run_id
 
+Result_co = TypeVar("Result_co", RunResult, LineResult, covariant=True)
+Ended = TypeVar("Ended", RunResult, LineResult)
 
-class CarryOut(Protocol):
-    """`run` of a scenario on the machine that the workspace means."""
+
+class CarryOut(Protocol[Result_co]):
+    """`run` of a scenario, or of a line of them, on the machine that the workspace means."""
 
     def __call__(
         self, workspace: Workspace, *, run_id: str, bring_up: Callable[[Workspace], Machine]
-    ) -> RunResult: ...
+    ) -> Result_co: ...
 
 
 def run_ephemeral(
     workspace: Workspace,
     scenario: str,
-    carry_out: CarryOut,
+    carry_out: CarryOut[Ended],
     *,
     clock: Clock | None = None,
-) -> RunResult:
+) -> Ended:
     """Carry out a run on a machine that is made for it and goes with it. How it ends, `launch.collect` sees to.
 
     ConflictError   a machine of the name that the settings fix is there already; or the result is not in the store

@@ -11,9 +11,9 @@ needs comes from the store: the bundle that began the run, its data, its newest 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,12 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.records import Life
-from orchestrator.workflows import attempts
+from orchestrator.workflows import attempts, secrets
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.following import MachineLost, Position
 from orchestrator.workflows.launch import ask_to_start, follow_to_the_end, refused
 from orchestrator.workflows.readiness import make_ready
-from orchestrator.workflows.run_documents import StoredRun, latest_checkpoints, stored_run
+from orchestrator.workflows.run_documents import StoredRun, latest_checkpoints, stored_run, stored_runs
 from orchestrator.workflows.runs import called
 from orchestrator.workflows.up import up
 from orchestrator.workflows.workspace import Workspace
@@ -59,10 +59,12 @@ class Recovery:
 
     rent        another machine may be rented; None: as the run was begun
     by_hand     somebody asks for it now, and knows what happened before
+    environment variables of the training, secrets among them, as they were given now
     """
 
     rent: bool | None = None
     by_hand: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def follow_through(
@@ -133,7 +135,10 @@ def bring_back(
     again = _read(workspace, run_id)  # somebody may have cancelled it while the machine was coming
     if again.status and not again.active and again.status.published:
         return again.status
-    return _restarted(place, run, machine)
+    brought = _restarted(place, run, machine, recovery.environment)
+    if not on_same(run, machine):
+        _bring_its_line(place, run, machine, recovery)
+    return brought
 
 
 def _read(workspace: Workspace, run_id: str) -> StoredRun:
@@ -282,15 +287,30 @@ def _know_lives(workspace: Workspace, run: StoredRun) -> None:
         workspace.records.save_lives(provider, run.machine, lives)
 
 
-def _restarted(workspace: Workspace, run: StoredRun, machine: Machine) -> Brought:
+def _bring_its_line(workspace: Workspace, run: StoredRun, machine: Machine, recovery: Recovery) -> None:
+    """Those that waited behind it, or were lost with it, wait behind it again; what goes wrong there is theirs."""
+    for other in stored_runs(workspace.store)[0]:
+        same = (other.machine, other.spec.owner) == (run.machine, run.spec.owner)
+        if not same or not other.active or other.spec.run_id == run.spec.run_id or on_same(other, machine):
+            continue
+        if not attempts.may_rent(workspace, other.spec.run_id, recovery.rent):
+            continue
+        try:
+            _restarted(workspace, other, machine, recovery.environment).connection.close()
+        except TlvmError as error:
+            workspace.progress.warn(f"{other.spec.run_id} was not brought back: {error.what}")
+
+
+def _restarted(workspace: Workspace, run: StoredRun, machine: Machine, given: Mapping[str, str]) -> Brought:
     spec = run.spec
     elsewhere = not run.attempts or not on_same(run, machine)
+    environment = secrets.again(workspace, spec.run_id, spec.environment, given) if elsewhere else given
     with ExitStack() as closing:
         connection = closing.enter_context(workspace.connect(machine))
         _bring_bundle(workspace, spec, machine, connection)
         number = attempts.next_number(workspace, run)
         attempt = attempts.announce(workspace, spec.run_id, machine, at_least=number)
-        output = ask_to_start(connection, spec, machine, attempt.number, {})
+        output = ask_to_start(connection, spec, machine, attempt.number, environment)
         if output.exit_code:
             attempts.withdraw(workspace, spec.run_id, attempt)
         if output.exit_code not in (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__, bundle, resources, weights
 from orchestrator.errors import CloudError, ConfigError
@@ -28,6 +28,9 @@ from remote.contract import scenarios
 from remote.contract.document import ContractError
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef, new_run_id
 from remote.contract.run_status import RunStatus
+
+if TYPE_CHECKING:
+    from orchestrator.ssh import Connection
 
 __all__ = ["Detached", "RunResult", "run"]
 
@@ -85,24 +88,48 @@ def run(
     RunFailed, Interrupted, ConnectionLost, and what its parts raise
     """
     began = time.monotonic()
-    resolved = _parameters(workspace, scenario, parameters or {})
-    dataset = _dataset(workspace, data)
-    initial = _weights(workspace, scenario)  # before there is a machine that may cost something
-    machine = bring_up(workspace)
+    resolved = resolve(workspace, scenario, parameters or {})
+    wish = Wish(scenario, resolved, dataset_of(workspace, data), initial(workspace, scenario))
+    machine = bring_up(workspace)  # only now, since it may cost something
+    recovery = Recovery(recover, environment=environment or {})
     with workspace.connect(machine) as connection:
         shipped = ship(workspace, machine, connection)
-        spec = _spec(workspace, machine, scenario, dataset, initial, resolved, shipped, run_id)
-        spec = dataclasses.replace(spec, environment=sorted(environment or {}))
-        spot = machine.settings.get("spot") == "True"
-        again = spot if recover is None else recover
-        start(workspace, spec, connection, machine, recover=again, environment=environment)
-        workspace.progress.say("run", f"{spec.run_id} on {dataset.name} {dataset.version[:8]}")
-        result = _started(spec)
+        spec = begin(workspace, wish, machine, connection, shipped, recovery, run_id=run_id)
         if detach:
-            return result
-        status = follow_through(workspace, spec, connection, on_event, recovery=Recovery(recover))
+            return started(spec)
+        status = follow_through(workspace, spec, connection, on_event, recovery=recovery)
     found = collected(workspace, spec, status)
     return dataclasses.replace(found, seconds=time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be run, with nothing left open but the machine."""
+
+    scenario: str
+    parameters: dict[str, Any]
+    dataset: DatasetRef
+    weights: WeightsRef
+
+
+def begin(
+    workspace: Workspace,
+    wish: Wish,
+    machine: Machine,
+    connection: Connection,
+    shipped: bundle.Bundle,
+    recovery: Recovery,
+    *,
+    run_id: str | None = None,
+) -> RunSpec:
+    """Start it on that machine; there it begins, or waits in line."""
+    spec = _spec(workspace, machine, wish, shipped, run_id)
+    spec = dataclasses.replace(spec, environment=sorted(recovery.environment))
+    spot = machine.settings.get("spot") == "True"
+    rent = spot if recovery.rent is None else recovery.rent
+    start(workspace, spec, connection, machine, recover=rent, environment=recovery.environment)
+    workspace.progress.say("run", f"{spec.run_id} on {wish.dataset.name} {wish.dataset.version[:8]}")
+    return spec
 
 
 def collected(workspace: Workspace, spec: RunSpec, status: RunStatus) -> RunResult:
@@ -113,7 +140,7 @@ def collected(workspace: Workspace, spec: RunSpec, status: RunStatus) -> RunResu
     stored = stored_run(workspace.store, spec.run_id)
     lines = attempt_lines(stored) if stored else []
     return dataclasses.replace(
-        _started(spec),
+        started(spec),
         machine=stored.machine if stored else spec.machine,
         state=status.state,
         detached=False,
@@ -130,7 +157,8 @@ def collected(workspace: Workspace, spec: RunSpec, status: RunStatus) -> RunResu
     )
 
 
-def _parameters(workspace: Workspace, scenario: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(workspace: Workspace, scenario: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of a scenario: as given, else as the settings have it, else its default."""
     configured = workspace.settings.scenarios.get(scenario, {})
     explained = resources.folder("configs") / "scenarios" / f"{scenario}.toml"
     try:
@@ -141,7 +169,8 @@ def _parameters(workspace: Workspace, scenario: str, given: Mapping[str, Any]) -
         raise ConfigError(str(error), next=next) from None
 
 
-def _dataset(workspace: Workspace, data: Path | None) -> DatasetRef:
+def dataset_of(workspace: Workspace, data: Path | None) -> DatasetRef:
+    """The one that is meant; with `data`, that folder, which is uploaded first."""
     if data is None:
         name, version, _ = datasets.resolve(workspace, None)
         return DatasetRef(name, version)
@@ -158,8 +187,8 @@ def _dataset(workspace: Workspace, data: Path | None) -> DatasetRef:
     return DatasetRef(uploaded[0].name, uploaded[0].version)
 
 
-def _weights(workspace: Workspace, scenario: str) -> WeightsRef:
-    """From scratch means from nothing."""
+def initial(workspace: Workspace, scenario: str) -> WeightsRef:
+    """The weights it begins with; from scratch means from nothing."""
     settings = workspace.settings
     wanted = settings.run.weights
     if scenario == "from-scratch":
@@ -183,23 +212,20 @@ def _weights(workspace: Workspace, scenario: str) -> WeightsRef:
 def _spec(
     workspace: Workspace,
     machine: Machine,
-    scenario: str,
-    dataset: DatasetRef,
-    initial: WeightsRef,
-    parameters: dict[str, Any],
+    wish: Wish,
     shipped: bundle.Bundle,
     run_id: str | None,
 ) -> RunSpec:
     settings, now = workspace.settings, datetime.now(UTC)
     return RunSpec(
-        run_id=run_id or new_run_id(scenario, now),
-        scenario=scenario,
-        dataset=dataset,
+        run_id=run_id or new_run_id(wish.scenario, now),
+        scenario=wish.scenario,
+        dataset=wish.dataset,
         model=settings.run.model,
-        weights=initial,
+        weights=wish.weights,
         store=machine.store,
         bundle=shipped.hash,
-        parameters=parameters,
+        parameters=wish.parameters,
         seed=settings.run.seed,
         owner=settings.owner_label,
         project=settings.project,
@@ -211,7 +237,8 @@ def _spec(
     )
 
 
-def _started(spec: RunSpec) -> RunResult:
+def started(spec: RunSpec) -> RunResult:
+    """Of a run that is left to itself."""
     return RunResult(
         run_id=spec.run_id,
         scenario=spec.scenario,

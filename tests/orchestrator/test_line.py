@@ -1,0 +1,107 @@
+"""Several scenarios in one line on one local machine: order, errors, Ctrl-C, and the table at the end."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import ConfigError
+from orchestrator.render import lines as render_lines
+from orchestrator.render import machines as render_machines
+from orchestrator.render.console import Screen
+from orchestrator.workflows.attach import attach
+from orchestrator.workflows.cancel import cancel
+from orchestrator.workflows.launch import Detached
+from orchestrator.workflows.line import Line, LineResult, run_line
+from orchestrator.workflows.run_documents import stored_run
+from orchestrator.workflows.runs import runs
+from orchestrator.workflows.status import RunLine, status
+from remote.contract.scenarios import SCENARIOS
+from tests.orchestrator.test_run import go, opened, project
+from tests.remote.machine import eventually
+
+__all__ = ["project"]  # the machine of the runs' tests
+
+THREE = ["fixed-extractor", "initial-layers", "fine-tune-top"]
+
+
+def shown(result: LineResult) -> str:
+    out = io.StringIO()
+    render_lines.result(Screen(out, io.StringIO()), result)
+    return out.getvalue()
+
+
+def waiting(project: Path) -> list[RunLine]:
+    (machine,) = status(opened(project)).machines
+    return sorted((run for run in machine.runs if run.in_line), key=lambda run: run.in_line)
+
+
+def test_a_line_is_named_once_and_parameters_go_where_they_are_known() -> None:
+    assert Line.of(["all"], {}).scenarios == list(SCENARIOS)
+    line = Line.of(["fixed-extractor", "fine-tune-all"], {"folds": "3", "epochs": "2"})
+    assert line.parameters == {"fixed-extractor": {"folds": "3"}, "fine-tune-all": {"epochs": "2"}}
+    with pytest.raises(ConfigError, match="stands twice"):
+        Line.of(["fixed-extractor", "fixed-extractor"], {})
+    with pytest.raises(ConfigError, match="There is no scenario 'fixed'"):
+        Line.of(["fixed", "fine-tune-all"], {})
+    with pytest.raises(ConfigError, match="No scenario of the line has a parameter 'fold'") as raised:
+        Line.of(["fixed-extractor", "fine-tune-all"], {"fold": "3"})
+    assert "folds" in raised.value.next
+
+
+def test_one_that_fails_keeps_none_of_the_others(project: Path) -> None:
+    happened: list[dict[str, Any]] = []
+    result = run_line(opened(project, seed=4), Line.of(THREE, {}), on_event=happened.append)
+    assert [run.scenario for run in result.runs] == THREE
+    assert [run.result is not None for run in result.runs] == [True, False, True]
+    failed = result.runs[1].error
+    assert failed and (failed.kind, failed.exit_code) == ("RunFailed", 9) and result.exit_code == 9
+    assert "Only one class: bees" in failed.detail
+    for run in result.runs:
+        if run.result:
+            assert run.result.folder and (run.result.folder / "model" / "model.safetensors").exists()
+    text = shown(result)
+    assert "2 of 3 runs verified and pulled" in text
+    assert f"tlvm compare {result.runs[0].run_id[-4:]} {result.runs[2].run_id[-4:]}" in text
+
+
+def test_ctrl_c_leaves_the_whole_line_going_on_in_its_order(project: Path) -> None:
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["type"] == "log":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Detached) as raised:
+        run_line(opened(project, seed=60), Line.of(THREE, {}), on_event=interrupt)
+    assert "In the line behind it" in raised.value.next
+    first = raised.value.run.run_id
+    eventually(lambda: [run.in_line for run in waiting(project)] == [1, 2])
+    second, third = waiting(project)
+    assert [run.scenario for run in (second, third)] == THREE[1:]
+    assert (second.waits_for, third.waits_for) == (first, second.run_id)
+    out = io.StringIO()
+    render_machines.overview(Screen(out, io.StringIO()), status(opened(project)))
+    assert f"next in line, waits for …{first[-4:]}" in out.getvalue()
+    assert f"place 2 in line, waits for …{second.run_id[-4:]}" in out.getvalue()
+    assert cancel(opened(project), second.run_id).state == "CANCELLED"
+    go(project).touch()
+    try:
+        assert attach(opened(project), third.run_id).state == "SUCCEEDED"
+    finally:
+        go(project).unlink()
+    stored = stored_run(opened(project).store, first)
+    assert stored and stored.state == "SUCCEEDED"
+
+
+def test_a_line_may_be_left_at_once(project: Path) -> None:
+    result = run_line(opened(project), Line.of(THREE[:2], {}), detach=True)
+    assert result.detached and [run.result.state for run in result.runs if run.result] == ["STARTED"] * 2
+    assert "tlvm status shows the line" in shown(result)
+    ids = {run.run_id for run in result.runs}
+
+    def ended() -> bool:
+        return all(row.state == "SUCCEEDED" for row in runs(opened(project)).runs if row.run_id in ids)
+
+    eventually(ended)
