@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,7 +141,7 @@ def test_the_run_of_the_metadata_comes_out_of_the_store(
 
 @pytest.mark.parametrize("changes", [{"bundle": "f" * 64}, {"store": StoreRef("gs://another")}])
 def test_a_spec_of_the_store_that_names_other_code_is_not_run(
-    machine: TestMachine, changes: dict[str, object]
+    machine: TestMachine, changes: dict[str, Any]
 ) -> None:
     spec = machine.spec("count", **changes)
     boot = in_the_store(machine, spec)
