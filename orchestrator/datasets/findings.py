@@ -124,13 +124,6 @@ def warnings(images: Sequence[Image]) -> list[str]:
     return said + _equal(images) + _kinds(images)
 
 
-def left_out(images: Sequence[Image]) -> list[str]:
-    """One line about the images of train that are left out of training, for where they are not listed anyway."""
-    told = zip(column(images, "path"), column(images, "excluded"), strict=True)
-    named = [f"{path} {excluded}" for path, excluded in told if excluded]
-    return [f"Left out of training, {len(named)}: {_few(named)}"] if named else []
-
-
 def _equal(images: Sequence[Image]) -> list[str]:
     hashes = IMAGES.rows(images).hashes("sha256")
     order = np.argsort(hashes, kind="stable")

@@ -85,6 +85,8 @@ def collected(screen: Screen, result: Collected) -> None:
     verb = "would be deleted" if result.dry_run else "deleted"
     _packs(screen, "deleted", result.deleted, f"named by no version, {verb}")
     _packs(screen, "waiting", result.condemned, "named by no version; a later gc deletes them")
+    if not (result.deleted or result.condemned):
+        screen.line(labelled("nothing", "to delete: every pack is named by a version"))
     for one in result.repacked:
         done = f"packed anew as version {one.version[:12]}" if one.version else "would be packed anew"
         what = f"of {one.dataset} {done}; version {one.before[:12]} goes later"
@@ -100,6 +102,8 @@ def collected(screen: Screen, result: Collected) -> None:
 
 
 def _packs(screen: Screen, label: str, uses: Sequence[PackUse], what: str) -> None:
+    if not uses:
+        return
     total = sum(use.size for use in uses)
     screen.line(labelled(label, f"{count(len(uses), 'pack')}, {size(total)} {what}"))
 

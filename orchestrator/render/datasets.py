@@ -34,8 +34,7 @@ def uploaded(screen: Screen, results: Sequence[UploadResult]) -> None:
     elif any(result.checked_only for result in results):
         screen.next("the same without --check-only sends it")
     else:
-        name = f" --dataset {results[0].name}" if len(results) > 1 else ""
-        screen.next(f"tlvm run fixed-extractor{name}")
+        screen.next(f"tlvm run fixed-extractor --dataset {results[0].name}")  # the store may hold others
 
 
 def listed(screen: Screen, datasets: Sequence[DatasetSummary]) -> None:
@@ -81,6 +80,7 @@ def downloaded(screen: Screen, result: DownloadResult) -> None:
         )
     )
     screen.line(labelled("files", result.folder))
+    screen.next(f"tlvm upload DIR --dataset {result.name} sends what you change there")
 
 
 def _uploaded(screen: Screen, result: UploadResult) -> None:
@@ -123,7 +123,7 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
         )
     else:
         packs = count(result.packs_sent, "pack")
-        reused = f", {result.packs_reused} were there" if result.packs_reused else ""
+        reused = f", {result.packs_reused} there already" if result.packs_reused else ""
         screen.line(
             labelled(
                 "done",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from orchestrator.datasets import findings, tally
 from orchestrator.datasets.collect import GRACE_HOURS, Collected, collect
 from orchestrator.datasets.names import SetAside
-from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.errors import ConfigError, ConflictError, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.dataset_runs import consequence, named_by, refuse_unfinished
 from orchestrator.workflows.datasets import meant, resolve, versions_of
@@ -95,7 +95,7 @@ def show(workspace: Workspace, name: str | None, version: str | None = None) -> 
         turned=sum(image.orientation > 1 for image in images),
         longer_sides=tally.longer_sides(images),
         excluded=[SetAside(image.path, image.excluded) for image in images if image.excluded],
-        warnings=findings.left_out(images) + findings.warnings(images),
+        warnings=findings.warnings(images),
     )
 
 
@@ -226,9 +226,16 @@ def _named(workspace: Workspace, text: str, beside: str) -> tuple[str, str, Data
     if version is None:
         try:
             return resolve(workspace, name)
-        except NotFoundError:
-            owner = split_name(beside)[0] if "@" in beside else workspace.settings.dataset.name
-            return resolve(workspace, owner, name)
+        except NotFoundError as error:
+            for owner in (split_name(beside)[0], workspace.settings.dataset.name):
+                try:
+                    return resolve(workspace, owner, name)
+                except (
+                    NotFoundError,
+                    ConfigError,
+                ):  # it is no version either; or the other one is none of a dataset
+                    continue
+            raise error
     return resolve(workspace, name, version)
 
 

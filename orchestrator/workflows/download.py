@@ -70,6 +70,8 @@ def download(
 
 def _fetch(workspace: Workspace, images: Sequence[Image], folder: Path) -> int:
     """How many packs were needed."""
+    if not images:
+        return 0
     by_pack: dict[str, list[Image]] = defaultdict(list)
     for image in images:
         by_pack[image.pack].append(image)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, NotFoundError
 from orchestrator.render.console import Screen
+from orchestrator.render.dataset_care import collected, shown
 from orchestrator.render.datasets import uploaded
+from orchestrator.workflows.dataset_care import diff, gc, show
 from orchestrator.workflows.datasets import resolve
 from orchestrator.workflows.download import download
 from orchestrator.workflows.upload import UploadResult, upload
@@ -46,7 +48,7 @@ def test_images_that_are_left_out_are_counted_not_pairs(tmp_path: Path) -> None:
     assert len(result.excluded) == 1
     assert sum(leak.left_out for leak in result.leaks) == 3
     assert "3 pairs of near copies on two sides of the split; 1 image left out of training" in drawn(result)
-    with pytest.raises(DataError, match="^1 image of bugs on two sides"):
+    with pytest.raises(DataError, match=r"^1 image of bugs on two sides"):
         upload(workspace, tmp_path / "bugs", strict=True)
 
 
@@ -76,3 +78,36 @@ def test_a_download_that_misses_a_pack_says_what_to_do(tmp_path: Path) -> None:
     assert "tlvm upload --verify DIR" in error.value.next
     one(workspace, tmp_path / "bugs", verify=True)
     assert download(workspace, "bugs", tmp_path / "back").written == 11
+
+
+def test_what_comes_next_works_also_where_the_store_holds_several_datasets(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    result = one(workspace, fill(tmp_path / "bugs", BUGS))
+    assert drawn(result).splitlines()[-1] == "next: tlvm run fixed-extractor --dataset bugs"
+
+
+def test_a_second_thing_to_compare_with_is_named_when_there_is_none(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    first = one(workspace, fill(tmp_path / "bugs", BUGS)).version
+    one(workspace, fill(tmp_path / "trees", BUGS, start=100))
+    second = one(workspace, fill(tmp_path / "bugs", {"val/ants": 1}, start=200)).version
+    assert diff(workspace, "bugs", first[:8]).removed == ["val/ants/0200.png"]
+    assert diff(workspace, first[:8], f"bugs@{second[:8]}").added == ["val/ants/0200.png"]
+    with pytest.raises(NotFoundError, match="There is no dataset nothere"):
+        diff(workspace, "bugs", "nothere")
+
+
+def test_a_gc_that_finds_nothing_says_so(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    one(workspace, fill(tmp_path / "bugs", BUGS))
+    out = io.StringIO()
+    collected(Screen(out, io.StringIO()), gc(workspace))
+    assert out.getvalue().splitlines()[1:] == ["nothing to delete: every pack is named by a version"]
+
+
+def test_what_is_left_out_is_listed_once(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    one(workspace, copies(tmp_path))
+    out = io.StringIO()
+    shown(Screen(out, io.StringIO()), show(workspace, "bugs"))
+    assert out.getvalue().count("near copy of") == 1
