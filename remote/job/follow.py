@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +15,7 @@ from remote.contract.run_status import FINAL, RunStatus
 from remote.job import line
 
 POLL_S = 0.1
+LOOK_S = 0.5  # between two looks whether a quiet run is over
 
 
 def follow(home: MachineHome, run_id: str, stream: str, start: int, out: BinaryIO) -> None:
@@ -21,26 +25,31 @@ def follow(home: MachineHome, run_id: str, stream: str, start: int, out: BinaryI
     BrokenPipeError when nobody reads any more.
     """
     folder = home.run(run_id)
-    path = folder.events if stream == "events" else folder.log
-    position, spoke = start, time.monotonic()
+    with closing(_Growing(folder.events if stream == "events" else folder.log, start)) as growing:
+        state = _send_all(growing, out, lambda: _over(home, folder, run_id))
+    out.write(frames.end(state))
+    out.flush()
+
+
+def _send_all(growing: _Growing, out: BinaryIO, over: Callable[[], str | None]) -> str:
+    """The state in which the run is over, when all of the file has been sent."""
+    spoke, looked = time.monotonic(), -LOOK_S
     while True:
-        over = _over(home, folder, run_id)  # asked before the read: what was written until then is read below
-        sent = _send(path, position, out)
-        position += sent
-        now = time.monotonic()
-        if sent:
+        state, now = None, time.monotonic()
+        if now - looked >= LOOK_S:
+            state, looked = over(), now  # asked before the read: what was written by then is read below
+        if growing.send(out):
             spoke = now
             out.flush()
-            continue
-        if over:
-            out.write(frames.end(over))
-            out.flush()
-            return
-        if now - spoke > frames.ALIVE_S / 2:
+            looked = now if state is None else -LOOK_S  # who talks is not over
+        elif state:
+            return state
+        elif now - spoke > frames.ALIVE_S / 2:
             out.write(frames.ALIVE)
             out.flush()
             spoke = now
-        time.sleep(POLL_S)
+        if state is None:
+            time.sleep(POLL_S)
 
 
 def read_status(folder: RunFolder) -> RunStatus | None:
@@ -52,19 +61,34 @@ def read_status(folder: RunFolder) -> RunStatus | None:
     return document.decode(RunStatus, text, what=f"run status {folder.status}")
 
 
-def _send(path: Path, position: int, out: BinaryIO) -> int:
-    """The number of bytes sent: all that the file has beyond `position`, a bounded piece at a time."""
-    sent = 0
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return 0
-    with file:
-        file.seek(position)
-        while data := file.read(frames.FRAME_BYTES_MAX):
+class _Growing:
+    """A file that only ever grows, read on from a byte; it may not be there yet."""
+
+    def __init__(self, path: Path, position: int) -> None:
+        self._path = path
+        self._position = position
+        self._descriptor: int | None = None
+
+    def send(self, out: BinaryIO) -> bool:
+        """All that is new, a bounded piece at a time; False when nothing is."""
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+        elif os.fstat(self._descriptor).st_nlink == 0:  # replaced: a run was taken up anew
+            self.close()
+            return self.send(out)
+        before = self._position
+        while data := os.pread(self._descriptor, frames.FRAME_BYTES_MAX, self._position):
             out.write(frames.frame(data))
-            sent += len(data)
-    return sent
+            self._position += len(data)
+        return self._position > before
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _over(home: MachineHome, folder: RunFolder, run_id: str) -> str | None:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import fetch, fine_tuning, frozen, images, overhead, startup, tutorial, upload
+from tests.benchmarks import (
+    fetch,
+    fine_tuning,
+    following,
+    frozen,
+    images,
+    overhead,
+    publishing,
+    startup,
+    tutorial,
+    upload,
+)
 
 
 def main(arguments: list[str]) -> int:
     codes: list[int] = []
-    for benchmark in (startup, overhead, tutorial, frozen, fine_tuning, images, fetch, upload):
+    for benchmark in (
+        startup,
+        overhead,
+        tutorial,
+        frozen,
+        fine_tuning,
+        images,
+        fetch,
+        upload,
+        following,
+        publishing,
+    ):
         print(f"== {benchmark.__name__}", flush=True)
         codes.append(benchmark.main(arguments))
     return max(codes)
