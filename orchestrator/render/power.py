@@ -41,7 +41,8 @@ def started(screen: Screen, result: StartResult) -> None:
         ),
         style="green",
     )
-    screen.next("tlvm status shows its runs     to stop paying: tlvm down")
+    end = "to stop paying: tlvm down" if machine.price_per_hour else "to end it: tlvm down"
+    screen.next(f"tlvm status shows its runs     {end}")
 
 
 def extended(screen: Screen, result: ExtendResult) -> None:

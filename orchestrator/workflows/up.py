@@ -40,6 +40,7 @@ class UpResult:
     seconds: float = 0  # until it was ready
     uploaded: dict[str, str] = field(default_factory=dict)  # version by dataset, with --upload
     most: float = 0  # dollars: what it can cost until the cloud itself ends it, an estimate
+    prices: str = ""  # of a dry run: where prices come from, and of which day; "" where nothing is rented
     request: dict[str, Any] | None = None  # of a dry run: the very request that would be sent first
 
 
@@ -122,7 +123,8 @@ def _dry(workspace: Workspace, spec: MachineSpec) -> UpResult:
     request: dict[str, Any] | None = None
     if offers and (plan := getattr(workspace.provider, "request", None)):
         request = dataclasses.asdict(plan(dataclasses.replace(spec, public_key=_SOME_KEY), offers[0]))
-    return UpResult(None, False, spec, offers, most=_most(spec, offers), request=request)
+    prices = workspace.rented.prices() if workspace.rented else ""
+    return UpResult(None, False, spec, offers, most=_most(spec, offers), prices=prices, request=request)
 
 
 def _most(spec: MachineSpec, offers: list[Offer]) -> float:

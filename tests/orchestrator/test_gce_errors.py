@@ -52,8 +52,8 @@ def operation(kind: str) -> Refusal:
     ("kind", "error", "said"),
     [
         ("401", AuthError, "gcloud auth application-default login"),
-        ("403 permission", AuthError, "compute.instances.create"),
-        ("403 disabled", AuthError, "gcloud services enable compute.googleapis.com"),
+        ("403 permission", AuthError, "add-iam-policy-binding trees-4711"),
+        ("403 disabled", AuthError, "gcloud services enable compute.googleapis.com --project=trees-4711"),
         ("403 quota", QuotaError, "NVIDIA_L4_GPUS"),
         ("403 global quota", QuotaError, "tlvm quota"),
         ("403 rate", TransientError, ""),
@@ -85,7 +85,9 @@ def test_answers(kind: str, error: type[TlvmError], said: str) -> None:
     ],
 )
 def test_operations(kind: str, error: type[TlvmError]) -> None:
-    assert type(translated(operation(kind), "create the machine vm", region="us-central1")) is error
+    found = translated(operation(kind), "create the machine vm", region="us-central1")
+    assert type(found) is error
+    assert found.next or error is CapacityError  # which the loop over places completes
 
 
 def test_every_way_in_which_an_operation_fails_is_known() -> None:
@@ -101,6 +103,17 @@ def test_a_regional_quota_names_its_region_and_a_global_one_none(kind: str) -> N
     everywhere = translated(read(kind.replace("quota", "global quota")), "create it", region="us-central1")
     assert isinstance(regional, QuotaError) and regional.region == "us-central1"
     assert isinstance(everywhere, QuotaError) and everywhere.region == ""
+    assert (
+        "NVIDIA_L4_GPUS" in regional.what and "GPUS_ALL_REGIONS" in everywhere.what
+    )  # as tlvm quota names them
+
+
+def test_a_machine_without_a_gpu_is_not_advised_to_do_without_one() -> None:
+    refused = Refusal(
+        403, "Quota 'CPUS' exceeded.  Limit: 8.0 in region us-central1.", frozenset({"quotaExceeded"})
+    )
+    found = translated(refused, "create it", region="us-central1")
+    assert "--accelerator none" not in found.next and "smaller" in found.next
 
 
 def test_zones_that_google_recommends_are_passed_on() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from orchestrator.errors import (
+    CapacityError,
     ConflictError,
     NotFoundError,
     TransientError,
@@ -79,6 +80,33 @@ def test_a_stopped_machine_whose_time_is_over_does_not_start(server: ComputeServ
     with pytest.raises(ConflictError, match="over"):
         held.start(made.name)
     assert server.count("instances.start") == 0
+
+
+def test_no_capacity_to_start_it_says_what_else_there_is(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(), OFFER)
+    held.stop(made.name)
+    server.cloud.frozen_zones.add("us-central1-a")
+    with pytest.raises(CapacityError, match="us-central1-a") as caught:
+        held.start(made.name)
+    assert "tlvm start" in caught.value.next and "tlvm up" in caught.value.next
+    found = held.get(made.name)
+    assert found is not None and found.state is MachineState.STOPPED
+
+
+def test_a_disk_of_an_earlier_machine_is_named(server: ComputeServer) -> None:
+    held = gce(server)
+    made = held.create(wanted(), OFFER)
+    (disk,) = server.cloud.resources["disks"].values()
+    held.delete(made.name)
+    server.cloud.settle()
+    server.cloud.add("disks", "zones/us-central1-a", {
+        "name": made.name, "sizeGb": "100", "type": disk["type"], "labels": disk["labels"], "status": "READY",
+    })  # fmt: skip
+    with pytest.raises(ConflictError, match="disk") as caught:
+        held.create(wanted(), OFFER)
+    assert f"tlvm gc {made.name}" in caught.value.next
+    assert ("zones/us-central1-a", made.name) in server.cloud.resources["disks"]
 
 
 def test_a_preempted_machine_says_why_it_is_gone(server: ComputeServer) -> None:

@@ -7,9 +7,9 @@ from functools import cached_property
 
 from orchestrator.config import GceSettings
 from orchestrator.providers.base import MachineSpec
-from orchestrator.resources import folder
 from remote.contract.run_spec import StoreRef
 
+from .errors import setup
 from .request import service_account
 from .rest import Rest
 from .services import Services, bucket_of
@@ -46,5 +46,4 @@ class Context:
     @property
     def setup(self) -> str:
         """The command that makes the machines' account and gives it its rights."""
-        bucket = bucket_of(self.store) or "BUCKET"
-        return f"bash {folder('infra') / 'gce' / 'setup.sh'} {self.project} {bucket}"
+        return setup(self.project, bucket_of(self.store) or "BUCKET")

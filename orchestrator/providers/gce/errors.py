@@ -28,9 +28,10 @@ from orchestrator.errors import (
     TlvmError,
     TransientError,
 )
+from orchestrator.resources import folder
 
 LOGIN = "gcloud auth application-default login"
-SETUP = "infra/gce/setup.sh PROJECT BUCKET"
+AGAIN = "Try again in a minute; status.cloud.google.com tells of outages."
 
 _EXHAUSTED = "ZONE_RESOURCE_POOL_EXHAUSTED"  # plain, or _WITH_DETAILS; matched by its start
 _NOT_HERE = {
@@ -119,21 +120,23 @@ def translated(refusal: Refusal, doing: str, *, region: str = "") -> TlvmError:
         title = "Compute Engine API" if service.startswith("compute.") else f"API {service}"
         return AuthError(
             f"{what}: the {title} is not enabled in the project",
-            detail="\n".join(part for part in (detail, url) if part),
-            next=f"Enable it, then wait some minutes: gcloud services enable {service}",
+            detail="\n".join(
+                part for part in (detail, url) if part and (part == detail or url not in detail)
+            ),
+            next=f"Enable it, then wait some minutes: gcloud services enable {service} --project={_project(refusal)}",
         )
     if _is_about_the_account(refusal):
         return ConfigError(
             f"{what}: the service account that it should run as does not exist, or you may not use it",
             detail=detail,
-            next=f"Make it, and let yourself use it: {SETUP}",
+            next=f"Make it, and let yourself use it: {setup(_project(refusal))}",
         )
     if refusal.code in _TRANSIENT or refusal.reasons & (_LATER | _BUSY):
-        return TransientError(f"{what} just now ({refusal.code or 'operation'})", detail=detail)
+        return TransientError(f"{what} just now ({refusal.code or 'operation'})", detail=detail, next=AGAIN)
     if refusal.code == 401:
         return AuthError(f"{what}: it does not know who you are", detail=detail, next=f"Log in: {LOGIN}")
     if refusal.code == 412 or "CONDITION_NOT_MET" in refusal.reasons:
-        return TransientError(f"{what}: it was changed meanwhile", detail=detail)
+        return TransientError(f"{what}: it was changed meanwhile", detail=detail, next="Try again.")
     if refusal.code == 403:
         return _forbidden(what, refusal, detail)
     if refusal.code == 404 or "RESOURCE_NOT_FOUND" in refusal.reasons:
@@ -146,7 +149,14 @@ def translated(refusal: Refusal, doing: str, *, region: str = "") -> TlvmError:
         return ConfigError(
             f"{what}: it does not take this request", detail=detail, next="Change what the message names."
         )
-    return CloudError(f"{what} ({refusal.code or ', '.join(sorted(refusal.reasons))})", detail=detail)
+    return CloudError(
+        f"{what} ({refusal.code or ', '.join(sorted(refusal.reasons))})", detail=detail, next=AGAIN
+    )
+
+
+def setup(project: str, bucket: str = "BUCKET") -> str:
+    """The command that makes what machines run as."""
+    return f"bash {folder('infra') / 'gce' / 'setup.sh'} {project} {bucket}"
 
 
 def is_exhausted(refusal: Refusal) -> str:
@@ -159,9 +169,9 @@ def no_answer(error: Exception, doing: str) -> TlvmError:
     """No answer, or no way to ask: requests' and google-auth's errors."""
     line = (str(error).splitlines() or [type(error).__name__])[0][:_DETAIL_MAX]
     if isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
-        return TransientError(f"Google Cloud did not answer when asked to {doing}", detail=line)
+        return TransientError(f"Google Cloud did not answer when asked to {doing}", detail=line, next=AGAIN)
     if isinstance(error, TransportError) or (isinstance(error, GoogleAuthError) and error.retryable):
-        return TransientError("Google's login service can't be reached", detail=line)
+        return TransientError("Google's login service can't be reached", detail=line, next=AGAIN)
     return AuthError("Google Cloud does not know who you are", detail=line, next=f"Log in: {LOGIN}")
 
 
@@ -174,13 +184,15 @@ def _is_about_the_account(refusal: Refusal) -> bool:
 
 
 def _quota(refusal: Refusal, region: str) -> QuotaError:
-    metric = refusal.facts.get("metricName") or refusal.facts.get("limitName") or _named(refusal.message)
+    metric = _named(refusal.message) or _metric(refusal.facts.get("limitName", ""))
     everywhere = not region or "ALL_REGIONS" in metric.upper() or "globally" in refusal.message
     where = "of the project" if everywhere else f"in {region}"
+    gpu = "GPU" in metric.upper()
+    less = "--accelerator none, or --provider local, needs none" if gpu else "a smaller machine needs less"
     return QuotaError(
         f"the quota {metric or 'for this machine'} {where} is used up, or zero",
         detail=refusal.message[:_DETAIL_MAX],
-        next="tlvm quota shows yours and asks for more; meanwhile --accelerator none, or --provider local, needs none.",
+        next=f"tlvm quota shows yours, tlvm quota request asks for more; meanwhile {less}.",
         region="" if everywhere else region,
     )
 
@@ -200,7 +212,7 @@ def _forbidden(what: str, refusal: Refusal, detail: str) -> TlvmError:
     return AuthError(
         f"{what}: you may not",
         detail=detail,
-        next=f"Ask the project's owner for {needed}: gcloud projects add-iam-policy-binding PROJECT "
+        next=f"Ask the project's owner for {needed}: gcloud projects add-iam-policy-binding {_project(refusal)} "
         f"--member=user:YOU --role={role}",
     )
 
@@ -214,6 +226,19 @@ def _other_places(refusal: Refusal) -> str:
 def _named(message: str) -> str:
     found = re.search(r"Quota '([\w-]+)' exceeded", message)
     return found[1] if found else ""
+
+
+def _metric(limit: str) -> str:
+    """As `tlvm quota` calls it: "NVIDIA-L4-GPUS-per-project-region" is NVIDIA_L4_GPUS."""
+    return limit.removesuffix("-region").removesuffix("-per-project").replace("-", "_")
+
+
+def _project(refusal: Refusal) -> str:
+    """As the answer names it, by id."""
+    for text in (refusal.facts.get("consumer", ""), refusal.message):
+        if found := re.search(r"projects?[/ ]([a-z][a-z0-9-]{4,28}[a-z0-9])", text):
+            return found[1]
+    return "PROJECT"
 
 
 def _texts(values: object) -> dict[str, str]:

@@ -205,7 +205,14 @@ class GceProvider:
         spot = found.get("scheduling", {}).get("provisioningModel") == "SPOT"
         # The cloud counts anew from each start: without this the machine would live its whole time again.
         self._act(found, "setScheduling", body=scheduling(int(left_s), spot=spot))
-        self._act(found, "start")
+        try:
+            self._act(found, "start")
+        except CapacityError as error:
+            raise CapacityError(
+                f"{there.place}, where the disk of {name} is, has no capacity to start it now",
+                detail=f"{error.what}\n{error.detail}",
+                next="tlvm start tries it again; or tlvm down, then tlvm up, which asks other places, too.",
+            ) from None
 
     def is_settled(self, place: str, request_id: str) -> bool:
         """Whether a request to make a machine has had its effect, or none, for good: `get` tells which.
@@ -269,11 +276,23 @@ class GceProvider:
             raise _belongs(found) from error
         if found is not None:
             return self._machine(found)
+        if left := self._disk_in_the_way(error.detail):
+            raise ConflictError(
+                f"A disk {left} of an earlier machine is in the way; it was not touched",
+                detail=error.detail,
+                next=f"tlvm gc {left} deletes it; or choose another name with --machine.",
+            ) from error
         raise ConflictError(
             f"The name {name} is taken by an instance that tlvm did not make; it was not touched",
             detail=error.detail,
             next="Choose another name with --machine.",
         ) from error
+
+    def _disk_in_the_way(self, said: str) -> str:
+        """The name of a disk of ours that the cloud says is there already; "" when it is about something else."""
+        found = re.search(r"zones/[\w-]+/disks/([\w-]+)", said)
+        disk = self.rest.find(found[0]) if found else None
+        return str(disk["name"]) if disk and LABEL in disk.get("labels", {}) else ""
 
     def _refused(self, spec: MachineSpec, offer: Offer, error: TlvmError) -> Machine:
         """The operation is done, with an error. The same request again would be answered with the same error."""

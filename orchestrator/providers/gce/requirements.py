@@ -8,8 +8,9 @@ from orchestrator.config import GceSettings
 from orchestrator.errors import ConfigError
 from orchestrator.providers.base import MachineSpec
 
-from .errors import SETUP
+from .errors import setup
 from .request import service_account
+from .services import bucket_of
 
 _DEFAULT_ACCOUNT = re.compile(r"\d+-compute@developer\.gserviceaccount\.com|default")
 
@@ -28,9 +29,9 @@ def require_possible(spec: MachineSpec, settings: GceSettings) -> None:
             next="Take it out. Where your organisation enforces OS Login (tlvm doctor tells), ask for an exception "
             "from constraints/compute.requireOsLogin for this project, or use --provider local.",
         )
-    account = service_account(settings, "")
+    account, bucket = service_account(settings, ""), bucket_of(spec.store)
     if _DEFAULT_ACCOUNT.fullmatch(account):
         raise ConfigError(
             f"gce.service_account = {account!r} is the default account, which may do nearly everything",
-            next=f"Leave it out, and make ours: {SETUP}",
+            next=f"Leave it out, and make ours: {setup(settings.project or 'PROJECT', bucket)}",
         )
