@@ -11,6 +11,7 @@ from orchestrator.errors import (
     CloudError,
     ConflictError,
     ConnectionLost,
+    NotFoundError,
     TlvmError,
     TransientError,
 )
@@ -114,8 +115,8 @@ class _Waiting:
             machine = self._alive(last)
             try:
                 self._look(machine)
-            except (TransientError, ConnectionLost) as error:
-                last = error
+            except (TransientError, ConnectionLost, NotFoundError) as error:
+                last = error  # one that was taken away just now is seen, with the reason, at the next look
             except AuthError:
                 if self._let_in:
                     raise

@@ -116,6 +116,24 @@ def test_a_preempted_machine_ends_the_wait_at_once_with_the_reason(
     assert (server.clock.now() - began).total_seconds() < 60
 
 
+def test_preempted_between_two_looks_is_said_with_the_reason_too(
+    server: ComputeServer, tmp_path: Path
+) -> None:
+    """It was there a moment ago, and its host keys are nobody's any more."""
+    made = workspace(server, tmp_path, spot=True, max_hours=4)
+    host_keys = made.provider.host_keys
+
+    def taken_away(name: str) -> list[str]:
+        server.instances.preempt(name)
+        server.cloud.settle()
+        return host_keys(name)
+
+    made.provider.__dict__["host_keys"] = taken_away
+    with pytest.raises(CloudError, match="ended while it was starting") as caught:
+        up(made, clock=waiting(server))
+    assert "Google took it away" in caught.value.detail
+
+
 def test_a_boot_that_hangs_shows_the_end_of_the_console(server: ComputeServer, tmp_path: Path) -> None:
     assert "Booting from disk" in bring_up(workspace(server, tmp_path), server).detail
 
