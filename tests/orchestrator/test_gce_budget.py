@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import ConflictError
+from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.workflows.down import down
 from orchestrator.workflows.lives import left_of
 from orchestrator.workflows.up import up
@@ -116,3 +116,12 @@ def test_what_the_cloud_forgot_counts_up_to_its_hard_clock(server: ComputeServer
     assert lifetimes(server) == [4.0, pytest.approx(2.0, abs=0.05)]
     server.clock.advance(20 * 3600)
     assert left_of(made, up(made, dry_run=True).spec).used_hours == 0
+
+
+def test_a_budget_that_pays_for_no_machine_makes_none(server: ComputeServer, tmp_path: Path) -> None:
+    made = workspace(server, tmp_path, accelerator="l4", budget=0.02)
+    for dry_run in (True, False):
+        with pytest.raises(ConfigError, match=r"\$0.02 pays for less than 5 minutes") as caught:
+            up(made, dry_run=dry_run, clock=waiting(server))
+        assert "--budget" in caught.value.next
+    assert server.count("instances.insert") == 0
