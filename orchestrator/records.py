@@ -122,6 +122,13 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While a record is read and written back: no other terminal does the same. A crash frees it."""
+        with (self._folder() / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def machine(self, provider: str, name: str) -> MachineRecord | None:
         return self._read(MachineRecord, self._machine_file(provider, name))
 
@@ -214,8 +221,9 @@ class Records:
 
     def pulled(self, run_id: str, folder: Path) -> None:
         """Remember where a verified result lies."""
-        if record := self.run(run_id):
-            self.save_run(dataclasses.replace(record, pulled_to=str(folder)))
+        with self.alone():
+            if record := self.run(run_id):
+                self.save_run(dataclasses.replace(record, pulled_to=str(folder)))
 
     def seen(self, folder: Path, store: str, dataset: str) -> SeenRecord | None:
         return self._read(SeenRecord, self._seen_file(folder, store, dataset))

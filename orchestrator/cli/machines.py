@@ -123,12 +123,19 @@ def up(
 
 
 @command(NotFoundError, AuthError, CloudError)
-def status(common: Common) -> None:
+def status(
+    common: Common,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="First make .tlvm/ again: from labels, and from the store."),
+    ] = False,
+) -> None:
     """Machines, their end, and what runs on them."""
     from orchestrator.render import machines
     from orchestrator.workflows.status import status
 
-    common.show("status", status(common.workspace(), machine=common.machine), machines.overview)
+    found = status(common.workspace(), machine=common.machine, refresh=refresh)
+    common.show("status", found, machines.overview)
 
 
 @command(NotFoundError, AuthError, CloudError, ConnectionLost, ConflictError)

@@ -12,6 +12,7 @@ from orchestrator.workflows.attempts import AttemptLine
 from orchestrator.workflows.authorize import AuthorizeResult
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.left_over import LeftOver
+from orchestrator.workflows.refresh import Refreshed
 from orchestrator.workflows.runs import short
 from orchestrator.workflows.ssh import SshResult
 from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
@@ -63,7 +64,7 @@ def _would(screen: Screen, result: UpResult) -> None:
         idle = f", or {spec.idle_minutes:g} min idle" if spec.idle_minutes else ""
         by = ", which the budget pays for" if hours < spec.max_hours else ""
         screen.line(
-            labelled("price", f"about {price(first.price_per_hour)} an hour, an estimate from {result.prices}")
+            labelled("price", f"about {price(first.price_per_hour)} an hour, an estimate from list prices")
         )
         screen.line(
             labelled(
@@ -93,6 +94,8 @@ def overview(screen: Screen, result: StatusResult) -> None:
     """Machines with their runs below them, then what has no machine."""
     for problem in result.problems:
         screen.progress.warn(problem)
+    if result.refreshed is not None:
+        _refreshed(screen, result.refreshed)
     for machine in result.machines:
         _machine(screen, result, machine)
     if not result.machines:
@@ -118,6 +121,15 @@ def overview(screen: Screen, result: StatusResult) -> None:
         screen.next("tlvm run SCENARIO     to end the machine: tlvm down")
     else:
         screen.next("tlvm up")
+
+
+def _refreshed(screen: Screen, found: Refreshed) -> None:
+    parts = [
+        f"{', '.join(found.machines)} let this computer in" if found.machines else "",
+        f"{count(found.runs, 'run')} found again" if found.runs else "",
+        f"{found.pulled} of them lie here" if found.pulled else "",
+    ]
+    screen.line(labelled("refresh", "; ".join(part for part in parts if part) or "all was known"))
 
 
 def costing(screen: Screen, left: LeftOver, prices: str = "") -> None:

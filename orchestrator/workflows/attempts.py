@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.errors import ConflictError
 from orchestrator.providers.base import Machine
+from orchestrator.records import Life
 from orchestrator.workflows.run_documents import StoredRun, stored_attempts
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
@@ -108,6 +109,32 @@ def goes_on_with(workspace: Workspace, run: StoredRun, state: str, name: str) ->
         return ""
     rents = state == LOST and not may_rent(workspace, run.spec.run_id, None)
     return f"tlvm attach {'--recover ' if rents else ''}{name}"
+
+
+def know_lives(workspace: Workspace, run: StoredRun) -> None:
+    """What earlier machines have used, on a computer that has no record of them: from the attempts, so at most that."""
+    provider = workspace.settings.provider
+    if workspace.records.lives(provider, run.machine):
+        return
+    hours = timedelta(hours=workspace.settings.max_hours)
+    lives = []
+    for line, attempt in zip(attempt_lines(run), run.attempts, strict=True):
+        if attempt.price_per_hour <= 0 or attempt.machine != run.machine:
+            continue
+        began = datetime.fromisoformat(attempt.asked)
+        ended = min(began + timedelta(seconds=line.seconds), began + hours - timedelta(seconds=1))
+        lives.append(
+            Life(
+                f"attempt-{attempt.number}",
+                attempt.place,
+                began.isoformat(),
+                (began + hours).isoformat(),
+                attempt.price_per_hour,
+                ended.isoformat(),
+            )
+        )
+    if lives:
+        workspace.records.save_lives(provider, run.machine, lives)
 
 
 def _line(run: StoredRun, attempt: Attempt, times: Sequence[AttemptTimes]) -> AttemptLine:

@@ -28,7 +28,6 @@ from orchestrator.errors import (
     TlvmError,
 )
 from orchestrator.providers.base import Machine, MachineState
-from orchestrator.records import Life
 from orchestrator.workflows import attempts, secrets
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.following import MachineLost, Position
@@ -185,7 +184,7 @@ def _rented_again(
             raise _but(why, "Somebody ended its machine.", f"tlvm attach --recover {name} goes on elsewhere.")
         _require_progress(workspace, run, why)
     place = replace_settings(workspace, run_id)
-    _know_lives(place, run)
+    attempts.know_lives(place, run)
     number = len({attempt.number for attempt in run.attempts}) + 1
     if stopped is not None:
         workspace.progress.say("recover", f"{stopped.name} was stopped: it is started again")
@@ -259,32 +258,6 @@ def _but(why: TlvmError, detail: str, next: str = "") -> TlvmError:
     why.detail = "\n".join(part for part in (why.detail, detail) if part)
     why.next = next or why.next
     return why
-
-
-def _know_lives(workspace: Workspace, run: StoredRun) -> None:
-    """What earlier machines have used, on a computer that has no record of them: from the attempts, so at most that."""
-    provider = workspace.settings.provider
-    if workspace.records.lives(provider, run.machine):
-        return
-    hours = timedelta(hours=workspace.settings.max_hours)
-    lives = []
-    for line, attempt in zip(attempts.attempt_lines(run), run.attempts, strict=True):
-        if attempt.price_per_hour <= 0 or attempt.machine != run.machine:
-            continue
-        began = datetime.fromisoformat(attempt.asked)
-        ended = min(began + timedelta(seconds=line.seconds), began + hours - timedelta(seconds=1))
-        lives.append(
-            Life(
-                f"attempt-{attempt.number}",
-                attempt.place,
-                began.isoformat(),
-                (began + hours).isoformat(),
-                attempt.price_per_hour,
-                ended.isoformat(),
-            )
-        )
-    if lives:
-        workspace.records.save_lives(provider, run.machine, lives)
 
 
 def _bring_its_line(workspace: Workspace, run: StoredRun, machine: Machine, recovery: Recovery) -> None:

@@ -42,6 +42,9 @@ class RememberedRuns:
         except sqlite3.Error:
             return
 
+    def forget(self) -> None:
+        self._file.unlink(missing_ok=True)
+
     def _opened(self) -> sqlite3.Connection:
         try:
             return self._ready()

@@ -18,6 +18,8 @@ from orchestrator.workflows.heard import IS_GONE, Heard, heard
 from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.lives import spent
 from orchestrator.workflows.on_machine import runs_of
+from orchestrator.workflows.refresh import Refreshed
+from orchestrator.workflows.refresh import refresh as refresh_records
 from orchestrator.workflows.remembered_runs import RememberedRuns
 from orchestrator.workflows.run_documents import StoredRun, short, stored_runs
 from orchestrator.workflows.workspace import Workspace
@@ -72,18 +74,23 @@ class StatusResult:
     ]  # what may exist and is not seen, documents in the store that can't be read, and what could not be asked
     left_over: LeftOver | None = None  # what costs without a machine; None where nothing is rented
     prices: str = ""  # where the prices come from, and of which day
+    refreshed: Refreshed | None = None  # what was not known here any more; None when nobody asked
 
 
-def status(workspace: Workspace, *, machine: str | None = None, now: datetime | None = None) -> StatusResult:
-    """Every machine with our label, others' too, and the runs of each, newest first.
+def status(
+    workspace: Workspace, *, machine: str | None = None, refresh: bool = False, now: datetime | None = None
+) -> StatusResult:
+    """Every machine with our label, others' too, and the runs of each, newest first. Nothing is rented, ever.
 
     machine         only the one of this name, and its runs
+    refresh         first make the records of this computer again
     NotFoundError   there is none of that name
 
     First it goes on with what is owed for machines that were made for one run alone (`ephemeral`).
     """
     from orchestrator.workflows.ephemeral import complete  # which needs `runs`, and that needs us
 
+    refreshed = refresh_records(workspace) if refresh else None
     complete(workspace)
     now = now or datetime.now(UTC)
     settings, provider, rented = workspace.settings, workspace.provider, workspace.rented
@@ -147,6 +154,7 @@ def status(workspace: Workspace, *, machine: str | None = None, now: datetime | 
         ],
         left,
         rented.prices() if rented else "",
+        refreshed,
     )
 
 

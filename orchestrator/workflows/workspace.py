@@ -211,15 +211,16 @@ class Workspace:
         return bool(said), said or known
 
     def _pin(self, machine: Machine, host_keys: list[str], *, unproven: bool) -> None:
-        record = self.records.machine(machine.provider, machine.name)
-        known = record or MachineRecord(
-            machine.name, machine.provider, asked=datetime.now(UTC).isoformat(timespec="seconds")
-        )
-        pinned = dataclasses.replace(
-            known, id=machine.id, host_keys=host_keys, unproven=unproven, outcome="accepted"
-        )
-        if pinned != record:
-            self.records.save_machine(pinned)
+        with self.records.alone():
+            record = self.records.machine(machine.provider, machine.name)
+            known = record or MachineRecord(
+                machine.name, machine.provider, asked=datetime.now(UTC).isoformat(timespec="seconds")
+            )
+            pinned = dataclasses.replace(
+                known, id=machine.id, host_keys=host_keys, unproven=unproven, outcome="accepted"
+            )
+            if pinned != record:
+                self.records.save_machine(pinned)
 
 
 def _other_key(machine: Machine) -> AuthError:

@@ -28,7 +28,7 @@ def decode(kind: type[T], text: str | bytes, *, what: str) -> T:
     """Read a dataclass from JSON: every field known, of its type, and there unless it has a default.
 
     what            names the document in errors ("run spec runs/x/spec.json")
-    ContractError   for anything else, an unknown `schema` included
+    ContractError   for anything else, a newer `schema` included
     """
     try:
         data = json.loads(text)
@@ -62,7 +62,7 @@ def _build(kind: Any, data: Any, what: str) -> Any:
         raise ContractError(f"{what}: expected an object, found {type(data).__name__}")
     fields, hints = _shape(kind)
     schema = fields.get("schema")
-    if schema is not None and data.get("schema") != schema.default:
+    if schema is not None and not _is_readable(data.get("schema"), schema.default):
         found = str(data.get("schema"))[:40]
         raise ContractError(
             f"{what}: schema {found!r} is not the {schema.default} of this version of tlvm; use the version that wrote it"
@@ -80,6 +80,13 @@ def _build(kind: Any, data: Any, what: str) -> Any:
         return kind(**values)
     except ValueError as error:
         raise ContractError(f"{what}: {error}") from None
+
+
+def _is_readable(found: object, ours: object) -> bool:
+    """Ours, or an older one: what has come since has a default, and nothing is ever renamed."""
+    if not isinstance(found, int) or isinstance(found, bool) or not isinstance(ours, int):
+        return found == ours
+    return 1 <= found <= ours
 
 
 @functools.cache
