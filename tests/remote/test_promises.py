@@ -9,7 +9,7 @@ fine-tune-all, from-scratch         nothing is frozen; each train image is learn
 
 from __future__ import annotations
 
-import sys
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -39,7 +39,9 @@ ALL = TRAIN + VAL + TEST  # a multiple of the batch: a short one would be filled
 class Seen:
     """By this process, in all its threads."""
 
-    decoded: int = 0  # calls of Pillow's open, those for the sample page too
+    decoded: int = (
+        0  # calls of Pillow's open in threads, which is where all are made that nothing else has made before
+    )
     passed: Counter[bool] = field(
         default_factory=Counter
     )  # images at the first convolution; True: to learn from
@@ -59,12 +61,12 @@ def watched() -> Iterator[Seen]:
             seen.passed[module.training] += len(given[0])
 
     handle = torch.nn.modules.module.register_module_forward_hook(hook)
-    threading.setprofile(profile)  # of threads that begin from here on
-    sys.setprofile(profile)  # of this one
+    threading.setprofile(
+        profile
+    )  # of threads that begin from here on: this one would become several times slower
     try:
         yield seen
     finally:
-        sys.setprofile(None)
         threading.setprofile(None)
         handle.remove()
 
@@ -97,6 +99,8 @@ def run(machine: MachineHome, images: Path, scenario: str, **parameters: Any) ->
     folder = fixtures.put_run(machine, dataset, scenario=scenario, **(wanted | parameters))
     with watched() as seen:
         assert main(folder.spec) == 0, folder.events.read_text()
+    counters = json.loads((folder.result / "metrics.json").read_text())["counters"]
+    assert counters["decoded"] == seen.decoded, "more was decoded, for the sample page"
     return seen, folder.result
 
 
