@@ -64,7 +64,9 @@ def _would(screen: Screen, result: UpResult) -> None:
         idle = f", or {spec.idle_minutes:g} min idle" if spec.idle_minutes else ""
         by = ", which the budget pays for" if hours < spec.max_hours else ""
         screen.line(
-            labelled("price", f"about {price(first.price_per_hour)} an hour, an estimate from list prices")
+            labelled(
+                "price", f"about {price(first.price_per_hour)} an hour, an estimate from {result.prices}"
+            )
         )
         screen.line(
             labelled(

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from orchestrator.errors import ConflictError
+from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.providers.base import Machine, MachineSpec, Offer
 from orchestrator.records import Life
 from orchestrator.workflows.workspace import Workspace
@@ -71,9 +71,9 @@ def left_of(workspace: Workspace, spec: MachineSpec) -> MachineSpec:
 
 def worth_it(workspace: Workspace, spec: MachineSpec, offers: Sequence[Offer]) -> list[Offer]:
     """The places in which something is left for a machine; ConflictError when there is none."""
-    if not spec.used_hours and not spec.used_dollars:
-        return list(offers)
     found = [offer for offer in offers if spec.hours(offer.price_per_hour) >= SHORTEST_H]
+    if not spec.used_hours and not spec.used_dollars:
+        return _paid_for(spec, offers, found)
     used = f"{spec.used_hours:.1f} of {spec.max_hours:g} h" + (
         f" and ${spec.used_dollars:.2f} of ${spec.budget:.2f}" if spec.budget else ""
     )
@@ -85,6 +85,20 @@ def worth_it(workspace: Workspace, spec: MachineSpec, offers: Sequence[Offer]) -
         )
     workspace.progress.say("left", f"earlier machines of {spec.name} used {used}; this one gets the rest")
     return found
+
+
+def _paid_for(spec: MachineSpec, offers: Sequence[Offer], found: Sequence[Offer]) -> list[Offer]:
+    """Of the first machine of a name: those that the budget pays for, where there is one."""
+    if not spec.budget or not offers or spec.max_hours < SHORTEST_H:
+        return list(offers)
+    if not found:
+        cheapest = min(offer.price_per_hour for offer in offers)
+        raise ConfigError(
+            f"A budget of ${spec.budget:g} pays for less than {SHORTEST_H * 60:.0f} minutes of {spec.name}",
+            detail=f"The cheapest place costs about ${cheapest:.2f} an hour, an estimate.",
+            next="Give it more (--budget, machine.budget), or ask for less (--spot, --accelerator, --machine-type).",
+        )
+    return list(found)
 
 
 def _over(workspace: Workspace, life: Life) -> Life:
