@@ -14,12 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.errors import PartialError, TlvmError
+from orchestrator.errors import ConflictError, PartialError, TlvmError
 from orchestrator.stores import open_store
-from orchestrator.stores.base import Blob
+from orchestrator.stores.base import Blob, Store
+from orchestrator.stores.disk import checksum_of
+from orchestrator.stores.gcs import GcsStore
+from orchestrator.workflows.download import download
 from orchestrator.workflows.upload import require_all, upload
+from remote.contract.attempts import Attempts
 from remote.contract.dataset_manifest import decode_manifest
 from remote.contract.run_spec import StoreRef
+from remote.contract.store import Retrying
 from tests.fakes.gcs_faults import Kind
 from tests.fakes.gcs_server import GcsServer
 from tests.faults.uploading import PACK_BYTES, once, workspace_of
@@ -240,6 +245,62 @@ def test_a_bucket_that_fails_for_a_while_gets_the_same(
     once(folder, tmp_path / "data", "gs://bugs", server.endpoint)
     assert {blob.key: (blob.size, blob.crc32c) for blob in held(server)} == undisturbed
     assert server.faults.unused() == []
+
+
+STUMBLES: dict[str, tuple[Kind, str]] = {
+    "no answer": ("stall", "objects.insert*"),
+    "silence in the middle of a pack": ("stall halfway", "objects.insert*"),
+    "a reset in the middle of a pack": ("cut", "objects.insert*"),
+    "bent on its way up": ("corrupt sent", "objects.insert{}"),
+    "another checksum in the answer": ("other crc32c", "objects.insert{}"),
+    "no answer to a question": ("stall", "objects.get"),
+    "half an answer": ("truncate", "objects.get"),
+}
+
+
+@pytest.mark.parametrize("stumble", STUMBLES)
+@pytest.mark.parametrize("packs", ["small", "large"])
+def test_silence_halves_and_bent_bytes_do_not_change_what_arrives(
+    tmp_path: Path, server: GcsServer, stumble: str, packs: str
+) -> None:
+    kind, on = STUMBLES[stumble]
+    folder = large(tmp_path / "bugs")
+    sizes = {"small": 600_000, "large": 2**26}
+    for url in ("gs://bugs", server.create_bucket("undisturbed")):
+        if url == "gs://bugs":
+            server.fail(kind, on=on.format("" if packs == "small" else ".chunk"), times=2)
+        workspace = workspace_of(tmp_path / url[5:], url, server.endpoint)
+        workspace.store = impatient(url, server)
+        (result,) = upload(workspace, folder, processes=0, pack_bytes=sizes[packs])
+        assert (result.images, result.missed) == (20, [])
+    assert server.faults.unused() == []
+    found, expected = (
+        {(blob.key, blob.size, blob.crc32c) for blob in open_store(StoreRef(url, server.endpoint)).blobs("")}
+        for url in ("gs://bugs", "gs://undisturbed")
+    )
+    assert found == expected
+    whole(server)
+
+
+def impatient(url: str, server: GcsServer) -> Store:
+    """Gives a silent server up after a moment."""
+    store = GcsStore(url, endpoint=server.endpoint, timeout_s=0.3)
+    attempts = Attempts(sleep=lambda _: None)
+    return Retrying(store, attempts, changed=ConflictError, checksum_of=checksum_of)
+
+
+@pytest.mark.parametrize("kind", ["corrupt", "truncate", "cut", "stall halfway", "503", "reset"])
+def test_what_comes_down_bent_or_cut_is_fetched_again(tmp_path: Path, server: GcsServer, kind: Kind) -> None:
+    folder = large(tmp_path / "bugs")
+    once(folder, tmp_path / "data", "gs://bugs", server.endpoint)
+    server.fail(kind, on="objects.download", path="*/packs/*", times=3)
+    server.fail(kind, on="objects.download", path="*/manifests/*")
+    workspace = workspace_of(tmp_path / "else", "gs://bugs", server.endpoint)
+    workspace.store = impatient("gs://bugs", server)
+    assert download(workspace, "bugs", tmp_path / "back").written == 20
+    assert server.faults.unused() == []
+    for path in folder.rglob("*.png"):
+        assert (tmp_path / "back" / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
 def test_two_at_once_are_both_right(
