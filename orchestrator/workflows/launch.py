@@ -224,6 +224,7 @@ def collect(
     PartialError    the machine is gone and the result in the store, but not here
     and why a machine of its own is kept
     """
+    workspace.renew()
     own = ephemeral.is_ephemeral(workspace, spec.machine)
     machine = ephemeral.end(workspace, spec.machine, spec.run_id) if own else ephemeral.Ended()
     if machine.down and ended:
@@ -272,6 +273,7 @@ def _final_status(workspace: Workspace, spec: RunSpec, state: str) -> RunStatus:
             detail="Its machine is being taken away, or its supervisor was killed.",
             next=f"tlvm attach {called(workspace, spec.run_id)} goes on with it.",
         )
+    workspace.renew()
     stored = stored_run(workspace.store, spec.run_id)
     if stored is None or stored.status is None or stored.status.state != state:
         raise CloudError(

@@ -82,6 +82,14 @@ class Workspace:
         found.provider, found.store = self.provider, self.store
         return found
 
+    def renew(self) -> None:
+        """Read credentials anew: a run lives for hours, a login or a file of CI for minutes."""
+        of_google = {"provider", "rented"} if self.settings.provider == "gce" else set()
+        if self.settings.store_ref.url.startswith("gs://"):
+            of_google.add("store")
+        for name in of_google:
+            self.__dict__.pop(name, None)  # opened again on use
+
     def on_provider(self, name: str) -> Workspace:
         """The same, meaning the machines of that provider."""
         if name == self.settings.provider:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,7 @@ class ComputeServer:
     instances       `preempt(name)`, `host_keys`
     machines        what stands behind the instances
     is_open         False: requests need a bearer token
+    is_current      whether a request with this Authorization is served
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class ComputeServer:
         calls = InstanceCalls(self.cloud, self.instances)
         self.api = Api(self.cloud, calls, self.project.refused_permissions, page_size, wait_s)
         self.is_open = is_open
+        self.is_current: Callable[[str], bool] = lambda header: True
         self.frozen = threading.Event()  # set when `stop_at` has struck
         self._stop_at: tuple[int, bool] | None = None
         self._go_on = threading.Event()
@@ -197,6 +199,8 @@ class ComputeServer:
         if fault[:3].isdecimal() and not fault.endswith("after"):
             raise refusal(fault, call.name, target, self.cloud.project)
         if not self.is_open and not request.headers.get("authorization", "").startswith("Bearer "):
+            raise refusal("401", call.name, target, self.cloud.project)
+        if not self.is_current(request.headers.get("authorization", "")):
             raise refusal("401", call.name, target, self.cloud.project)
         if is_compute and "compute.googleapis.com" not in self.project.enabled:
             raise disabled("compute.googleapis.com", "Compute Engine API", self.cloud.project)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,7 @@ class GcsServer:
     page_size       of listings; the real one gives 1,000
     latency_s       added to each request
     is_open         False: requests need the token that `credentials_file` leads to
+    is_current      whether a request with this Authorization is served
 
     requests        how often each call was made: "objects.get", "objects.list", "objects.download", "objects.delete",
                     "objects.insert" (in one request), "objects.insert.start" and "objects.insert.chunk" (in several)
@@ -58,6 +59,7 @@ class GcsServer:
         self.api = Api(page_size=page_size)
         self.latency_s = latency_s
         self.is_open = is_open
+        self.is_current: Callable[[str], bool] = lambda header: True
         self.requests: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
@@ -141,6 +143,8 @@ class GcsServer:
             if fault and fault.isdecimal():
                 raise answer(fault, call_name)
             if not self.is_open and connection.headers.get("Authorization") != f"Bearer {TOKEN}":
+                raise answer("401", call_name)
+            if not self.is_current(connection.headers.get("Authorization", "")):
                 raise answer("401", call_name)
             result = self.api.perform(call, dataclasses.replace(request, body=body))
         except Refused as refused:
