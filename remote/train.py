@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.events import EventWriter
+from remote.contract.full_disk import ForgivingLog
 from remote.contract.layout import RunFolder
 from remote.contract.run_spec import RunSpec
 from remote.errors import CannotRun, Stopped
@@ -39,7 +42,8 @@ def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_
         from remote.training.checkpoint import Rhythm
 
         rhythm = Rhythm(checkpoint_least_s, checkpoint_times_cost)
-        with open_task(spec, folder, events, stop.is_set, rhythm) as task:
+        log = redirect_stdout(ForgivingLog(sys.stdout))
+        with log, open_task(spec, folder, events, stop.is_set, rhythm) as task:
             if spec.job == "evaluate":
                 from remote.reevaluation import run
 

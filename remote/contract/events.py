@@ -20,8 +20,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .full_disk import is_full
 
 STEPS = ("select", "load", "freeze", "head", "preprocess", "extract", "train", "evaluate")
 LINE_BYTES_MAX = 1024 * 1024
@@ -29,15 +32,34 @@ LOGGED = "logged"
 
 
 class EventWriter:
-    """Appends events to a file; every line goes out in one write, so that two processes may share the file."""
+    """Appends events to a file; every line goes out in one write, so that two processes may share the file.
+
+    What a full disk does not take is missing; as soon as it takes something again, that is said.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._progressed = 0.0
+        self._missing = 0  # events
+        self._torn = False  # the last one is there in part
 
     def emit(self, type: str, **fields: Any) -> None:
-        line = json.dumps({"t": round(time.time(), 3), "type": type, **fields}, ensure_ascii=True)
-        os.write(self._descriptor, line.encode() + b"\n")
+        line = _line(type, fields)
+        if self._missing:
+            text = f"The disk of the machine was full: events are missing here ({self._missing})"
+            line = _line("log", {"level": "warning", "text": text}) + line
+        self._append(b"\n" + line if self._torn else line)
+
+    def _append(self, lines: bytes) -> None:
+        try:
+            written = os.write(self.descriptor, lines)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            written = 0
+            os.utime(self.descriptor)  # a sign of life all the same
+        self._torn = 0 < written < len(lines) or (self._torn and not written)
+        self._missing = 0 if written == len(lines) else self._missing + 1
 
     def step(self, name: str, text: str, **fields: Any) -> None:
         """One of STEPS, by its name, and a line for people about it."""
@@ -55,7 +77,13 @@ class EventWriter:
         self.emit("log", level=level, text=text)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
+
+
+def _line(type: str, fields: Mapping[str, Any]) -> bytes:
+    return (
+        json.dumps({"t": round(time.time(), 3), "type": type, **fields}, ensure_ascii=True).encode() + b"\n"
+    )
 
 
 def parse(line: bytes) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.events import EventWriter
+from remote.contract.full_disk import is_full
 from remote.contract.layout import RunFolder
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import FINAL, AttemptTimes, RunStatus, State
@@ -33,7 +34,10 @@ class Supervisor:
 
 
 class Record:
-    """The status of one run, and the only writer of it. The events file is shared with the training process."""
+    """The status of one run, and the only writer of it. The events file is shared with the training process.
+
+    While the disk is full it keeps what it knows to itself; the next change is written with it.
+    """
 
     def __init__(self, folder: RunFolder, spec: RunSpec, supervisor: Supervisor, status: RunStatus) -> None:
         self.folder = folder
@@ -54,7 +58,7 @@ class Record:
     def save(self, **changes: Any) -> None:
         """The status alone, replaced whole."""
         self.status = dataclasses.replace(self.status, **changes, updated=now())
-        document.write(self.folder.status, self.status)
+        _write(self.folder.status, self.status)
 
     def close(self, state: State, **changes: Any) -> None:
         """The status alone; the attempt has ended with it."""
@@ -71,7 +75,15 @@ class Record:
 
     def remember(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        document.write(self.folder.supervisor, supervisor)
+        _write(self.folder.supervisor, supervisor)
+
+
+def _write(path: Path, what: RunStatus | Supervisor) -> None:
+    try:
+        document.write(path, what)
+    except OSError as error:
+        if not is_full(error):
+            raise
 
 
 def begin(folder: RunFolder, spec: RunSpec) -> Record:

@@ -108,7 +108,11 @@ class World:
         eventually(lambda: self.stored(f"runs/{run_id}/MANIFEST.json") is not None, within_s=within_s)
 
     def pulled(self, run_id: str) -> Result:
-        return self.result_in(Path(self("pull", run_id, "--json").document["folder"]))
+        return self.result_in(self.folder_of(run_id))
+
+    def folder_of(self, run_id: str) -> Path:
+        """Of its verified result."""
+        return Path(self("pull", run_id, "--json").document["folder"])
 
     @cached_property
     def reference(self) -> Path:
@@ -132,13 +136,19 @@ class World:
                 found = (event["train_loss"], event["held_out_loss"])
                 assert losses.setdefault(event["epoch"], found) == found, "repeated with other numbers"
         assert list(losses) == [*range(1, self.epochs + 1)]
-        return Result(
-            _sha256(folder / "model/model.safetensors"), _sha256(folder / "predictions.csv"), losses
-        )
+        return Result(*files_in(folder), losses)
 
     def end(self) -> None:
         for job in self.jobs:
             job.kill()
+
+
+def files_in(folder: Path) -> tuple[str, str]:
+    """The hashes of the model and of the predictions."""
+    model, predictions = folder / "model/model.safetensors", folder / "predictions.csv"
+    return hashlib.sha256(model.read_bytes()).hexdigest(), hashlib.sha256(
+        predictions.read_bytes()
+    ).hexdigest()
 
 
 def events(path: Path) -> list[dict[str, Any]]:
@@ -182,7 +192,3 @@ def photographs(folder: Path) -> None:
             files = sorted(source.glob("*.jpg"))
             for file in files[-number:] if split == "test" else files[:number]:
                 shutil.copy(file, folder / split / name)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
