@@ -358,7 +358,7 @@ def test_without_val_and_test_held_out_images_are_the_result(machine: MachineHom
 
 def test_sigterm_ends_it_with_an_exit_code_of_its_own(machine: MachineHome, tmp_path: Path) -> None:
     run = _run(
-        machine, _tiny(tmp_path / "images", per_class=40), model="resnet18", image_size=512, batch_size=1
+        machine, _tiny(tmp_path / "images", per_class=40), model="squeezenet1_1", image_size=512, batch_size=1
     )
     command = [
         sys.executable,
