@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import complete, interrupted
+from orchestrator.cli.formats import Format, drawn
 from orchestrator.cli.options import Common, RunId, RunOrMachine, command
 from orchestrator.errors import (
     AuthError,
@@ -68,21 +69,23 @@ def attach(
     recover: Recover = None,
     env: Env = None,
     env_file: EnvFile = None,
+    format: Format = "text",
 ) -> None:
     """Come back to a run: follow it to its verified result.
 
     One that has ended is brought here. One whose machine was stopped, or taken away, goes on from its last checkpoint.
     """
-    from orchestrator.render import runs
+    from orchestrator.render import markdown, runs
     from orchestrator.render.events import Events
     from orchestrator.workflows.attach import attach
     from orchestrator.workflows.secrets import of_run
 
     workspace = common.workspace()
+    draw = drawn(format, runs.result, markdown.run)
     with Events(common.screen.progress) as events, interrupted.by_sigterm():
         given = of_run(workspace, env or [], env_file or []) if env or env_file else None
         result = attach(workspace, run, recover=recover, environment=given, on_event=events.show)
-    common.show("attach", result, runs.result)
+    common.show("attach", result, draw)
 
 
 @command(NotFoundError, AuthError, CloudError, ConnectionLost, ConflictError)

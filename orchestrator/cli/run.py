@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import attach, complete, interrupted
+from orchestrator.cli.formats import Format, drawn
 from orchestrator.cli.options import Common, command, overrides
 from orchestrator.errors import (
     AuthError,
@@ -86,19 +87,21 @@ def run(
     ] = False,
     env: attach.Env = None,
     env_file: attach.EnvFile = None,
+    format: Format = "text",
 ) -> None:
     """Train a scenario on a dataset; show the result.
 
     Where machines are free and there is none, one is made. Ctrl-C leaves the run going on its machine: tlvm attach comes
     back to it. Several scenarios wait there for each other, and end with a table.
     """
-    from orchestrator.render import lines, runs
+    from orchestrator.render import lines, markdown, runs
     from orchestrator.render.events import Events
     from orchestrator.workflows.ephemeral_run import run_ephemeral
     from orchestrator.workflows.line import ALL, Line, LineResult, run_line
     from orchestrator.workflows.run import RunResult, run
     from orchestrator.workflows.secrets import of_run
 
+    draw_run, draw_line = drawn(format, runs.result, markdown.run), drawn(format, lines.result, markdown.line)
     workspace = common.workspace(
         run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
     )
@@ -130,5 +133,5 @@ def run(
                 on_event=events.show,
             )
             result = run_ephemeral(workspace, line.scenarios[0], in_line) if ephemeral else in_line(workspace)
-    common.show("run", result, lines.result if isinstance(result, LineResult) else runs.result)
+    common.show("run", result, draw_line if isinstance(result, LineResult) else draw_run)
     raise typer.Exit(result.exit_code if isinstance(result, LineResult) else 0)

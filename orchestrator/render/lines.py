@@ -29,7 +29,7 @@ def result(screen: Screen, line: LineResult) -> None:
         screen.next(f"tlvm attach {names[0]} comes back to the first; tlvm status shows the line")
         return
     for text, run in zip(
-        columns([_row(run, name) for run, name in zip(line.runs, names, strict=True)]), line.runs, strict=True
+        columns([row(run, name) for run, name in zip(line.runs, names, strict=True)]), line.runs, strict=True
     ):
         screen.line(text, style="red" if run.error else "")
     good = [name for run, name in zip(line.runs, names, strict=True) if run.result]
@@ -49,7 +49,8 @@ def result(screen: Screen, line: LineResult) -> None:
         screen.next(f"tlvm predict {good[0]} IMAGES")
 
 
-def _row(run: LineRun, name: str) -> tuple[str, ...]:
+def row(run: LineRun, name: str) -> tuple[str, ...]:
+    """Scenario, accuracy or what went wrong, interval, time, cost, and the run."""
     if run.result is None:
         return (run.scenario, run.error.what if run.error else "", "", "", "", name)
     figure, interval = _figure(run.result.metrics)

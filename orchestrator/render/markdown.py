@@ -13,12 +13,14 @@ from typing import Any
 
 from orchestrator.errors import TlvmError
 from orchestrator.render import compare as compared
+from orchestrator.render import lines
 from orchestrator.render.figures import CLASSES_MAX, class_rows
 from orchestrator.render.text import clean, duration, moment, price
 from orchestrator.workflows.attempts import AttemptLine
 from orchestrator.workflows.compare import CompareResult
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.evaluate import EvaluateResult
+from orchestrator.workflows.line import LineResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import RunsResult
 from remote.contract import document
@@ -34,6 +36,11 @@ _ADDRESS = re.compile(r"(?i)\b(www)\.")
 def run(result: RunResult) -> str:
     """The measured result of a run, or that it goes on by itself."""
     return _text(_run(result))
+
+
+def line(result: LineResult) -> str:
+    """A line of runs: what each scenario reached, for how much."""
+    return _text(_line(result))
 
 
 def runs(result: RunsResult) -> str:
@@ -69,8 +76,8 @@ def table(rows: Iterable[Sequence[object]]) -> Iterator[str]:
             yield "|" + "---|" * len(row)
 
 
-def _text(lines: Iterable[str]) -> str:
-    return "\n".join(lines) + "\n"
+def _text(shown: Iterable[str]) -> str:
+    return "\n".join(shown) + "\n"
 
 
 def _run(result: RunResult) -> Iterator[str]:
@@ -94,6 +101,19 @@ def _run(result: RunResult) -> Iterator[str]:
     yield from _attempts(result.attempts)
 
 
+def _line(result: LineResult) -> Iterator[str]:
+    if result.detached:
+        yield f"### {len(result.runs)} runs started on {escaped(result.machine)}"
+        yield ""
+        yield f"They go on by themselves. {escaped(result.ends)}".rstrip()
+        return
+    good = sum(run.result is not None for run in result.runs)
+    yield f"### {good} of {len(result.runs)} runs succeeded"
+    yield ""
+    head = ("scenario", "accuracy", "95 %", "took", "estimated cost", "run")
+    yield from table([head, *(lines.row(run, run.run_id) for run in result.runs)])
+
+
 def _machine(name: str, ended: DownResult | None) -> str:
     return f"{name}, which is gone" if ended and (ended.deleted or not ended.was_there) else name
 
@@ -115,10 +135,10 @@ def _measured(what: str, metrics: Mapping[str, Any]) -> Iterator[str]:
     """A head with the figure, and the figures of each class. What a machine wrote may be anything."""
     try:
         read = document.decode(Metrics, json.dumps(metrics), what="metrics.json")
-        lines = [*_figures(what, read)]
+        shown = [*_figures(what, read)]
     except (ContractError, StopIteration, RuntimeError, IndexError, ArithmeticError, ValueError) as error:
-        lines = [f"### {what}", "", f"Its figures can't be read: {escaped(error)}"]
-    yield from lines
+        shown = [f"### {what}", "", f"Its figures can't be read: {escaped(error)}"]
+    yield from shown
 
 
 def _figures(what: str, metrics: Metrics) -> Iterator[str]:

@@ -18,6 +18,7 @@ from orchestrator.render import markdown
 from orchestrator.workflows.attempts import AttemptLine
 from orchestrator.workflows.compare import compare
 from orchestrator.workflows.down import DownResult
+from orchestrator.workflows.line import LineError, LineResult, LineRun
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import runs
 from tests.orchestrator.finished_runs import image, opened, put_dataset, put_run
@@ -150,3 +151,14 @@ def test_a_command_that_fails_has_a_summary_too(words: list[str], tmp_path: Path
 
     answer = Tlvm(tmp_path)("compare", "aaaa", "bbbb", *words, expect=4)
     assert answer.stdout.startswith("### There is no run") and "error" in answer.stderr
+
+
+def test_a_line_of_runs_is_one_table_with_what_went_wrong() -> None:
+    error = LineError("RunFailed", 9, _NASTY, "", "")
+    runs = [LineRun("a", "fixed-extractor", result(), None), LineRun("b", "fine-tune-all", None, error)]
+    text = markdown.line(LineResult("tlvm-a", False, runs, 9))
+    assert text.startswith("### 1 of 2 runs succeeded\n")
+    found = rows(text)
+    assert [len(row) for row in found] == [6, 6, 6] and found[2][0] == "fine-tune-all"
+    waiting = markdown.line(LineResult("tlvm-a", True, runs, 0, "It ends by itself at 18:42."))
+    assert "2 runs started on tlvm-a" in waiting and "18\\:42" in waiting
