@@ -228,8 +228,14 @@ def test_nobody_is_asked_for_the_address_when_that_is_switched_off(server: Compu
     assert instances(server) == []
 
 
-def test_a_machine_without_an_address_needs_a_way_to_the_bucket(server: ComputeServer) -> None:
+def test_a_machine_without_an_address_needs_gcloud_and_a_way_to_the_bucket(
+    server: ComputeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     held = gce(server, iap=True)
+    with pytest.raises(ConfigError, match="gcloud"):
+        held.offers(wanted())
+    (tmp_path / "gcloud").touch(mode=0o755)
     for (_, name), subnetwork in server.cloud.resources["subnetworks"].items():
         if name == "default":
             subnetwork["privateIpGoogleAccess"] = False

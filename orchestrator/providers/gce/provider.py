@@ -92,7 +92,8 @@ class GceProvider:
         return found
 
     def request(self, spec: MachineSpec, offer: Offer) -> Insert:
-        """The very request that `create` sends."""
+        """The very request that `create` sends; asks only what it needs to know."""
+        firewall.check_private_access(self.rest, self.settings, offer.region or region(offer.place))
         image = self._image(spec.image)
         if spec.disk_gb and spec.disk_gb < image.disk_gb:
             raise ConfigError(
@@ -111,9 +112,8 @@ class GceProvider:
             raise _belongs(found)
         if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
             return self._machine(found)
-        firewall.check_private_access(self.rest, self.settings, offer.region or region(offer.place))
-        self.admit(spec.owner, until=self._now() + timedelta(hours=spec.hours(offer.price_per_hour)))
         request = self.request(spec, offer)
+        self.admit(spec.owner, until=self._now() + timedelta(hours=spec.hours(offer.price_per_hour)))
         doing = f"create the machine {spec.name} in {offer.place}"
         try:
             operation = insertion.send(self.rest, request, loading, doing, region=offer.region)

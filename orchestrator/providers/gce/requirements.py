@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 from orchestrator.config import GceSettings
 from orchestrator.errors import ConfigError
@@ -28,6 +29,11 @@ def require_possible(spec: MachineSpec, settings: GceSettings) -> None:
             detail="Each machine lets in a key that was made for it alone, and OS Login would have that key ignored.",
             next="Take it out. Where your organisation enforces OS Login (tlvm doctor tells), ask for an exception "
             "from constraints/compute.requireOsLogin for this project, or use --provider local.",
+        )
+    if settings.iap and shutil.which("gcloud") is None:
+        raise ConfigError(
+            "--iap goes through gcloud, which is not installed here",
+            next="Install it (cloud.google.com/sdk/docs/install), or leave --iap out.",
         )
     account, bucket = service_account(settings, ""), bucket_of(spec.store)
     if _DEFAULT_ACCOUNT.fullmatch(account):
