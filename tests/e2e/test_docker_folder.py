@@ -52,9 +52,10 @@ def test_the_script_for_ci(tlvm: Tlvm) -> None:
         "MODEL": "squeezenet1_1",
         "WEIGHTS": str(shared(_WEIGHTS)),
     }
-    result = tlvm.home / "result.json"
+    summary = tlvm.home / "summary.md"
+    summary.write_text("# Retrained\n")
     done = subprocess.run(
-        [_SCRIPT, tlvm.home / "photos", result],
+        [_SCRIPT, tlvm.home / "photos", summary],
         cwd=tlvm.folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -63,10 +64,19 @@ def test_the_script_for_ci(tlvm: Tlvm) -> None:
         timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    text = summary.read_text()
+    assert text.startswith("# Retrained\n### fixed-extractor on photos ")
+    assert "| class | right | recall | 95 % | precision |" in text
+    assert f"| machine | {_MACHINE}, which is gone |" in text
+    (folder,) = (tlvm.folder / "runs").glob("fixed-extractor-*")
     (figures,) = [
-        one for one in json.loads(result.read_text())["metrics"]["evaluations"] if one["split"] == "val"
+        one
+        for one in json.loads((folder / "metrics.json").read_text())["evaluations"]
+        if one["split"] == "val"
     ]
     assert 0.5 <= figures["accuracy"] <= 1
+    about = json.loads((folder / "run.json").read_text())
+    assert [one["machine"] for one in about["attempts"]] == [_MACHINE] and about["seconds"] > 0
     assert not _containers()
 
 
