@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from remote import sources
-from remote.contract import document
+from remote.contract import document, events
 from remote.contract.metrics import Metrics
 from remote.contract.scenarios import SCENARIOS
 from remote.errors import CannotRun
@@ -71,6 +71,9 @@ def test_each_scenario_runs_on_a_model_of_another_source(
     assert main(folder.spec) == 0, folder.events.read_text()
     metrics = document.decode(Metrics, (folder.result / "metrics.json").read_bytes(), what="metrics.json")
     assert (metrics.model, metrics.frozen.equal) == (MODEL, metrics.frozen.tensors)
+    told = [events.parse(line) for line in folder.events.read_bytes().splitlines()]
+    steps = [event["name"] for event in told if event and event["type"] == "step"]
+    assert list(dict.fromkeys(steps)) == list(events.STEPS)
     if scenario == "fixed-extractor":
         early = load_file(folder.result / "model" / "model.safetensors")["early.0.weight"]
         assert torch.equal(early, state["early.0.weight"])
