@@ -33,6 +33,7 @@ from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.quota import QuotaRequests, QuotaResult
 from orchestrator.workflows.run import RunResult
+from orchestrator.workflows.run_care import RunsRemoved, TagResult
 from orchestrator.workflows.runs import RunsResult
 from orchestrator.workflows.ssh import SshResult
 from orchestrator.workflows.status import StatusResult
@@ -56,6 +57,8 @@ RESULTS: Mapping[str, object] = {
     "attach": RunResult,
     "cancel": CancelResult,
     "runs": RunsResult,
+    "runs tag": TagResult,
+    "runs rm": RunsRemoved,
     "pull": PullResult,
     "predict": PredictResult,
     "evaluate": EvaluateResult,

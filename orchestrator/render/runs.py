@@ -173,7 +173,10 @@ def _row(run: RunRow) -> tuple[str, ...]:
         where,
         f"{len(run.attempts)} machines" if len(run.attempts) > 1 else "",
         about(run.cost) if run.cost else "",
-        last_word(run.doubt, run.updated) or run.message,
+        "" if run.accuracy is None else f"accuracy {run.accuracy:.3f}",
+        "" if run.bytes is None else size(run.bytes),
+        " ".join(f"#{tag}" for tag in run.tags),
+        last_word(run.doubt, run.updated) or run.message or _cut(run.note),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.errors import CloudError
 from orchestrator.records import Records
-from orchestrator.workflows.measured import read_metrics
+from orchestrator.workflows.run_metrics import read_metrics
 
 COMPARED = "fine-tune-all"
 

@@ -10,13 +10,11 @@ from pathlib import Path
 
 from orchestrator.errors import CloudError, NotFoundError
 from orchestrator.workflows.pull import pull
+from orchestrator.workflows.run_metrics import read_metrics
 from orchestrator.workflows.runs import called
 from orchestrator.workflows.workspace import Workspace
-from remote.contract import document
-from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics
 
-METRICS_BYTES_MAX = 64 * 1024 * 1024
 PREDICTIONS_BYTES_MAX = 2 * 1024**3
 _COLUMNS = ["path", "split", "label", "predicted"]  # and then p_<class> of each class
 
@@ -65,19 +63,6 @@ def measured(workspace: Workspace, run: str) -> Measured:
     if len(said) != metrics.result.n:
         raise CloudError(f"{path} and metrics.json disagree: {len(said)} images, and {metrics.result.n}")
     return Measured(pulled.run_id, pulled.folder, metrics, said)
-
-
-def read_metrics(path: Path) -> Metrics:
-    """CloudError when it is not what a run writes."""
-    try:
-        if path.stat().st_size > METRICS_BYTES_MAX:
-            raise ContractError(f"more than {METRICS_BYTES_MAX} bytes")
-        metrics = document.decode(Metrics, path.read_bytes(), what=path.name)
-        if not any(one.split == metrics.reported and one.n > 0 for one in metrics.evaluations):
-            raise ContractError(f"{path.name} lacks the figures that it reports")
-    except (OSError, ContractError) as error:
-        raise CloudError(f"{path} can't be read", detail=str(error)) from None
-    return metrics
 
 
 def _said(path: Path, classes: Sequence[str], split: str) -> Iterator[Said]:

@@ -17,9 +17,9 @@ import remote
 from orchestrator.datasets.names import printable
 from orchestrator.datasets.walk import IMAGES
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
-from orchestrator.workflows.measured import read_metrics
 from orchestrator.workflows.prevalence import moved, prevalence, supposed
 from orchestrator.workflows.pull import pull
+from orchestrator.workflows.run_metrics import read_metrics
 from orchestrator.workflows.runs import called
 from orchestrator.workflows.workspace import Workspace
 

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
 
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError, NotFoundError
+from orchestrator.stores.base import Store
 from orchestrator.workflows.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.heard import Heard, heard
 from orchestrator.workflows.remembered_runs import RememberedRuns
 from orchestrator.workflows.run_documents import StoredRun, run_ids, short, stored_runs
+from orchestrator.workflows.run_metrics import accuracies
+from orchestrator.workflows.run_notes import RunNotes, notes_of_all
 from orchestrator.workflows.status import no_machine
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError
+from remote.contract.run_spec import RunSpec
 
 __all__ = ["RunRow", "RunsResult", "called", "find", "runs", "short"]
+
+
+Sort = Literal["accuracy", "cost", "time", "size"]
+SORTS: tuple[Sort, ...] = ("accuracy", "cost", "time", "size")
 
 
 @dataclass(frozen=True)
@@ -44,19 +56,28 @@ class RunRow:
     attempts: list[AttemptLine] = field(default_factory=list)  # a line for each machine that it was on
     cost: float = 0  # dollars, an estimate; of all attempts
     goes_on_with: str = ""  # the command that brings it back, when nothing of it runs
+    tags: list[str] = field(default_factory=list)
+    note: str = ""
+    needs: str = ""  # the run whose model it begins with, or measures
+    accuracy: float | None = None  # as it reported it, and
+    bytes: int | None = None  # of everything it has in the store: where it was sorted by that
 
 
 @dataclass(frozen=True)
 class RunsResult:
     store: str
-    runs: list[RunRow]  # newest first
+    runs: list[RunRow]  # newest first, or as they were sorted: the most first
     problems: list[str]  # documents in the store that can't be read
 
 
-def runs(workspace: Workspace, *, machine: str | None = None) -> RunsResult:
+def runs(
+    workspace: Workspace, *, machine: str | None = None, tag: str | None = None, sort: Sort | None = None
+) -> RunsResult:
     """The store is asked, the provider where a run has no final status, and its machine where that run is silent.
 
     machine         only the runs of machines of this name
+    tag             only the runs that have it
+    sort            the most of it first, and runs that have none of it last; None: the newest first
     NotFoundError   there is neither a run nor a machine of that name
     """
     remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
@@ -67,11 +88,14 @@ def runs(workspace: Workspace, *, machine: str | None = None) -> RunsResult:
         found = [run for run in found if run.machine == machine]
         if not found and workspace.provider.get(machine) is None:
             raise no_machine(machine, workspace.settings.provider, known)
+    notes = notes_of_all(workspace.store)
+    if tag is not None:
+        found = [run for run in found if tag in notes.get(run.spec.run_id, RunNotes()).tags]
     machines = workspace.provider.machines() if any(run.active for run in found) else []
     words = heard(workspace, found, machines)
     ids = [run.spec.run_id for run in found]
-    rows = [_row(workspace, run, words[run.spec.run_id], ids) for run in found]
-    return RunsResult(workspace.store.url, rows, problems)
+    rows = [_row(workspace, run, words[run.spec.run_id], ids, notes) for run in found]
+    return RunsResult(workspace.store.url, _sorted(workspace.store, rows, sort), problems)
 
 
 def find(workspace: Workspace, run: str) -> str:
@@ -104,8 +128,11 @@ def called(workspace: Workspace, run_id: str) -> str:
     return short(run_id, (record.run_id for record in workspace.records.runs()))
 
 
-def _row(workspace: Workspace, run: StoredRun, known: Heard, ids: Sequence[str]) -> RunRow:
+def _row(
+    workspace: Workspace, run: StoredRun, known: Heard, ids: Sequence[str], notes: Mapping[str, RunNotes]
+) -> RunRow:
     spec, status, lines = run.spec, run.status, attempt_lines(run)
+    said = notes.get(spec.run_id, RunNotes())
     record = workspace.records.run(spec.run_id)
     return RunRow(
         run_id=spec.run_id,
@@ -129,4 +156,47 @@ def _row(workspace: Workspace, run: StoredRun, known: Heard, ids: Sequence[str])
         attempts=lines,
         cost=sum(line.cost for line in lines),
         goes_on_with=goes_on_with(workspace, run, known.state, short(spec.run_id, ids)),
+        tags=said.tags,
+        note=said.note,
+        needs=needs(spec),
     )
+
+
+def needs(spec: RunSpec) -> str:
+    """The run whose model this one begins with, or measures; "" when there is none."""
+    if spec.evaluates:
+        return spec.evaluates.run_id
+    key = spec.weights.key
+    return key.removeprefix(layout.RUNS).partition("/")[0] if key.startswith(layout.RUNS) else ""
+
+
+def _sorted(store: Store, rows: list[RunRow], sort: Sort | None) -> list[RunRow]:
+    if sort is None:
+        return rows
+    if sort == "accuracy":
+        right = accuracies(store, [row.run_id for row in rows if row.published])
+        rows = [dataclasses.replace(row, accuracy=right.get(row.run_id)) for row in rows]
+    elif sort == "size":
+        taken = _sizes(store)
+        rows = [dataclasses.replace(row, bytes=taken[row.run_id]) for row in rows]
+
+    def amount(row: RunRow) -> float:
+        found = {"accuracy": row.accuracy, "size": row.bytes, "cost": row.cost, "time": _seconds(row)}[sort]
+        return -1.0 if found is None else found
+
+    return sorted(rows, key=amount, reverse=True)
+
+
+def _seconds(row: RunRow) -> float | None:
+    if not row.started or not row.finished:
+        return None
+    return (datetime.fromisoformat(row.finished) - datetime.fromisoformat(row.started)).total_seconds()
+
+
+def _sizes(store: Store) -> Counter[str]:
+    """Bytes by run id: its files and its checkpoints. One listing, whatever the number of runs."""
+    found: Counter[str] = Counter()
+    for prefix in (layout.RUNS, layout.CHECKPOINTS):
+        for blob in store.blobs(prefix):
+            found[blob.key.removeprefix(prefix).partition("/")[0]] += blob.size
+    return found

@@ -7,6 +7,7 @@ packs/<hash>.tar                                 shared by all versions and data
 weights/index.json, weights/<file>               mirrored pre-trained weights with sha256
 bundles/<hash>.tar                               what machines run
 checkpoints/<run id>/{LATEST.json, <checkpoint>}  LATEST.json last; all removed when the run's result is published
+notes/<run id>.json                              tags and a note on a run: written by people, never by machines
 runs/<run id>/{spec.json, status.json, attempts/<n>.json, events/<offset>, log/<offset>, model/, metrics.json,
                predictions.csv, MANIFEST.json}   MANIFEST.json last: only what it names is a result
 """
@@ -27,6 +28,7 @@ WEIGHTS = "weights/"
 BUNDLES = "bundles/"
 CHECKPOINTS = "checkpoints/"
 RUNS = "runs/"
+NOTES = "notes/"
 WEIGHTS_INDEX = "weights/index.json"
 TRAINED_ON_FILE = (
     "trained_on.jsonl.gz"  # in the folder of a job `evaluate`: the manifest that its model was trained on
@@ -69,6 +71,10 @@ def weights_key(file: str) -> str:
 def run_key(run_id: str, file: str = "") -> str:
     """The key of a file of a run; without a file, the prefix of all of them."""
     return f"{RUNS}{checked_run_id(run_id)}/{inside(file) if file else ''}"
+
+
+def notes_key(run_id: str) -> str:
+    return f"{NOTES}{checked_run_id(run_id)}.json"
 
 
 def checkpoints_prefix(run_id: str) -> str:
