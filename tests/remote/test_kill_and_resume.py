@@ -21,12 +21,13 @@ from remote.contract import document, layout
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec, StoreRef
 from remote.contract.run_status import ResultManifest
+from remote.contract.start_request import StartRequest
 from remote.job import line
 from remote.job.follow import read_status
 from remote.train import main
 from tests.remote import fixtures
 from tests.remote.machine import ROOT, eventually
-from tests.remote.test_exact_resume import draw, model
+from tests.remote.test_exact_resume import draw, model, trained
 
 SETTINGS: dict[str, Any] = {
     "scenario": "fine-tune-all",
@@ -52,12 +53,12 @@ class Machine:
         spec = document.decode(RunSpec, folder.spec.read_bytes(), what="spec")
         return dataclasses.replace(spec, store=StoreRef(str(self.store)))
 
-    def start(self, spec: RunSpec) -> int:
+    def start(self, spec: RunSpec, *, attempt: int | None = None) -> int:
         """With the command that the laptop sends; the supervisor's process id."""
         done = subprocess.run(
             [sys.executable, "-m", "remote", "start", "-"],
             env=self.environment,
-            input=document.encode(spec).encode(),
+            input=document.encode(StartRequest(spec, attempt)).encode(),
             capture_output=True,
             timeout=60,
         )
@@ -68,26 +69,73 @@ class Machine:
         return lambda: not line.is_held(line.run_lock(self.home.locks, spec.run_id))
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    home, store = tmp_path / "home", tmp_path / "store"
-    home.mkdir()
-    store.mkdir()
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return Machine(MachineHome(home / ".tlvm"), store, environment)
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A dataset, and a run on it that nothing happened to."""
+
+    source: MachineHome
+    dataset: fixtures.Dataset
+    whole: RunFolder
 
 
-def test_killed_alone_and_with_its_supervisor_it_ends_with_the_same_model(
-    machine: Machine, tmp_path: Path
-) -> None:
-    source = fixtures.home(tmp_path / "source")
-    dataset = fixtures.pack_folder(source, draw(tmp_path / "images"))
-    put_into_the_store(machine.store, source, dataset)
-
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    folder = tmp_path_factory.mktemp("known")
+    source = fixtures.home(folder / "source")
+    dataset = fixtures.pack_folder(source, draw(folder / "images"))
     torch.set_num_threads(1)  # as OMP_NUM_THREADS says below the supervisors
     whole = fixtures.put_run(source, dataset, tail="0000", **SETTINGS)
     assert main(whole.spec) == 0
+    return Known(source, dataset, whole)
 
+
+@pytest.fixture
+def machine(tmp_path: Path, known: Known) -> Machine:
+    (tmp_path / "store").mkdir()
+    put_into_the_store(tmp_path / "store", known.source, known.dataset)
+    return another(tmp_path, "home")
+
+
+def another(folder: Path, name: str) -> Machine:
+    (folder / name).mkdir()
+    environment = {
+        **os.environ,
+        "HOME": str(folder / name),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    return Machine(MachineHome(folder / name / ".tlvm"), folder / "store", environment)
+
+
+def test_taken_away_it_ends_with_the_same_model_on_another_machine(
+    machine: Machine, known: Known, tmp_path: Path
+) -> None:
+    spec = machine.run(known.dataset, known.source, "k222")
+    first = machine.start(spec)
+    eventually(lambda: epochs(events(machine.home.run(spec.run_id))) >= 3, within_s=120)
+    os.kill(first, signal.SIGTERM)
+    eventually(machine.is_over(spec), within_s=60)
+    shutil.rmtree(machine.home.root)
+    second = another(tmp_path, "second")
+    second.start(spec, attempt=2)
+    eventually(second.is_over(spec), within_s=120)
+    folder = second.home.run(spec.run_id)
+    status = read_status(folder)
+    assert status is not None and (status.state, status.published, status.attempt) == ("SUCCEEDED", True, 2)
+    assert model_in_the_store(second, spec) == model(known.whole)
+    assert trained(folder) == trained(known.whole)
+    seen = [event["epoch"] for event in events(folder) if event["type"] == "epoch"]
+    assert seen == sorted(set(seen)) and len(seen) == epochs(events(known.whole))  # none twice, none missing
+    work = [
+        event for event in since(events(folder), "Taken up from the store") if event["type"] == "progress"
+    ]
+    assert "extract" not in {event["step"] for event in work}
+
+
+def test_killed_alone_and_with_its_supervisor_it_ends_with_the_same_model(
+    machine: Machine, known: Known
+) -> None:
+    source, dataset, whole = known.source, known.dataset, known.whole
     spec = machine.run(dataset, source, "k111")
     folder = machine.home.run(spec.run_id)
     first = machine.start(spec)
