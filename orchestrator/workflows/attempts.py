@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.errors import ConflictError
 from orchestrator.providers.base import Machine
 from orchestrator.records import Life
-from orchestrator.workflows.run_documents import StoredRun, stored_attempts
+from orchestrator.workflows.run_documents import StoredRun, short, stored_attempts
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_attempt import Attempt
@@ -102,11 +102,12 @@ def may_rent(workspace: Workspace, run_id: str, said: bool | None) -> bool:
     return record.recover if record else workspace.settings.machine.spot
 
 
-def goes_on_with(workspace: Workspace, run: StoredRun, state: str, name: str) -> str:
+def goes_on_with(workspace: Workspace, run: StoredRun, state: str, known: Sequence[str]) -> str:
     """The command that brings back a run of which nothing runs; "" where none does, or it is not ours."""
     mine = run.spec.owner == workspace.settings.owner_label
     if not mine or state not in (LOST, "INTERRUPTED"):
         return ""
+    name = short(run.spec.run_id, known)
     rents = state == LOST and not may_rent(workspace, run.spec.run_id, None)
     return f"tlvm attach {'--recover ' if rents else ''}{name}"
 

@@ -32,6 +32,7 @@ from orchestrator.workflows import attempts, secrets
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.following import MachineLost, Position
 from orchestrator.workflows.launch import ask_to_start, follow_to_the_end, refused
+from orchestrator.workflows.on_machine import is_silent
 from orchestrator.workflows.readiness import make_ready
 from orchestrator.workflows.run_documents import StoredRun, latest_checkpoints, stored_run, stored_runs
 from orchestrator.workflows.runs import called
@@ -152,7 +153,7 @@ def _read(workspace: Workspace, run_id: str) -> StoredRun:
 
 def _come_to_rest(workspace: Workspace, run: StoredRun, clock: Clock) -> Machine | None:
     """The machine once it is neither being stopped nor, as it has said itself, being taken away."""
-    said_so = bool(run.status and run.status.state == "INTERRUPTED")
+    said_so = bool(run.status and run.status.state == "INTERRUPTED") and not is_silent(run)
     began = clock.now()
     while True:
         machine = workspace.provider.get(run.machine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,11 +80,6 @@ def stored_runs(store: Store, remembered: RememberedRuns | None = None) -> tuple
     fresh: dict[str, Documents] = {}
 
     def read(run_id: str) -> StoredRun | str:
-        if run_id in known:
-            try:
-                return _decoded(run_id, known[run_id]) or ""
-            except ContractError:
-                pass  # of an older version of tlvm: read again
         try:
             documents = _documents(store, run_id)
             found = _decoded(run_id, documents)
@@ -94,8 +89,12 @@ def stored_runs(store: Store, remembered: RememberedRuns | None = None) -> tuple
             fresh[run_id] = documents
         return found or ""
 
+    ids = run_ids(store)
+    remembered_ones = {run_id: run for run_id in ids if (run := _remembered(run_id, known))}
     with ThreadPoolExecutor(_READERS) as pool:
-        for found in pool.map(read, run_ids(store)):
+        reading = pool.map(read, [run_id for run_id in ids if run_id not in remembered_ones])
+        for run_id in ids:
+            found = remembered_ones.get(run_id) or next(reading)
             if isinstance(found, StoredRun):
                 runs.append(found)
             elif found:
@@ -103,6 +102,13 @@ def stored_runs(store: Store, remembered: RememberedRuns | None = None) -> tuple
     if remembered and fresh:
         remembered.keep(fresh)
     return runs, problems
+
+
+def _remembered(run_id: str, known: Mapping[str, Documents]) -> StoredRun | None:
+    try:
+        return _decoded(run_id, known.get(run_id, {}))
+    except ContractError:  # written by another version of tlvm: it is read again
+        return None
 
 
 def stored_run(store: Store, run_id: str) -> StoredRun | None:

@@ -155,7 +155,7 @@ def _row(
         doubt=known.doubt,
         attempts=lines,
         cost=sum(line.cost for line in lines),
-        goes_on_with=goes_on_with(workspace, run, known.state, short(spec.run_id, ids)),
+        goes_on_with=goes_on_with(workspace, run, known.state, ids),
         tags=said.tags,
         note=said.note,
         needs=needs(spec),

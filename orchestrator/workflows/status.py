@@ -21,7 +21,7 @@ from orchestrator.workflows.on_machine import runs_of
 from orchestrator.workflows.refresh import Refreshed
 from orchestrator.workflows.refresh import refresh as refresh_records
 from orchestrator.workflows.remembered_runs import RememberedRuns
-from orchestrator.workflows.run_documents import StoredRun, short, stored_runs
+from orchestrator.workflows.run_documents import StoredRun, stored_runs
 from orchestrator.workflows.workspace import Workspace
 
 _BOOTS_WITHIN = timedelta(minutes=5)  # so long a new machine need not answer
@@ -277,7 +277,6 @@ def _machine(
 
 def _run(workspace: Workspace, run: StoredRun, known: Heard, ids: Sequence[str]) -> RunLine:
     status = run.status
-    name = short(run.spec.run_id, ids)
     lines = attempt_lines(run)
     return RunLine(
         run_id=run.spec.run_id,
@@ -294,5 +293,5 @@ def _run(workspace: Workspace, run: StoredRun, known: Heard, ids: Sequence[str])
         waits_for=status.waits_for if status and known.state == "QUEUED" else "",
         attempts=lines,
         cost=sum(line.cost for line in lines),
-        goes_on_with=goes_on_with(workspace, run, known.state, name),
+        goes_on_with=goes_on_with(workspace, run, known.state, ids),
     )
