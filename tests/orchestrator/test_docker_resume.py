@@ -1,4 +1,4 @@
-"""A container that is stopped, or killed, and started again: its runs hear of the one, and go on after both."""
+"""Runs in a container that is stopped, or killed, and started again; and in one that has not enough memory."""
 
 from __future__ import annotations
 
@@ -68,10 +68,8 @@ def bundle() -> bytes:
     return whole.getvalue()
 
 
-def begin(here: Place, made: Machine, remote: TestMachine) -> RunSpec:
-    """A run that counts to 5 of 8, and waits there."""
-    parameters = {"behaviour": "count", "to": 8, "hold": 5}
-    spec = remote.spec("count", parameters=parameters, bundle=BUNDLE, store=made.store, machine=made.name)
+def begin(here: Place, made: Machine, spec: RunSpec, says: str) -> None:
+    """Until the log says something."""
     request = StartRequest(spec, 1, made.name, 3000.0, {"SECRET": "of-the-run"})
     code = f"~/.tlvm/bundles/{BUNDLE}"
     with here.reach(made.name) as connection:
@@ -81,15 +79,32 @@ def begin(here: Place, made: Machine, remote: TestMachine) -> RunSpec:
             input=document.encode(request).encode(),
         )
         log = f"~/.tlvm/runs/{spec.run_id}/log.txt"
-        assert eventually(lambda: connection.run(f"grep -q 'counted 5' {log}").exit_code == 0)
-    return spec
+        assert eventually(lambda: connection.run(f"grep -q '{says}' {log}").exit_code == 0)
+
+
+def test_a_training_that_wants_more_memory_than_there_is_fails_with_the_reason(here: Place) -> None:
+    """Killed by the kernel; supervisor and machine go on."""
+    made = here.create(here.spec("hungry", memory_gb=1))
+    remote = TestMachine(here.data_dir, made.name)
+    spec = remote.spec("hungry", bundle=BUNDLE, store=made.store, machine=made.name)
+    begin(here, made, spec, "training begins")
+    assert eventually((remote.store / layout.run_key(spec.run_id, "MANIFEST.json")).exists, within_s=60)
+    assert eventually(lambda: remote.stored_status(spec).published)
+    status = remote.stored_status(spec)
+    assert (status.state, status.exit_code) == ("FAILED", -9)
+    assert "the machine ran out of memory" in status.message
+    assert status.resources is not None and 500 < status.resources.peak_memory_mb < 1100
+    assert "training begins" in status.log_tail
+    here.provider.delete(made.name)
 
 
 @pytest.mark.parametrize("politely", [True, False])
 def test_a_run_survives_its_container(here: Place, politely: bool) -> None:
     made = here.create(here.spec(f"survives-{politely}".lower()))
     remote = TestMachine(here.data_dir, made.name)
-    spec = begin(here, made, remote)
+    parameters = {"behaviour": "count", "to": 8, "hold": 5}
+    spec = remote.spec("count", parameters=parameters, bundle=BUNDLE, store=made.store, machine=made.name)
+    begin(here, made, spec, "counted 5")
     if politely:
         here.provider.stop(made.name)
         assert remote.stored_status(spec).state == "INTERRUPTED"

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import NotFoundError
+from orchestrator.providers import local_processes
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.providers.gce import GceProvider
 from orchestrator.resources import folder
+from remote.contract import layout
 from tests.conformance.providers import eventually
 from tests.fakes import compute_loopback
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
 from tests.processes import living_with
+from tests.remote.machine import TestMachine
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
 
@@ -94,6 +98,27 @@ def test_every_boot_is_the_same_and_what_was_active_goes_on(server: ComputeServe
     assert (tmp_path / "started").read_text() == "resume\n"
     assert machine.provider.host_keys(machine.made.name) == before[1]
     assert eventually(lambda: machine.guards() == 1)
+
+
+def test_a_machine_that_is_taken_away_has_its_run_in_the_store_within_its_notice(
+    server: ComputeServer, tmp_path: Path
+) -> None:
+    """The guard hears of it at once; the run checkpoints, publishes and is INTERRUPTED."""
+    machine = Booted(server, tmp_path, spot=True)
+    assert eventually(lambda: machine.marker.exists() and machine.guards() == 1)
+    remote = TestMachine(machine.folder, variables={local_processes.ID_VARIABLE: machine.made.id})
+    spec = remote.spec("count", parameters={"behaviour": "count", "to": 8, "hold": 5})
+    assert remote.start(spec, seconds_left=3600.0) == 0
+    assert eventually(remote.log_says(spec, "counted 5"))
+    began = time.monotonic()
+    server.instances.preempt(machine.made.name, notice_s=3600)
+    assert eventually(lambda: remote.is_at_rest(spec))
+    assert time.monotonic() - began < 15
+    status = remote.stored_status(spec)
+    assert (status.state, status.message) == ("INTERRUPTED", "the machine is being taken away")
+    checkpoint = layout.checkpoint_key(spec.run_id, "attempt-1/checkpoint-00000005.pt")
+    assert (remote.store / checkpoint).exists()
+    assert (remote.store / layout.latest_checkpoints_key(spec.run_id)).exists()
 
 
 def test_an_idle_machine_powers_itself_off_and_the_cloud_says_so(

@@ -54,20 +54,21 @@ class TestMachine:
     margin_s: float = 30
     tell_s: float = 30
     first_paths: list[str] = field(default_factory=list)  # of PYTHONPATH
+    variables: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.home = MachineHome(self.folder / self.name / ".tlvm")
         self.store = self.folder / "store"
         self.store.mkdir(exist_ok=True)
-        self.home.root.mkdir(parents=True)
+        self.home.root.mkdir(parents=True, exist_ok=True)
         self.pack = b"a pack of images" * 100
         self.dataset = self._publish_dataset()
 
     @property
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join([*self.first_paths, str(ROOT)])
-        return {**os.environ, "HOME": str(self.home.root.parent), "PYTHONPATH": path}
+        return {**os.environ, **self.variables, "HOME": str(self.home.root.parent), "PYTHONPATH": path}
 
     def spec(self, behaviour: str, *, scenario: str = "fixed-extractor", **changes: Any) -> RunSpec:
         values: dict[str, Any] = {

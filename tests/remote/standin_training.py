@@ -39,6 +39,10 @@ def main() -> int:
     if behaviour == "noisy":
         for number in range(200_000):
             print(f"line {number:060d}")
+    if behaviour == "hungry":
+        kept = []
+        while True:
+            kept.append(bytearray(os.urandom(1024)) * 16 * 1024)
     if behaviour == "environment":
         print("it has", os.environ.get("SECRET_OF_THE_RUN", "nothing"), flush=True)
     if behaviour == "count" and not count(spec.parameters, folder):
