@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -129,20 +129,22 @@ class _Found:
 
     def tasks(self, at: Indices, packing: Packing | None) -> list[Task]:
         """What is asked of the files at these positions."""
-        stats = self._files.take(at).tuples("path", "size", "mtime_ns", "inode")
+        stats = self._files.picked(at, "path", "size", "mtime_ns", "inode")
         if packing is None:
             return [Task(*stat) for stat in stats]
-        known = map(self._content, self._row[at].tolist())
+        held = zip(stats, self._contents(self._row[at]), strict=True)
         return [
             Task(path, size, mtime_ns, inode, sha256, packing.expected(path))
-            for (path, size, mtime_ns, inode), sha256 in zip(stats, known, strict=True)
+            for (path, size, mtime_ns, inode), sha256 in held
         ]
 
-    def _content(self, row: int) -> str:
-        """What a file held; "" where nobody knows, and of images that were converted, for they must be again."""
-        if row < 0 or self._before.verdicts.columns["size"][row]:
-            return ""
-        return str(self._before.verdicts.columns["sha256"][row])
+    def _contents(self, rows: Indices) -> Iterable[str]:
+        """What files held; "" where nobody knows, and of images that were converted, for they must be again."""
+        if not (rows >= 0).any():
+            return [""] * len(rows)
+        before = self._before.verdicts.picked(np.maximum(rows, 0), "sha256", "size")
+        known = zip(rows.tolist(), before, strict=True)
+        return ["" if row < 0 or converted else sha256 for row, (sha256, converted) in known]
 
     def take(
         self, at: Indices, tasks: Sequence[Task], answers: Sequence[Answer], packing: Packing | None

@@ -10,7 +10,7 @@ As objects, a million rows of the smallest of our tables take 300 MB, in columns
 
 A row is a NamedTuple or a frozen dataclass, and a `Form` says which field is kept how. Whoever passes over all rows
 asks for the columns that it needs: `column` for their values one by one, `Rows.numbers`, `codes`, `hashes` and `table`
-for numpy. What was given to others does not grow any more.
+for numpy. What was shown to numpy does not grow any more: Python refuses.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Hashes:
         self._bytes += bytes.fromhex("".join(values))
 
     def array(self) -> Digests:
-        return np.frombuffer(bytes(self._bytes), dtype=f"S{_HASH_BYTES}")
+        return np.frombuffer(self._bytes, dtype=f"S{_HASH_BYTES}")
 
     def take(self, at: Indices) -> Hashes:
         return Hashes.of(self.array()[at])
@@ -231,7 +231,7 @@ class Blobs:
 
     def table(self, width: int) -> NDArray[np.uint8]:
         """A line each, of rows that are all of that width."""
-        return np.frombuffer(bytes(self._bytes), dtype=np.uint8).reshape(-1, width)
+        return np.frombuffer(self._bytes, dtype=np.uint8).reshape(-1, width)
 
     def whole(self) -> bytes:
         """All behind each other."""
@@ -239,9 +239,9 @@ class Blobs:
 
     def take(self, at: Indices) -> Blobs:
         ends = np.asarray(self._ends)
-        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])[at]
+        starts = np.where(at > 0, ends[at - 1], 0)
         sizes = ends[at] - starts
-        whole = np.frombuffer(bytes(self._bytes), dtype=np.uint8)
+        whole = np.frombuffer(self._bytes, dtype=np.uint8)
         found = Blobs()
         for first in range(0, len(at), _AT_ONCE):
             some = sizes[first : first + _AT_ONCE]
@@ -371,6 +371,10 @@ class Rows(Sequence[T]):
     def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """The values of these fields, row by row; of all of them by default."""
         return zip(*[self.columns[name] for name in names or self.columns], strict=True)
+
+    def picked(self, at: Indices, *names: str) -> Iterator[tuple[Any, ...]]:
+        """The same of some rows."""
+        return zip(*[self.columns[name].take(at) for name in names], strict=True)
 
     def extend(self, rows: Iterable[T]) -> None:
         todo = iter(rows)

@@ -43,14 +43,15 @@ def near_copies(
     remembered      a folder for what was found: contents are compared with new ones only, and no pair again
     """
     hashes, first = np.unique(images.verdicts.hashes("sha256"), return_index=True)
-    fingerprints = images.verdicts.columns["near"].table(SIGNATURE_BYTES)[first]
-    same = StandIns.found(hashes, fingerprints)
+    fingerprints = images.verdicts.columns["near"].table(SIGNATURE_BYTES)
+    same = StandIns.found(hashes, fingerprints, first)
     alone = np.flatnonzero(same.of(hashes) == hashes)
-    contents, first, fingerprints = hashes[alone], first[alone], fingerprints[alone]
+    contents, first = hashes[alone], first[alone]
     before = near_memory.load(remembered, root)
     errors = before.among(contents)
     if np.array_equal(contents, before.contents):
         return Near(_close(errors), same, before.searched)
+    fingerprints = fingerprints[first]
     new = np.flatnonzero(~np.isin(contents, before.contents))
     some = candidates_of(new, fingerprints) if before.searched else None
     alike, searched = some or candidates(fingerprints)

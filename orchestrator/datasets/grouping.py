@@ -27,6 +27,7 @@ FEW_GROUPS = 5  # of a class, below which a figure says more of these few than o
 _NAMES = r"([^/]*\d[^/]*)[-_. ][A-Za-z]*\d+\.\w+$"  # patient12_slice003.png, video7-frame_0100.jpg
 _DEEPER = r"/(.+)/[^/]+$"  # tumour/patient12/003.png, below the folder of the class
 _SEEN_MIN = 0.8  # share of the images that a suggested pattern fits
+_LOOKED_AT = 1000  # images that say whether it is worth to look at all
 _GROUPS_MIN = 5
 _EACH_MIN = 2.0  # images a group on average
 
@@ -59,7 +60,10 @@ def suggestion(files: Sequence[Labelled]) -> str | None:
     if not files or any(group is not None for group in column(files, "group")):
         return None
     folders = ("^[^/]+" if files[0].split is None else "^[^/]+/[^/]+") + _DEEPER
+    some = files[:: max(1, len(files) // _LOOKED_AT)]
     for pattern, where in ((_NAMES, "file names"), (folders, "folders")):
+        if not _found(some, re.compile(pattern), unfit_max=round(2 * (1 - _SEEN_MIN) * len(some))):
+            continue
         found = _found(files, re.compile(pattern), unfit_max=round((1 - _SEEN_MIN) * len(files)))
         sizes = Counter(found.values())
         few = len(sizes) < _GROUPS_MIN or len(found) < _EACH_MIN * len(sizes)

@@ -14,7 +14,7 @@ from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Image, Split
 from remote.contract.wording import count
 
-from .columns import Rows, digests
+from .columns import Digests, Rows, digests
 from .images import IMAGES
 from .near import Near
 from .together import GROUPED
@@ -74,6 +74,13 @@ def _all(images: Rows[Image], near: Near) -> Iterator[Leak]:
         for members in _crossed(images.take(some), codes[some]).values():
             yield from list(_crossing(members, "group", None))[:1]
     hashes = images.hashes("sha256")
+    if len(near.same) or near.pairs:
+        yield from _near(images, hashes, near)
+    for members in _crossed(images, np.unique(hashes, return_inverse=True)[1]).values():
+        yield from _crossing(members, "equal", None)
+
+
+def _near(images: Rows[Image], hashes: Digests, near: Near) -> Iterator[Leak]:
     ends = digests(sha256 for pair in near.pairs for sha256 in (pair.one, pair.other))
     _, standing = np.unique(np.concatenate([near.same.of(hashes), ends]), return_inverse=True)
     stands, paired = np.split(standing, [len(images)])
@@ -86,8 +93,6 @@ def _all(images: Rows[Image], near: Near) -> Iterator[Leak]:
                     yield _leak(one, other, kind, pair.error)
     for members in alike.values():
         yield from _crossing(members, "near", 0.0)
-    for members in _crossed(images, np.unique(hashes, return_inverse=True)[1]).values():
-        yield from _crossing(members, "equal", None)
 
 
 def _crossed(

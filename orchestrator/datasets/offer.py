@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,12 +45,13 @@ def offer(scans: Sequence[Scan]) -> Offer | None:
 
     Twelve files, evenly spread, are converted; what they save is taken for what all save.
     """
-    files = [(os.fsencode(scan.root), file) for scan in scans for file in scan.files]
-    total = sum(file.size for _, file in files)
+    total = sum(int(scan.files.numbers("size").sum()) for scan in scans)
     if total < BYTES_MIN:
         return None
-    step = max(1, len(files) // _MEASURED)
-    measured = [found for place in files[::step][:_MEASURED] if (found := _measured(*place)) is not None]
+    step = max(1, sum(len(scan.files) for scan in scans) // _MEASURED)
+    places = ((os.fsencode(scan.root), file) for scan in scans for file in scan.files)
+    spread = itertools.islice(places, 0, step * _MEASURED, step)
+    measured = [found for place in spread if (found := _measured(*place)) is not None]
     before = sum(now for now, _ in measured)
     if not before:
         return None

@@ -25,6 +25,8 @@ from .names import SetAside
 from .reading import Missed, read
 
 PACK_BYTES = 64 * 1024**2
+_LEAST_BYTES = 16 * 1024**2
+_PACKS_MIN = 4
 _BLOCK = 512
 _CHUNK_BYTES = 1024**2
 _END = bytes(2 * _BLOCK)
@@ -59,6 +61,11 @@ def cost(size: int) -> int:
 def room(limit: int) -> int:
     """For members, in a pack of at most `limit` bytes."""
     return limit - len(_END)
+
+
+def limit_for(total: int, most: int = PACK_BYTES) -> int:
+    """Bytes of a pack, of images that take so many: small datasets make several, which travel while others are made."""
+    return min(most, max(_LEAST_BYTES, total // _PACKS_MIN))
 
 
 def groups(images: Sequence[Checked], limit: int = PACK_BYTES) -> list[list[Checked]]:

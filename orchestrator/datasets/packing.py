@@ -68,6 +68,8 @@ class Packer:
         return self._there.find(hashes) < 0
 
     def expected(self, path: bytes) -> str:
+        if not len(self._before):
+            return ""
         found = at_path(self._before, encode(path))
         return found.sha256 if found is not None and found.sha256 in self._there else ""
 

@@ -97,7 +97,7 @@ class Publication:
         self._remembered = remembered
         self._progress = progress
         self._spool = spool
-        self._pack_bytes = pack_bytes
+        self._pack_bytes = pack.limit_for(int(scan.files.numbers("size").sum()), pack_bytes)
         self._verify = verify or wishes.replace
         self._stored = stored
         self._images = Images.of([])

@@ -179,7 +179,7 @@ def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, count: int) 
 
 def test_a_thousand_times_the_same_costs_no_comparison_and_crowds_are_searched_less() -> None:
     hashes = digests(f"{number:064x}" for number in range(1000))
-    same = StandIns.found(hashes, table([b"a" * SIGNATURE_BYTES] * 1000))
+    same = StandIns.found(hashes, table([b"a" * SIGNATURE_BYTES] * 1000), np.arange(1000))
     assert (len(same), set(same.of(hashes).tolist())) == (999, {hashes[0]})
     crowd = table([bytes([128] * 72) + number.to_bytes(4, "big") for number in range(100)])
     assert not candidates(crowd, pairs_max=10)[1]
@@ -292,3 +292,10 @@ def test_even_pictures_are_copies_when_every_pixel_is_the_same(tmp_path: Path) -
     assert [(leak.path, leak.other) for leak in looked(tmp_path, folder).leaks] == [
         ("train/a/white.png", "val/a/white.bmp")
     ]
+
+
+def test_fingerprints_that_are_equal_at_their_ends_only_stand_for_themselves() -> None:
+    prints = [bytes([kind]) * (SIGNATURE_BYTES - 8) + b"the same" for kind in (1, 2, 1, 3, 2)]
+    hashes = digests(f"{number:064x}" for number in range(5))
+    same = StandIns.found(hashes, table(prints), np.arange(5))
+    assert np.array_equal(same.of(hashes), hashes[[0, 1, 0, 3, 1]])
