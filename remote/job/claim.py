@@ -13,7 +13,7 @@ from remote.contract import document, layout
 from remote.contract.document import ContractError
 from remote.contract.layout import RunFolder
 from remote.contract.run_status import FINAL, RunStatus
-from remote.store import Store, StoreChanged, StoreError, StoreMissing
+from remote.store import Store, StoreChanged, StoreMissing
 
 
 class Superseded(Exception):
@@ -67,10 +67,8 @@ class Claim:
         piece = self._folder.root / ".claim"
         try:
             found, text = read_stored_status(self._open_store(), self._key, piece)
-        except StoreMissing:
-            return  # gone between two looks
-        except ContractError as error:
-            raise StoreError(f"the status of the run in the store can't be read: {error}") from None
+        except (StoreMissing, ContractError):
+            return  # gone between two looks, or damaged: nobody's word, and ours replaces it
         if found.attempt > self._attempt:
             where = found.attempts[-1].machine if found.attempts else "another machine"
             raise Superseded(f"attempt {found.attempt} on {where} goes on with this run")

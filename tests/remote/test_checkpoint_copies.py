@@ -202,6 +202,18 @@ def test_an_end_that_somebody_else_wrote_ends_the_attempt(folder: RunFolder, sto
         claim.check()
 
 
+def test_a_status_that_is_damaged_in_the_store_is_replaced(folder: RunFolder, store: Watched) -> None:
+    claim = Claim(lambda: store, RUN, folder, attempt=1)
+    claim.publish()
+    stored = Path(store.url) / layout.run_key(RUN, "status.json")
+    damaged = folder.root / "damaged"
+    damaged.write_text("{")
+    store.upload(damaged, layout.run_key(RUN, "status.json"))
+    claim.check()
+    claim.publish()
+    assert stored.read_bytes() == folder.status.read_bytes()
+
+
 def test_turns_stay_within_what_they_may_cost() -> None:
     """A turn of 20 ms of processor time that may cost a tenth is followed by a pause ten times as long."""
     began: list[float] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote.contract import layout
+from remote.job.resources import Gauge
 from tests.remote.machine import TestMachine, events_of, eventually
 
 COUNT = {"behaviour": "count", "to": 8, "hold": 5}
@@ -110,3 +111,12 @@ def test_the_events_say_how_long_the_log_was(machine: TestMachine) -> None:
         and lengths == sorted(lengths)
         and 0 < lengths[0] <= machine.run_folder(spec).log.stat().st_size
     )
+
+
+def test_a_gpu_without_a_driver_uses_nothing(tmp_path: Path) -> None:
+    times = iter([0.0, 1.0, 6.0])
+    gauge = Gauge(tmp_path, [0], clock=lambda: next(times))
+    for _ in range(3):
+        gauge.look()
+    used_mb = gauge.read().gpu_memory_mb
+    assert used_mb is not None and used_mb >= 0

@@ -115,3 +115,20 @@ def test_compiled_passes_learn_as_well(tmp_path: Path, scenario: str) -> None:
     plain = finished(put(tmp_path / "off", scenario, compile="off"))
     assert compiled.training["exact_resume"] == (not compiled.training["compiled"])
     assert abs(compiled.result.accuracy - plain.result.accuracy) <= TOLERANCE
+
+
+def test_the_supervisor_sees_how_much_of_the_gpu_is_in_use(tmp_path: Path) -> None:
+    """Through the driver, without torch: another process takes a gigabyte."""
+    from remote.job.resources import Gauge
+
+    program = "import torch; kept = torch.empty(2**30, dtype=torch.uint8, device='cuda'); print('ready', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        other.stdout.readline()
+        gauge = Gauge(tmp_path, [0])
+        gauge.look()
+        other.stdin.write(b"\n")
+    used_mb = gauge.read().gpu_memory_mb
+    assert used_mb is not None and used_mb > 1000
