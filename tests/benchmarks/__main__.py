@@ -12,7 +12,9 @@ from tests.benchmarks import (
     images,
     overhead,
     publishing,
+    results_home,
     startup,
+    status_runs,
     tutorial,
     upload,
 )
@@ -31,6 +33,8 @@ def main(arguments: list[str]) -> int:
         upload,
         following,
         publishing,
+        status_runs,
+        results_home,
     ):
         print(f"== {benchmark.__name__}", flush=True)
         codes.append(benchmark.main(arguments))
