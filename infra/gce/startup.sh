@@ -17,9 +17,18 @@ attribute() { curl -sf -m 10 --retry 5 --retry-connrefused -H Metadata-Flavor:Go
 user=$(attribute tlvm-user) || user=tlvm
 say "boot of $(hostname) for $user"
 
-# The account may be there already: Google's guest agent makes it too, from the keys in the metadata.
-id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
+# The account may be there already: Google's guest agent makes it too, from the keys in the metadata. With OS Login it
+# comes from Google, as soon as the guest agent has switched that on, and its home is made at the first login.
+if [ "$(attribute enable-oslogin)" = TRUE ]; then
+    for _ in $(seq 120); do
+        getent passwd "$user" >/dev/null && break
+        sleep 1
+    done
+else
+    id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
+fi
 home=$(getent passwd "$user" | cut -d: -f6)
+[ -d "$home" ] || install -d -o "$user" -g "$(id -g "$user")" -m 0700 "$home"
 as_user() { runuser -u "$user" -- env HOME="$home" "$@"; }
 
 # The marker of an earlier boot says nothing of this one.
@@ -75,7 +84,7 @@ prepare_scratch() {
     fi
     local name
     for name in packs cache; do
-        install -d -o "$user" -g "$user" -m 0700 "$root/mnt/tlvm/$name" || return
+        install -d -o "$user" -g "$(id -g "$user")" -m 0700 "$root/mnt/tlvm/$name" || return
         [ -e "$home/.tlvm/$name" ] || as_user ln -sfn "$root/mnt/tlvm/$name" "$home/.tlvm/$name"
     done
     say "scratch disk $disk"

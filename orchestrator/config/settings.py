@@ -93,7 +93,7 @@ class GceSettings(Section):
         default=False, description="no address for the machine; SSH through Google's proxy (needs gcloud)"
     )
     os_login: bool = Field(
-        default=False, description="must stay false: machines let in by a key of their own"
+        default=False, description="log in through OS Login, where your organisation enforces it"
     )
     accept_first_host_key: bool = Field(
         default=False,

@@ -17,6 +17,7 @@ from tests.fakes.cloud_prices import skus
 from tests.fakes.compute_cloud import NUMBER, USER, Cloud
 from tests.fakes.compute_faults import Refused, disabled
 from tests.fakes.compute_listing import page
+from tests.fakes.credentials import SERVICE_ACCOUNT
 from tests.fakes.discovery import Call, Unexpected, discovery
 
 Resource = dict[str, Any]
@@ -26,6 +27,7 @@ _DOCUMENTS = (
     "serviceusage.v1", "cloudresourcemanager.v3", "cloudresourcemanager.v1", "iam.v1", "cloudbilling.v1",
     "oslogin.v1", "orgpolicy.v2",
 )  # fmt: skip
+OS_LOGIN = {USER: "tester_example_org", SERVICE_ACCOUNT: "sa_4711"}  # the names that accounts log in with
 _DONE = {"name": "operations/noop.DONE_OPERATION", "done": True}
 
 
@@ -49,7 +51,7 @@ class Project:
         default_factory=dict
     )  # of service accounts, by email; "" the project's
     roles: dict[str, Resource] = field(default_factory=dict)  # custom ones
-    public_keys: dict[str, str] = field(default_factory=dict)  # of OS Login, by fingerprint
+    public_keys: dict[str, Resource] = field(default_factory=dict)  # of OS Login, by fingerprint
     quota_requests: dict[str, Resource] = field(default_factory=dict)  # by name
 
 
@@ -232,26 +234,30 @@ class Services:
         return {"skus": items, "nextPageToken": token}
 
     def _profile(self, user: str) -> Resource:
-        if user != USER:
+        if user not in OS_LOGIN:
             raise Refused(403, "forbidden", f"The caller may not see the profile of {user}.")
         account = {
-            "username": "tester_example_org",
+            "username": OS_LOGIN[user],
             "uid": "4711",
             "gid": "4711",
-            "homeDirectory": "/home/tester_example_org",
+            "homeDirectory": f"/home/{OS_LOGIN[user]}",
             "shell": "/bin/bash",
             "primary": True,
             "operatingSystemType": "LINUX",
             "accountId": self.cloud.project,
         }
         keys = {
-            fingerprint: {"key": key, "fingerprint": fingerprint}
+            fingerprint: {"fingerprint": fingerprint, **key}
             for fingerprint, key in self.project.public_keys.items()
         }
         return {"name": NUMBER, "posixAccounts": [account]} | ({"sshPublicKeys": keys} if keys else {})
 
     def _import_key(self, call: Call, _: Query, body: Resource) -> Resource:
-        self.project.public_keys[f"{sum(body['key'].encode()):064x}"] = body["key"]
+        until_s = int(body.get("expirationTimeUsec", 10**18)) / 1e6
+        if until_s <= self.cloud.now().timestamp():
+            raise Refused(400, "badRequest", "Expiration time must be in the future.")
+        self._profile(call.path["usersId"])
+        self.project.public_keys[f"{sum(body['key'].encode()):064x}"] = dict(body)
         return {"loginProfile": self._profile(call.path["usersId"])}
 
     def _org_policy(self, call: Call, _: Query, __: Resource) -> Resource:

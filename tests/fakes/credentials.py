@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 from tests.fakes.http_service import Answer
 
 TOKEN = "ya29.fake"
+SERVICE_ACCOUNT = "tester@trees-4711.iam.example"
 
 
 def write_credentials(folder: Path, server: str) -> Path:
@@ -28,7 +29,7 @@ def write_credentials(folder: Path, server: str) -> Path:
         "project_id": "trees-4711",
         "private_key_id": "1",
         "private_key": pem.decode(),
-        "client_email": "tester@trees-4711.iam.example",
+        "client_email": SERVICE_ACCOUNT,
         "client_id": "1",
         "token_uri": f"{server}/token",
     }

@@ -32,11 +32,18 @@ _NUMBERS = itertools.count(os.getpid() % 200 * 250)  # two test runs on one comp
 class ReadyMachines:
     """folder       holds their homes
     furnish         is called with the home of each new one
+    profiles        who comes in through OS Login, where a machine has that on: (name, key)
     """
 
-    def __init__(self, folder: Path, furnish: Callable[[Path], None] = lambda home: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        furnish: Callable[[Path], None] = lambda home: None,
+        profiles: Callable[[], list[tuple[str, str]]] = list,
+    ) -> None:
         self.folder = folder
         self._furnish = furnish
+        self._profiles = profiles
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -87,7 +94,7 @@ class ReadyMachines:
         return await asyncssh.listen(
             address,
             22,
-            server_factory=lambda: _Doorman(boot),
+            server_factory=lambda: _Doorman(boot, self._profiles),
             server_host_keys=[self._key],
             process_factory=lambda process: serve_session(process, home, about),
             sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=os.fsencode(home)),
@@ -108,10 +115,11 @@ class ReadyMachines:
 
 
 class _Doorman(asyncssh.SSHServer):
-    """Lets in whom the metadata names at this moment."""
+    """Lets in whom the metadata names at this moment; with OS Login, whom Google's accounts do."""
 
-    def __init__(self, boot: Boot) -> None:
+    def __init__(self, boot: Boot, profiles: Callable[[], list[tuple[str, str]]]) -> None:
         self._boot = boot
+        self._profiles = profiles
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -121,7 +129,10 @@ class _Doorman(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         shown = " ".join(key.export_public_key().decode().split()[:2])
-        keys = welcome(items(self._boot.instance["metadata"]), {}, datetime.now(UTC))
+        told = items(self._boot.instance["metadata"])
+        keys = welcome(told, {}, datetime.now(UTC))
+        if told.get("enable-oslogin", "").upper() == "TRUE":
+            keys = self._profiles()
         return any(user == username and line.startswith(shown) for user, line in keys)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import (
+    AuthError,
     ConfigError,
     TransientError,
 )
@@ -213,13 +214,22 @@ def test_a_rule_that_is_needed_again_since_it_was_listed_stays(server: ComputeSe
     assert ("global", "tlvm-ssh-ana") in server.cloud.resources["firewalls"]
 
 
-def test_os_login_is_refused_before_anything_is_asked(server: ComputeServer) -> None:
-    held = gce(server, os_login=True)
-    for ask in (lambda: held.offers(wanted()), lambda: held.create(wanted(), OFFER)):
-        with pytest.raises(ConfigError, match="os_login") as caught:
-            ask()
-        assert "requireOsLogin" in caught.value.next
-    assert server.requests == []
+def test_os_login_needs_an_account_with_a_name(server: ComputeServer) -> None:
+    with pytest.raises(AuthError, match="OS Login") as caught:
+        gce(server, os_login=True).create(wanted(), OFFER)
+    assert "gcloud auth application-default login" in caught.value.next
+    assert instances(server) == []
+
+
+def test_an_os_login_api_that_is_off_is_said_before_anything_is_made(
+    server: ComputeServer, tmp_path: Path
+) -> None:
+    server.project.enabled.discard("oslogin.googleapis.com")
+    held = gce(server, os_login=True, credentials_file=str(server.credentials_file(tmp_path)))
+    with pytest.raises(AuthError) as caught:
+        held.create(wanted(), OFFER)
+    assert "gcloud services enable oslogin.googleapis.com" in caught.value.next
+    assert instances(server) == [] and server.count("instances.insert") == 0
 
 
 def test_nobody_is_asked_for_the_address_when_that_is_switched_off(server: ComputeServer) -> None:

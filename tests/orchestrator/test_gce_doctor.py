@@ -100,7 +100,7 @@ def not_the_machines_bucket(project: Project) -> None:
         (no_permission, "permissions", 5, "roles/compute.admin"),
         (no_account, "account", 5, f"infra/gce/setup.sh {PROJECT} {BUCKET}"),
         (not_its_user, "account", 5, "roles/iam.serviceAccountUser"),
-        (enforced_os_login, "os login", 5, "compute.requireOsLogin"),
+        (enforced_os_login, "os login", 5, "os_login = true"),
         (no_gpu, "quota", 6, "--accelerator none"),
         (no_l4, "quota", 6, "tlvm quota request"),
         (no_network, "network", 2, "gce.network"),
@@ -146,6 +146,18 @@ def test_a_quota_of_one_region_is_a_warning_while_another_will_do(project: Proje
     ]
     assert any("pays to read" in finding.text for finding in bad(result))  # us-east4
     assert result.exit_code == 0
+
+
+def test_os_login_that_is_on_tells_the_name_and_whether_it_opens_machines(project: Project) -> None:
+    enforced_os_login(project)
+    more = {"os_login": True, "credentials_file": str(project.server.credentials_file(project.folder))}
+    told = [finding for finding in project.doctor(**more).findings if finding.name == "os login"]
+    assert [finding.level for finding in told] == ["ok"] and "sa_4711" in told[0].text
+    project.server.project.refused_permissions |= {"compute.instances.osAdminLogin"}
+    assert [one.level for one in project.doctor(**more).findings if one.name == "os login"] == ["ok"]
+    project.server.project.refused_permissions |= {"compute.instances.osLogin"}
+    (found,) = [one for one in project.doctor(**more).findings if one.name == "os login"]
+    assert found.level == "fail" and "roles/compute.osAdminLogin" in found.next
 
 
 def test_a_request_that_google_has_is_told_with_the_quota_that_lacks(project: Project) -> None:

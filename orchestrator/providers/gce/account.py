@@ -68,13 +68,13 @@ class GceAccount:
         return kinds.quotas_of(self._rest, self._machines.settings, spec)
 
     def quota_request(self, metric: str, region: str, value: float) -> QuotaRequest:
-        email = checks.login(self._rest)
+        email = self._rest.account()
         return quota_requests.by_hand(
             self._rest.project, metric, region, value, email if "@" in email else ""
         )
 
     def send_quota_request(self, request: QuotaRequest) -> QuotaRequest:
-        email = checks.login(self._rest)
+        email = self._rest.account()
         return quota_requests.send(self._rest, request, email if "@" in email else "")
 
     def accelerators(self, spec: MachineSpec) -> list[AcceleratorKind]:

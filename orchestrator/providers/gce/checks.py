@@ -14,7 +14,6 @@ from orchestrator.providers.findings import Finding
 
 from . import checks_bucket, checks_machine
 from .checks_context import AUTH, CONFIG, Context
-from .rest import Rest
 
 _APIS = {"compute": "machines", "storage": "the bucket", "iam": "the machines' account"}
 _PERMISSIONS = tuple(
@@ -37,7 +36,7 @@ Look = Callable[[Context], list[Finding]]
 def examine(context: Context) -> list[Finding]:
     """The login first: without one, nothing else can be asked."""
     try:
-        who = login(context.rest)
+        who = context.rest.account()
         project = context.project
     except TlvmError as error:
         return [Finding("fail", "login", error.what, error.next, error.exit_code)]
@@ -59,16 +58,6 @@ def examine(context: Context) -> list[Finding]:
         looking = [pool.submit(_look, name, look, context) for name, look in looks]
         found = [finding for one in looking for finding in one.result()]
     return [Finding("ok", "login", f"{who}, project {project}"), *found]
-
-
-def login(rest: Rest) -> str:
-    """The name of the account; AuthError when nobody is logged in."""
-    credentials = rest.credentials
-    for attribute in ("service_account_email", "account"):
-        name = str(getattr(credentials, attribute, "") or "")
-        if "@" in name:
-            return name
-    return rest.whose_token() or "a login without a name"
 
 
 def billing(context: Context) -> list[Finding]:

@@ -14,7 +14,7 @@ from orchestrator.providers.base import Offer
 from orchestrator.providers.findings import Finding
 from orchestrator.providers.rented import Quota
 
-from . import firewall, images, places, quota_requests, quotas
+from . import firewall, images, oslogin, places, quota_requests, quotas
 from .checks_context import AUTH, CLOUD, CONFIG, QUOTA, Context
 from .prices import LIST
 
@@ -44,6 +44,8 @@ def zones_and_quotas(context: Context) -> list[Finding]:
 
 def os_login(context: Context) -> list[Finding]:
     """Where a policy enforces OS Login, keys in the metadata open nothing."""
+    if context.settings.os_login:
+        return through_os_login(context)
     found = context.services.get(
         "orgpolicy",
         f"v2/projects/{context.project}/policies/compute.requireOsLogin:getEffectivePolicy",
@@ -51,17 +53,26 @@ def os_login(context: Context) -> list[Finding]:
     )
     rules = (found.get("spec") or {}).get("rules") or []
     if any(rule.get("enforce") for rule in rules):
-        return [
-            Finding(
-                "fail",
-                "os login",
-                "a policy of your organisation enforces OS Login, which ignores the keys that tlvm puts into a machine",
-                f"Ask for an exception: gcloud resource-manager org-policies disable-enforce "
-                f"compute.requireOsLogin --project={context.project}",
-                AUTH,
-            )
-        ]
+        text = "a policy of your organisation enforces OS Login (compute.requireOsLogin), and gce.os_login is false"
+        return [Finding("fail", "os login", text, "Write os_login = true below [gce] in tlvm.toml", AUTH)]
     return [Finding("ok", "os login", "not enforced; machines have it off")]
+
+
+def through_os_login(context: Context) -> list[Finding]:
+    """By which name the account comes in, and whether it may."""
+    account = context.rest.account()
+    name = oslogin.name(context.rest, account)
+    found = context.services.post(
+        "cloudresourcemanager",
+        f"v1/projects/{context.project}:testIamPermissions",
+        {"permissions": list(oslogin.PERMISSIONS)},
+        doing="say what you may do",
+    )
+    if not found.get("permissions"):
+        command = f"gcloud projects add-iam-policy-binding {context.project} --member=user:{account} --role={oslogin.ROLE}"
+        text = f"you may not log in to machines of {context.project} through OS Login"
+        return [Finding("fail", "os login", text, f"Ask the owner: {command}", AUTH)]
+    return [Finding("ok", "os login", f"on, as gce.os_login says: you come in as {name}")]
 
 
 def image(context: Context) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from orchestrator.config import GceSettings
 from orchestrator.providers.base import Machine, MachineState, SshAddress
 from remote.contract.run_spec import StoreRef
 
-from .request import ABOUT, EXPIRES, LABEL, OWNER, PROJECT, USER
+from .request import ABOUT, EXPIRES, LABEL, LOGIN_USER, OWNER, PROJECT, USER
 
 PROXY = (
     "gcloud compute start-iap-tunnel {instance} %p --listen-on-stdin "
@@ -96,9 +97,19 @@ def _address(instance: Mapping[str, Any], settings: GceSettings) -> SshAddress |
             str(instance.get("selfLink", "")).partition("/projects/")[2].partition("/")[0] or settings.project
         )
         proxy = PROXY.format(instance=instance["name"], project=project, zone=zone(instance))
-        return SshAddress(f"compute.{instance['id']}", 22, USER, proxy)
+        return SshAddress(f"compute.{instance['id']}", 22, _user(instance), proxy)
     found = external_address(instance)
-    return SshAddress(found, 22, USER) if found else None
+    return SshAddress(found, 22, _user(instance)) if found else None
+
+
+def has_os_login(instance: Mapping[str, Any]) -> bool:
+    return metadata(instance).get("enable-oslogin", "").upper() == "TRUE"
+
+
+def _user(instance: Mapping[str, Any]) -> str:
+    """Who logs in: with OS Login it is the account's name."""
+    told = metadata(instance).get(LOGIN_USER, "")
+    return told if re.fullmatch(r"[a-z_][a-z0-9_.-]{0,63}", told) else USER
 
 
 def _is_off(instance: Mapping[str, Any]) -> bool:

@@ -26,17 +26,18 @@ from orchestrator.errors import (
 from orchestrator.progress import Progress, Silent
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer, Unseen
 
-from . import firewall, guest, images, insertion, places
+from . import firewall, guest, images, insertion, oslogin, places
 from .account import GceAccount
 from .catalogue import Prices
 from .errors import of_operation, translated
-from .machine import is_ours, machine, metadata, region, zone
+from .machine import has_os_login, is_ours, machine, metadata, region, zone
 from .operations import Waiting, finish, wait
 from .request import (
     ATTEMPT,
     KEEP_UNTIL,
     LABEL,
     OWNER,
+    USER,
     Image,
     Insert,
     insert,
@@ -101,7 +102,8 @@ class GceProvider:
                 f"has {image.disk_gb} GB",
                 next="Ask for more.",
             )
-        return insert(spec, offer, image, self.settings, self.rest.project, self._now())
+        user = oslogin.name(self.rest, self.rest.account()) if self.settings.os_login else USER
+        return insert(spec, offer, image, self.settings, self.rest.project, self._now(), user=user)
 
     def create(self, spec: MachineSpec, offer: Offer) -> Machine:
         """Returns when the cloud has really given the machine, which is when it would say that it has none."""
@@ -113,7 +115,10 @@ class GceProvider:
         if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
             return self._machine(found)
         request = self.request(spec, offer)
-        self.admit(spec.owner, until=self._now() + timedelta(hours=spec.hours(offer.price_per_hour)))
+        ends = self._now() + timedelta(hours=spec.hours(offer.price_per_hour))
+        self.admit(spec.owner, until=ends)
+        if self.settings.os_login:
+            oslogin.let_in(self.rest, self.rest.account(), spec.public_key, ends)
         doing = f"create the machine {spec.name} in {offer.place}"
         try:
             operation = insertion.send(self.rest, request, loading, doing, region=offer.region)
@@ -178,6 +183,10 @@ class GceProvider:
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         line = ssh_key(public_key, expires)
         found = self._existing(name)
+        if has_os_login(found):
+            oslogin.let_in(self.rest, self.rest.account(), public_key, expires)
+            self.admit(found["labels"].get(OWNER, ""))
+            return
         key = public_key.split()[1]
         others = [
             other for other in metadata(found).get("ssh-keys", "").splitlines() if key not in other.split()

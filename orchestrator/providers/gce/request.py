@@ -24,6 +24,7 @@ TAG = "tlvm"  # what the firewall rules are about
 LABEL = "tlvm-machine"  # carries the machine's name; an instance without it is not ours
 OWNER, PROJECT, EXPIRES, ATTEMPT = "tlvm-owner", "tlvm-project", "tlvm-expires", "tlvm-attempt"
 ABOUT = "tlvm-about"  # metadata: what labels are too short for, as JSON
+LOGIN_USER = "tlvm-user"  # metadata: who logs in
 KEEP_UNTIL = "tlvm-keep-until"  # metadata: the guard ends nothing before; seconds since 1970
 SHORTEST_S = 30  # the cloud takes no shorter life
 _DISK_GB = 200  # where the user says nothing
@@ -62,9 +63,19 @@ class Image:
 
 
 def insert(
-    spec: MachineSpec, offer: Offer, image: Image, settings: GceSettings, project: str, now: datetime
+    spec: MachineSpec,
+    offer: Offer,
+    image: Image,
+    settings: GceSettings,
+    project: str,
+    now: datetime,
+    *,
+    user: str = USER,
 ) -> Insert:
-    """The request for this machine in this place. Pure: asks nobody, but reads the shipped scripts."""
+    """The request for this machine in this place. Pure: asks nobody, but reads the shipped scripts.
+
+    user    who logs in; with OS Login another one
+    """
     hours = spec.hours(offer.price_per_hour)
     ends = now + timedelta(hours=hours)
     marks = labels(spec, ends)
@@ -94,7 +105,7 @@ def insert(
             "enableVtpm": True,
             "enableIntegrityMonitoring": True,
         },
-        "metadata": {"items": _metadata(spec, offer, now, ends)},
+        "metadata": {"items": _metadata(spec, offer, settings, now, ends, user)},
     }
     if offer.accelerator != "none" and offer.machine_type.startswith(ATTACHED):
         link = f"projects/{project}/zones/{offer.place}/acceleratorTypes/{offer.accelerator}"
@@ -158,7 +169,9 @@ def _network(settings: GceSettings, project: str, region: str) -> dict[str, Any]
     return network
 
 
-def _metadata(spec: MachineSpec, offer: Offer, now: datetime, ends: datetime) -> list[dict[str, str]]:
+def _metadata(
+    spec: MachineSpec, offer: Offer, settings: GceSettings, now: datetime, ends: datetime, user: str
+) -> list[dict[str, str]]:
     about = {
         "asked": now.isoformat(),
         "settings": spec.settings(),
@@ -168,14 +181,17 @@ def _metadata(spec: MachineSpec, offer: Offer, now: datetime, ends: datetime) ->
         "accelerator_count": spec.accelerator_count if offer.accelerator != "none" else 0,
     }
     scripts = folder("infra") / "gce"
-    items = {
+    keys = {
         "ssh-keys": ssh_key(spec.public_key, ends),
+        "enable-oslogin": "FALSE",  # it would have these keys ignored
+    }
+    items = {
+        **({"enable-oslogin": "TRUE"} if settings.os_login else keys),
         "block-project-ssh-keys": "TRUE",
-        "enable-oslogin": "FALSE",  # it would have the keys above ignored
         "enable-guest-attributes": "TRUE",  # where the machine says its host keys
         "startup-script": (scripts / "startup.sh").read_text(encoding="utf-8"),
         "tlvm-guard": (scripts / "guard.py").read_text(encoding="utf-8"),
-        "tlvm-user": USER,
+        LOGIN_USER: user,
         "tlvm-ends": str(math.ceil(ends.timestamp())),
         "tlvm-idle-seconds": str(math.ceil(spec.idle_minutes * 60)),
         "tlvm-idle-action": spec.idle_action,

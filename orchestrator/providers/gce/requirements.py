@@ -23,13 +23,6 @@ def require_possible(spec: MachineSpec, settings: GceSettings) -> None:
             f"A machine of Google Cloud can't reach the store {spec.store.url}",
             next='Name a bucket: [store] url = "gs://BUCKET".',
         )
-    if settings.os_login:
-        raise ConfigError(
-            "gce.os_login = true: tlvm can't log in through OS Login",
-            detail="Each machine lets in a key that was made for it alone, and OS Login would have that key ignored.",
-            next="Take it out. Where your organisation enforces OS Login (tlvm doctor tells), ask for an exception "
-            "from constraints/compute.requireOsLogin for this project, or use --provider local.",
-        )
     if settings.iap and shutil.which("gcloud") is None:
         raise ConfigError(
             "--iap goes through gcloud, which is not installed here",

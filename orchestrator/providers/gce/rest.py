@@ -142,7 +142,15 @@ class Rest:
             answer = self._session.request(verb, url, json=body, timeout=self._timeout_s)
         return self._said(answer, doing)
 
-    def whose_token(self) -> str:
+    def account(self) -> str:
+        """The name of the account; AuthError when nobody is logged in."""
+        for attribute in ("service_account_email", "account"):
+            name = str(getattr(self.credentials, attribute, "") or "")
+            if "@" in name:
+                return name
+        return self._whose_token() or "a login without a name"
+
+    def _whose_token(self) -> str:
         """The address of the account behind the login, as Google says; "" when it does not, or nobody is logged in."""
         credentials = self.credentials
         with self._border("say who you are"):

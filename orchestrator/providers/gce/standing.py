@@ -10,7 +10,6 @@ from orchestrator.providers.rented import Standing
 from remote.contract.run_spec import StoreRef
 
 from . import quotas
-from .checks import login
 from .rest import Rest
 from .services import Services, bucket_of, storage_url
 
@@ -21,7 +20,7 @@ _BROKEN_UPLOADS_DAYS = 7
 
 def standing(rest: Rest) -> Standing:
     """AuthError when nobody is logged in; what else can't be read is None."""
-    who, project = login(rest), rest.project
+    who, project = rest.account(), rest.project
     with ThreadPoolExecutor(2) as pool:
         billing, gpus = pool.submit(_billing, rest), pool.submit(_gpus, rest)
         return Standing(who, project, billing.result(), gpus.result())
