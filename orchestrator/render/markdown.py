@@ -29,7 +29,7 @@ from remote.contract.metrics import Metrics
 
 RUNS_MAX = 50
 _LENGTH_MAX = 200  # of one piece of other people's text
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~$&@:^])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~$&@^]|:(?=/))")
 _ADDRESS = re.compile(r"(?i)\b(www)\.")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from orchestrator.errors import NotFoundError, PartialError, TlvmError
 from orchestrator.records import EphemeralRecord, RunRecord
@@ -22,7 +23,7 @@ from orchestrator.workflows.down import AtWork, DownResult, down
 from orchestrator.workflows.named_by_run import run_of
 from orchestrator.workflows.on_machine import is_silent
 from orchestrator.workflows.pull import pull
-from orchestrator.workflows.run_documents import stored_run
+from orchestrator.workflows.run_documents import StoredRun, stored_run
 from orchestrator.workflows.runs import called
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.document import ContractError
@@ -42,15 +43,19 @@ def is_ephemeral(workspace: Workspace, machine: str) -> bool:
     return workspace.records.ephemeral(workspace.settings.provider, machine) is not None
 
 
-def end(workspace: Workspace, machine: str, run_id: str, *, clock: Clock | None = None) -> Ended:
-    """The run is over: verify, delete, confirm, and bring its files here beside that. Twice is once."""
+def end(workspace: Workspace, machine: str, over: Sequence[str], *, clock: Clock | None = None) -> Ended:
+    """Verify, delete, confirm, and bring files here beside that. Twice is once.
+
+    over    the runs that have ended: their results must be in the store, whatever the machine says
+    """
     try:
-        result = down(workspace.of_machine(machine), also=[run_id], clock=clock)
+        result = down(workspace.of_machine(machine), also=over, clock=clock)
     except AtWork:
         return Ended()
     except TlvmError as error:
+        again = f"tlvm attach {called(workspace, over[-1])}" if over else "tlvm status"
         error.detail = "\n".join(part for part in (error.detail, ends(workspace, machine)) if part)
-        error.next = f"tlvm attach {called(workspace, run_id)} tries again. {error.next}".strip()
+        error.next = f"{again} tries again. {error.next}".strip()
         return Ended(kept=error)
     return Ended(down=result)
 
@@ -108,11 +113,15 @@ def complete(workspace: Workspace, *, clock: Clock | None = None) -> list[DownRe
 
 
 def _complete(workspace: Workspace, record: EphemeralRecord, clock: Clock | None) -> DownResult | None:
-    runs = _runs(workspace, record.machine)
-    if _goes_on(workspace, runs):
+    """None while some run has not ended: its end is what the machine waits for."""
+    known = [run for run in map(partial(_stored, workspace), _runs(workspace, record.machine)) if run]
+    begun = [
+        run for run in known if run.status is not None or not is_silent(run)
+    ]  # others: announced in vain
+    if any(run.active for run in begun):
         return None
     workspace.progress.say("complete", f"{record.machine}, which was made for {record.run_id} alone")
-    ended = end(workspace, record.machine, record.run_id, clock=clock)
+    ended = end(workspace, record.machine, [run.spec.run_id for run in begun], clock=clock)
     if ended.kept is not None:
         raise ended.kept
     if ended.down is not None:
@@ -122,16 +131,11 @@ def _complete(workspace: Workspace, record: EphemeralRecord, clock: Clock | None
     return ended.down
 
 
-def _goes_on(workspace: Workspace, runs: Sequence[RunRecord]) -> bool:
-    """Some run has not ended: its end is what the machine waits for. One that was announced in vain counts for nothing."""
-    for run in runs:
-        try:
-            stored = stored_run(workspace.store, run.run_id)
-        except ContractError:
-            continue
-        if stored and stored.active and not (stored.status is None and is_silent(stored)):
-            return True
-    return False
+def _stored(workspace: Workspace, run: RunRecord) -> StoredRun | None:
+    try:
+        return stored_run(workspace.store, run.run_id)
+    except ContractError:
+        return None  # the machine is asked for it, and its result is looked for
 
 
 def _bring(workspace: Workspace, run: RunRecord) -> None:

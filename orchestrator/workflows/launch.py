@@ -226,7 +226,7 @@ def collect(
     """
     workspace.renew()
     own = ephemeral.is_ephemeral(workspace, spec.machine)
-    machine = ephemeral.end(workspace, spec.machine, spec.run_id) if own else ephemeral.Ended()
+    machine = ephemeral.end(workspace, spec.machine, [spec.run_id]) if own else ephemeral.Ended()
     if machine.down and ended:
         ended(machine.down)
     if machine.kept and status.state != "SUCCEEDED":

@@ -101,7 +101,8 @@ def _page(about: RunDocument, files: set[str]) -> Iterator[str]:
             ended = f"{_cell(line.ended or 'not seen')} {_cell(line.how.lower())}".strip()
             yield f"| {line.number} | {_cell(line.machine)} | {place} | {_cell(line.began)} | {ended} "
             yield f"| {line.seconds:,.0f} s | ${line.cost:.2f} |\n"
-        yield f"\nTogether {about.seconds:,.0f} s at work, about ${about.cost:.2f} (an estimate from list prices).\n"
+        paid = f"about ${about.cost:.2f} (an estimate from list prices)" if about.cost else "free"
+        yield f"\nTogether {about.seconds:,.0f} s at work, {paid}.\n"
     for name, what in (
         ("model/README.md", "the model card"),
         ("metrics.json", "every figure"),

@@ -150,6 +150,15 @@ def test_ctrl_c_before_anything_runs_ends_the_machine_again(stage: Stage) -> Non
     assert stage.instances() == {} and owed(stage) == []
 
 
+def test_killed_before_anything_runs_the_machine_goes_with_the_next_status(stage: Stage) -> None:
+    job = stage.begin(*_RUN)
+    until(stage.instances, job)
+    job.kill()
+    assert len(stage.instances()) == 1 and owed(stage) and not here(stage)
+    stage("status")
+    assert stage.instances() == {} and owed(stage) == []
+
+
 def test_a_result_that_is_not_in_the_store_keeps_the_machine_and_says_until_when(stage: Stage) -> None:
     started = stage(*_RUN, "--detach", "--json").document
     run_id, machine = started["run_id"], started["machine"]
