@@ -30,7 +30,7 @@ from orchestrator.workflows.launch import DetachedRun
 from orchestrator.workflows.line import LineResult
 from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
 from orchestrator.workflows.predict import PredictResult
-from orchestrator.workflows.pull import PullResult
+from orchestrator.workflows.pull import PullAllResult, PullResult
 from orchestrator.workflows.quota import QuotaRequests, QuotaResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.run_care import RunsRemoved, TagResult
@@ -60,6 +60,7 @@ RESULTS: Mapping[str, object] = {
     "runs tag": TagResult,
     "runs rm": RunsRemoved,
     "pull": PullResult,
+    "pull --all": PullAllResult,
     "predict": PredictResult,
     "evaluate": EvaluateResult,
     "compare": CompareResult,

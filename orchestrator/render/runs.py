@@ -1,4 +1,4 @@
-"""Runs: their list, their results, and what was pulled."""
+"""Runs: their list and their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from orchestrator.workflows.beside import COMPARED
 from orchestrator.workflows.cancel import CancelResult
 from orchestrator.workflows.looks import ordinal
 from orchestrator.workflows.predict import PredictResult
-from orchestrator.workflows.pull import PullResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import RunRow, RunsResult, short
 from remote.contract import document
@@ -36,6 +35,8 @@ def result(screen: Screen, run: RunResult) -> None:
     if run.detached:
         screen.line(labelled("started", f"{run.run_id} on {run.machine}; it goes on by itself"))
         name = short(run.run_id)
+        if run.ends:
+            screen.line(run.ends)
         screen.next(f"tlvm attach {name} comes back to it")
         return
     screen.line(
@@ -54,6 +55,8 @@ def result(screen: Screen, run: RunResult) -> None:
         f"{count(run.files, 'file')} verified and pulled → {run.folder}",
         style="green",
     )
+    if run.down and run.down.deleted:
+        screen.line(f"{run.down.machine} is gone, confirmed twice; its life is in the price", style="green")
     screen.next(f"tlvm predict {short(run.run_id)} IMAGES")
 
 
@@ -139,22 +142,6 @@ def cancelled(screen: Screen, result: CancelResult) -> None:
         screen.line(f"{result.run_id} came to its end first: {result.state.lower()}")
     name = short(result.run_id)
     screen.next(f"tlvm pull {name}" if result.state == "SUCCEEDED" else f"tlvm logs {name}")
-
-
-def pulled(screen: Screen, result: PullResult) -> None:
-    fetched = f"{count(result.fetched, 'file')} fetched" if result.fetched else "all were there already"
-    screen.line(
-        labelled(
-            "pulled",
-            f"{result.run_id}: {count(result.files, 'file')}, {size(result.bytes)}, every one verified; {fetched}"
-            f" → {result.folder}",
-        ),
-        style="green" if result.state == "SUCCEEDED" else "",
-    )
-    if result.state == "SUCCEEDED":
-        screen.next(f"tlvm predict {short(result.run_id)} IMAGES")
-    else:
-        screen.next(f"tlvm logs {short(result.run_id)} (the run ended as {result.state.lower()})")
 
 
 def _row(run: RunRow) -> tuple[str, ...]:

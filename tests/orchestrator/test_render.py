@@ -18,7 +18,7 @@ from rich.console import Console
 from orchestrator.datasets.names import decode, printable
 from orchestrator.errors import NotFoundError
 from orchestrator.providers.base import Machine, MachineState
-from orchestrator.render import datasets, figures, machines, problem, runs, setup
+from orchestrator.render import datasets, figures, machines, problem, pulled, runs, setup
 from orchestrator.render.console import Screen
 from orchestrator.render.events import Events
 from orchestrator.render.progress import Plain, Terminal
@@ -332,7 +332,7 @@ def test_names_that_are_not_utf8_are_whole_in_json_and_can_be_had_back() -> None
 
 def test_pull_ends_with_the_short_name_of_the_run() -> None:
     to, out, _ = screen()
-    runs.pulled(to, PullResult(RUN, Path("runs") / RUN, "SUCCEEDED", 9, 1000, 9))
+    pulled.one(to, PullResult(RUN, Path("runs") / RUN, "SUCCEEDED", 9, 1000, 9))
     assert out.getvalue().splitlines()[-1] == "next: tlvm predict k3qz IMAGES"
 
 
