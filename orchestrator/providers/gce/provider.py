@@ -6,8 +6,7 @@ Everything that is known of a machine stands in its own labels and metadata: del
 from __future__ import annotations
 
 import platform
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,18 +23,18 @@ from orchestrator.errors import (
     TransientError,
 )
 from orchestrator.progress import Progress, Silent
-from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer, Unseen
+from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
 
 from . import firewall, guest, images, insertion, oslogin, places
 from .account import GceAccount
 from .catalogue import Prices
 from .errors import of_operation, translated
-from .machine import has_os_login, is_ours, machine, metadata, region, zone
-from .operations import Waiting, finish, wait
+from .instances import Instances, belongs, path
+from .machine import has_os_login, is_ours, metadata, region, zone
+from .operations import Waiting, wait
 from .request import (
     ATTEMPT,
     KEEP_UNTIL,
-    LABEL,
     OWNER,
     USER,
     Image,
@@ -68,7 +67,6 @@ class GceProvider:
         computer   the name of this one
         """
         self.settings = settings
-        self._owner = owner
         self._computer = computer or platform.node()
         self.rest = Rest(settings)
         self._prices = Prices(self.rest, prices_file, now)
@@ -77,9 +75,7 @@ class GceProvider:
         self._waiting = waiting or Waiting()
         self._images: dict[str, Image] = {}
         self._admitted: set[str] = set()
-        self._seen: dict[
-            str, tuple[str, str]
-        ] = {}  # name -> (zone, id): where to look first, and what to ask of
+        self._instances = Instances(self.rest, settings, self._waiting, owner)
 
     def offers(self, spec: MachineSpec) -> list[Offer]:
         require_possible(spec, self.settings)
@@ -95,35 +91,29 @@ class GceProvider:
     def request(self, spec: MachineSpec, offer: Offer) -> Insert:
         """The very request that `create` sends; asks only what it needs to know."""
         firewall.check_private_access(self.rest, self.settings, offer.region or region(offer.place))
-        image = self._image(spec.image)
-        if spec.disk_gb and spec.disk_gb < image.disk_gb:
-            raise ConfigError(
-                f"machine.disk_gb is {spec.disk_gb}, and the image {image.link.rpartition('/')[2]} alone "
-                f"has {image.disk_gb} GB",
-                next="Ask for more.",
-            )
         user = oslogin.name(self.rest, self.rest.account()) if self.settings.os_login else USER
-        return insert(spec, offer, image, self.settings, self.rest.project, self._now(), user=user)
+        return self._request(spec, offer, user)
 
     def create(self, spec: MachineSpec, offer: Offer) -> Machine:
         """Returns when the cloud has really given the machine, which is when it would say that it has none."""
         require_possible(spec, self.settings)
         loading = insertion.load()
-        found = self._named(spec.name)
+        found = self._instances.named(spec.name)
         if found is not None and found["labels"][OWNER] != spec.owner:
-            raise _belongs(found)
+            raise belongs(found)
         if found is not None and not (spec.request_id and _attempt(found) == spec.request_id):
-            return self._machine(found)
+            return self._instances.machine(found)
         request = self.request(spec, offer)
         ends = self._now() + timedelta(hours=spec.hours(offer.price_per_hour))
         self.admit(spec.owner, until=ends)
         if self.settings.os_login:
-            oslogin.let_in(self.rest, self.rest.account(), spec.public_key, ends)
+            user = oslogin.let_in(self.rest, self.rest.account(), spec.public_key, ends)
+            request = self._request(spec, offer, user)  # whose name may have been made just now
         doing = f"create the machine {spec.name} in {offer.place}"
         try:
             operation = insertion.send(self.rest, request, loading, doing, region=offer.region)
         except ConflictError as error:
-            return self._taken(spec.name, error)
+            return self._instances.taken(spec.name, error)
         except NotFoundError as error:
             raise self._lacking(error) from error
         # What breaks on the way is asked again with the same request id, and goes on where this stopped.
@@ -137,27 +127,19 @@ class GceProvider:
         return self._only_one(spec, made)
 
     def get(self, name: str) -> Machine | None:
-        found = self._ours(name)
-        return self._machine(found) if found else None
+        found = self._instances.ours(name)
+        return self._instances.machine(found) if found else None
 
     def machines(self) -> list[Machine]:
-        instances, silent = self.rest.seen("instances", filter=f"labels.{LABEL}:*")
-        found = [self._machine(instance) for instance in instances if is_ours(instance)]
-        if silent:
-            raise Unseen(
-                f"Google Cloud can't say which machines are in {', '.join(silent)}",
-                places=silent,
-                machines=found,
-            )
-        return found
+        return self._instances.everything()
 
     def host_keys(self, name: str) -> list[str]:
-        return guest.host_keys(self.rest, _path(self._existing(name)))
+        return guest.host_keys(self.rest, path(self._instances.existing(name)))
 
     def said(self, name: str) -> str:
         """Why it ended, as far as the cloud says, and the end of its serial console."""
-        found = self._ours(name)
-        where = (zone(found), str(found["id"])) if found else self._seen.get(name)
+        found = self._instances.ours(name)
+        where = (zone(found), str(found["id"])) if found else self._instances.seen.get(name)
         if where is None:
             return ""
         why, told = ("", "")
@@ -165,7 +147,7 @@ class GceProvider:
             why, told = guest.why_it_ended(self.rest, *where)
         lines = [f"{why} ({told})"] if why else []
         if found:
-            lines += guest.console(self.rest, _path(found))
+            lines += guest.console(self.rest, path(found))
         return "\n".join(lines).strip()
 
     def why_it_ended(self, place: str, id: str) -> str:
@@ -182,7 +164,7 @@ class GceProvider:
 
     def authorize(self, name: str, public_key: str, expires: datetime) -> None:
         line = ssh_key(public_key, expires)
-        found = self._existing(name)
+        found = self._instances.existing(name)
         if has_os_login(found):
             oslogin.let_in(self.rest, self.rest.account(), public_key, expires)
             self.admit(found["labels"].get(OWNER, ""))
@@ -191,19 +173,19 @@ class GceProvider:
         others = [
             other for other in metadata(found).get("ssh-keys", "").splitlines() if key not in other.split()
         ]
-        self._set_metadata(found, {"ssh-keys": "\n".join([*others, line])})
+        self._instances.set_metadata(found, {"ssh-keys": "\n".join([*others, line])})
         self.admit(found["labels"].get(OWNER, ""))
 
     def stop(self, name: str) -> None:
-        found = self._existing(name)
-        if self._machine(found).state is MachineState.STOPPED:
+        found = self._instances.existing(name)
+        if self._instances.machine(found).state is MachineState.STOPPED:
             return
         scratch = any(disk.get("type") == "SCRATCH" for disk in found.get("disks", []))
-        self._act(found, "stop", query={"discardLocalSsd": "true"} if scratch else {})
+        self._instances.act(found, "stop", query={"discardLocalSsd": "true"} if scratch else {})
 
     def start(self, name: str) -> None:
-        found = self._existing(name)
-        there = self._machine(found)
+        found = self._instances.existing(name)
+        there = self._instances.machine(found)
         if there.state in (MachineState.RUNNING, MachineState.STARTING):
             return
         left_s = (there.ends - self._now()).total_seconds()
@@ -213,9 +195,9 @@ class GceProvider:
             )
         spot = found.get("scheduling", {}).get("provisioningModel") == "SPOT"
         # The cloud counts anew from each start: without this the machine would live its whole time again.
-        self._act(found, "setScheduling", body=scheduling(int(left_s), spot=spot))
+        self._instances.act(found, "setScheduling", body=scheduling(int(left_s), spot=spot))
         try:
-            self._act(found, "start")
+            self._instances.act(found, "start")
         except CapacityError as error:
             raise CapacityError(
                 f"{there.place}, where the disk of {name} is, has no capacity to start it now",
@@ -237,9 +219,9 @@ class GceProvider:
         return False
 
     def delete(self, name: str) -> None:
-        for found in self._all(name):
-            if is_ours(found) and self._may_delete(found):
-                self._delete(found)
+        for found in self._instances.all(name):
+            if is_ours(found) and self._instances.is_mine(found):
+                self._instances.delete(found)
 
     def account(self) -> GceAccount:
         """What the project holds and allows beside machines."""
@@ -267,46 +249,31 @@ class GceProvider:
 
     def keep_until(self, name: str, when: datetime) -> None:
         """Move the soft clock: the guard ends nothing before that."""
-        self._set_metadata(self._existing(name), {KEEP_UNTIL: str(int(when.timestamp()))})
+        self._instances.set_metadata(self._instances.existing(name), {KEEP_UNTIL: str(int(when.timestamp()))})
 
     def soft_end(self, name: str) -> datetime | None:
         """When the guard would end the machine; None while a run is active, somebody types, or it has not said."""
-        return guest.soft_end(self.rest, _path(self._existing(name)))
+        return guest.soft_end(self.rest, path(self._instances.existing(name)))
+
+    def _request(self, spec: MachineSpec, offer: Offer, user: str) -> Insert:
+        image = self._image(spec.image)
+        if spec.disk_gb and spec.disk_gb < image.disk_gb:
+            raise ConfigError(
+                f"machine.disk_gb is {spec.disk_gb}, and the image {image.link.rpartition('/')[2]} alone "
+                f"has {image.disk_gb} GB",
+                next="Ask for more.",
+            )
+        return insert(spec, offer, image, self.settings, self.rest.project, self._now(), user=user)
 
     def _image(self, name: str) -> Image:
         if name not in self._images:
             self._images[name] = images.find(self.rest, self.settings, name)
         return self._images[name]
 
-    def _taken(self, name: str, error: ConflictError) -> Machine:
-        """Another terminal was faster, or the name is somebody else's."""
-        found = self._ours(name)
-        if found is not None and not self._may_delete(found):
-            raise _belongs(found) from error
-        if found is not None:
-            return self._machine(found)
-        if left := self._disk_in_the_way(error.detail):
-            raise ConflictError(
-                f"A disk {left} of an earlier machine is in the way; it was not touched",
-                detail=error.detail,
-                next=f"tlvm gc {left} deletes it; or choose another name with --machine.",
-            ) from error
-        raise ConflictError(
-            f"The name {name} is taken by an instance that tlvm did not make; it was not touched",
-            detail=error.detail,
-            next="Choose another name with --machine.",
-        ) from error
-
-    def _disk_in_the_way(self, said: str) -> str:
-        """The name of a disk of ours that the cloud says is there already; "" when it is about something else."""
-        found = re.search(r"zones/[\w-]+/disks/([\w-]+)", said)
-        disk = self.rest.find(found[0]) if found else None
-        return str(disk["name"]) if disk and LABEL in disk.get("labels", {}) else ""
-
     def _refused(self, spec: MachineSpec, offer: Offer, error: TlvmError) -> Machine:
         """The operation is done, with an error. The same request again would be answered with the same error."""
         if isinstance(error, ConflictError):
-            return self._taken(spec.name, error)
+            return self._instances.taken(spec.name, error)
         self._prove_dead(spec, offer.place)
         if isinstance(error, NotFoundError):
             raise self._lacking(error)
@@ -328,109 +295,26 @@ class GceProvider:
                     f"The machine {spec.name} in {place} was refused, and is still there",
                     next="tlvm down deletes it; nothing else was tried.",
                 )
-            if self._machine(found).state is not MachineState.STOPPING:
-                self._delete(found)
+            if self._instances.machine(found).state is not MachineState.STOPPING:
+                self._instances.delete(found)
             self._waiting.sleep(1)
 
     def _only_one(self, spec: MachineSpec, made: Mapping[str, Any]) -> Machine:
         """Two terminals may have got one each, in two zones: the older one stays, and both of them use it."""
         all_of_it = [
-            found for found in self._all(spec.name) if is_ours(found) and found["labels"][OWNER] == spec.owner
+            found
+            for found in self._instances.all(spec.name)
+            if is_ours(found) and found["labels"][OWNER] == spec.owner
         ]
-        living = [found for found in all_of_it if self._machine(found).state is not MachineState.STOPPING]
+        living = [
+            found for found in all_of_it if self._instances.machine(found).state is not MachineState.STOPPING
+        ]
         oldest = min(
             [*living, made], key=lambda found: (found.get("creationTimestamp", ""), int(found["id"]))
         )
         if oldest["id"] != made["id"]:
-            self._delete(made)
-        return self._machine(oldest)
-
-    def _delete(self, found: Mapping[str, Any]) -> None:
-        try:
-            self.rest.send("DELETE", _path(found), doing=f"delete the machine {found['name']}")
-        except NotFoundError:
-            return
-
-    def _named(self, name: str) -> dict[str, Any] | None:
-        """The instance of that name; ConflictError when it is one that is not ours."""
-        there = self._all(name)
-        ours = self._mine_first(there)
-        if there and not ours:
-            self._taken(name, ConflictError(""))
-        return ours[0] if ours else None
-
-    def _ours(self, name: str) -> dict[str, Any] | None:
-        """First where it was last; only when it is not there, everywhere."""
-        if name in self._seen:
-            found = self.rest.find(f"zones/{self._seen[name][0]}/instances/{name}")
-            if found is not None and is_ours(found):
-                return found
-        return next(iter(self._mine_first(self._all(name))), None)
-
-    def _mine_first(self, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those that tlvm made."""
-        return sorted(filter(is_ours, found), key=lambda one: not self._may_delete(one))
-
-    def _may_delete(self, found: Mapping[str, Any]) -> bool:
-        return self._owner in ("", found["labels"][OWNER])
-
-    def _all(self, name: str) -> list[dict[str, Any]]:
-        if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
-            return []
-        found, silent = self.rest.seen("instances", filter=f"name={name}")
-        if not found and self._may_be_in(silent):
-            raise Unseen(
-                f"Google Cloud can't say whether there is a machine {name} in {', '.join(silent)}",
-                places=silent,
-            )
-        return found
-
-    def _may_be_in(self, places: Iterable[str]) -> bool:
-        """An outage at the other end of the world is in nobody's way: machines are made in these zones only."""
-        return any(place in self.settings.zones or region(place) in self.settings.zones for place in places)
-
-    def _existing(self, name: str) -> dict[str, Any]:
-        found = self._ours(name)
-        if found is None:
-            raise NotFoundError(f"There is no machine {name} on Google Cloud", next="tlvm up makes one.")
-        return found
-
-    def _machine(self, found: Mapping[str, Any]) -> Machine:
-        self._seen[found["name"]] = (zone(found), str(found["id"]))
-        return machine(found, self.settings)
-
-    def _act(
-        self,
-        found: Mapping[str, Any],
-        verb: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> None:
-        doing = f"{verb} the machine {found['name']}"
-        operation = self.rest.send("POST", f"{_path(found)}/{verb}", body=body, query=query, doing=doing)
-        finish(self.rest, operation, doing, region=region(zone(found)), waiting=self._waiting)
-
-    def _set_metadata(self, found: Mapping[str, Any], changes: Mapping[str, str]) -> None:
-        """All of it is sent, with the fingerprint of what was read: somebody else's change meanwhile is not lost."""
-        items = {**metadata(found), **changes}
-        body = {
-            "fingerprint": found.get("metadata", {}).get("fingerprint", ""),
-            "items": [{"key": key, "value": value} for key, value in items.items()],
-        }
-        self._act(found, "setMetadata", body=body)
-
-
-def _belongs(found: Mapping[str, Any]) -> ConflictError:
-    owner = found["labels"][OWNER]
-    return ConflictError(
-        f"The machine {found['name']} belongs to {owner}; it was not touched",
-        next="Choose another name with --machine.",
-    )
-
-
-def _path(found: Mapping[str, Any]) -> str:
-    return f"zones/{zone(found)}/instances/{found['name']}"
+            self._instances.delete(made)
+        return self._instances.machine(oldest)
 
 
 def _attempt(found: Mapping[str, Any]) -> str:
