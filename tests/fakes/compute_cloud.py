@@ -59,6 +59,7 @@ class Cloud:
 
     operation_s     how long operations of a type take ("insert", "delete", "stop", ...), 0 unless set: done when
                     somebody looks again
+    lingers_s       so long an instance that was refused in the end is still there
     unreachable     zones that aggregated lists can't reach
     frozen_zones    zones where nothing can be made: insert ends with a stock-out
     """
@@ -86,6 +87,7 @@ class Cloud:
         self.operations_kept_s = 14 * 24 * 3600.0
         self.unreachable: set[str] = set()
         self.frozen_zones: set[str] = set()
+        self.lingers_s = 0.0
         self.fault = ""  # of the request that is being answered
         self._events: list[tuple[datetime, int, Callable[[], None]]] = []
         self._numbers = itertools.count(time.time_ns())  # of no other server: processes are found by them

@@ -43,7 +43,14 @@ class InstanceCalls:
                 self._make_disks(scope, instance)
             self.instances.switch_on(instance)
 
-        return self.cloud.operate("insert", scope, instance, made, lambda: self.instances.forget(instance))
+        def refused() -> None:
+            if self.cloud.lingers_s:
+                gone = self.cloud.now() + timedelta(seconds=self.cloud.lingers_s)
+                self.cloud.at(gone, lambda: self.instances.forget(instance))
+            else:
+                self.instances.forget(instance)
+
+        return self.cloud.operate("insert", scope, instance, made, refused)
 
     def delete(self, scope: str, name: str) -> Resource:
         instance = self.cloud.find("instances", scope, name)

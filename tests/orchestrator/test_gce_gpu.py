@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from orchestrator.errors import CloudError, ConfigError, ConnectionLost
 from orchestrator.workflows.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
+from tests.fakes.compute_hardware import Boot
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_workspace import asked, told, workspace
 
@@ -57,6 +59,23 @@ def test_a_gpu_that_does_not_compute_yet_is_waited_for(tmp_path: Path) -> None:
         with pytest.raises(ConnectionLost) as caught:
             up(here(server, tmp_path, accelerator="l4"), ready_timeout_s=3)
         assert "does not compute yet" in caught.value.detail
+
+
+class OneIsDead(compute_loopback.LoopbackHardware):
+    """The driver sees one GPU less than the machine has."""
+
+    def start(self, boot: Boot) -> str:
+        return super().start(replace(boot, gpus=boot.gpus[:-1]))
+
+
+def test_a_machine_that_sees_fewer_gpus_than_it_pays_for_is_not_ready(tmp_path: Path) -> None:
+    if why := compute_loopback.missing():
+        pytest.skip(why)
+    with ComputeServer(OneIsDead(tmp_path / "disks")) as server:
+        with pytest.raises(ConnectionLost) as caught:
+            up(here(server, tmp_path, accelerator="l4", accelerator_count=2), ready_timeout_s=3)
+        assert "1 of 2 GPUs" in caught.value.detail
+        assert server.errors == []
 
 
 @pytest.mark.parametrize("accelerator", ["p100", "v100"])
