@@ -14,6 +14,7 @@ from orchestrator.cli.options import Common, command, overrides
 from orchestrator.errors import (
     AuthError,
     CloudError,
+    ConfigError,
     ConflictError,
     ConnectionLost,
     DataError,
@@ -38,13 +39,23 @@ from orchestrator.errors import (
 def run(
     common: Common,
     scenarios: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="SCENARIO...",
+            metavar="SCENARIO",
             help="fixed-extractor, from-scratch ...; several, or all: one line on one machine.",
             autocompletion=complete.scenarios,
+            show_default=False,
         ),
-    ],
+    ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(
+            "--spec",
+            metavar="RUN",
+            help="Repeat this run as it was; what is given beside it wins.",
+            autocompletion=complete.runs,
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Upload this folder first, and run on it.")
     ] = None,
@@ -100,29 +111,49 @@ def run(
     from orchestrator.workflows.line import ALL, Line, LineResult, run_line
     from orchestrator.workflows.run import RunResult, run
     from orchestrator.workflows.secrets import of_run
+    from orchestrator.workflows.wish import Repeat, scenario_of
 
     draw_run, draw_line = drawn(format, runs.result, markdown.run), drawn(format, lines.result, markdown.line)
     workspace = common.workspace(
         run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
     )
+    names = scenarios or []
+    repeat = None
+    if spec:
+        if len(names) > 1 or names == [ALL]:
+            raise ConfigError(
+                "--spec repeats one run, of one scenario",
+                next=f"Leave the scenarios out: tlvm run --spec {spec}",
+            )
+        flags = {
+            "dataset": common.dataset, "model": model, "weights": weights, "seed": seed, "max_hours": max_hours,
+        }  # fmt: skip
+        repeat = Repeat(spec, frozenset(name for name, value in flags.items() if value is not None))
+        names = names or [scenario_of(workspace, repeat)]
+    if not names:
+        raise ConfigError(
+            "Which scenario?",
+            next="For example: tlvm run fixed-extractor; tlvm run --spec RUN repeats a run.",
+        )
     values = overrides([*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])])
     with Events(common.screen.progress) as events, interrupted.by_sigterm():
         environment = of_run(workspace, env or [], env_file or [])
         result: RunResult | LineResult
-        if len(scenarios) == 1 and scenarios != [ALL]:
+        if len(names) == 1 and names != [ALL]:
             alone = partial(
                 run,
-                scenario=scenarios[0],
+                scenario=names[0],
                 data=data,
                 parameters=values,
+                repeat=repeat,
                 detach=detach,
                 recover=recover,
                 environment=environment,
                 on_event=events.show,
             )
-            result = run_ephemeral(workspace, scenarios[0], alone) if ephemeral else alone(workspace)
+            result = run_ephemeral(workspace, names[0], alone) if ephemeral else alone(workspace)
         else:
-            line = Line.of(scenarios, values)
+            line = Line.of(names, values)
             in_line = partial(
                 run_line,
                 line=line,

@@ -19,8 +19,8 @@ from orchestrator.workflows.following import MachineLost, follow_events
 from orchestrator.workflows.launch import Detached
 from orchestrator.workflows.recover import Recovery, bring_back, follow_through
 from orchestrator.workflows.remembered_runs import RememberedRuns
-from orchestrator.workflows.run import RunResult, collected
 from orchestrator.workflows.run_documents import StoredRun, stored_run, stored_runs
+from orchestrator.workflows.run_result import RunResult, collected
 from orchestrator.workflows.runs import called, find
 from orchestrator.workflows.stored_streams import follow_stored
 from orchestrator.workflows.workspace import Workspace

@@ -16,18 +16,11 @@ from orchestrator.errors import ConfigError, TlvmError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.launch import Detached, ship
 from orchestrator.workflows.recover import Recovery, follow_through
-from orchestrator.workflows.run import (
-    RunResult,
-    Wish,
-    begin,
-    collected,
-    dataset_of,
-    initial,
-    resolve,
-    started,
-)
+from orchestrator.workflows.run import begin
+from orchestrator.workflows.run_result import RunResult, collected, started
 from orchestrator.workflows.runs import called
 from orchestrator.workflows.up import ensure
+from orchestrator.workflows.wish import Wish, dataset_of, initial, resolve
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
 from remote.contract.run_spec import RunSpec
@@ -115,12 +108,7 @@ def run_line(
     Detached        on Ctrl-C once one has started: all of them go on
     and what `run` raises before the first one has started; later, each error belongs to its run
     """
-    resolved = [resolve(workspace, name, line.parameters[name]) for name in line.scenarios]
-    dataset = dataset_of(workspace, data)
-    wishes = [
-        Wish(name, parameters, dataset, initial(_of_scenario(workspace, name), name))
-        for name, parameters in zip(line.scenarios, resolved, strict=True)
-    ]
+    wishes = wishes_of(workspace, line, data)
     machine = bring_up(workspace)
     recovery = Recovery(recover, environment=environment or {})
     with workspace.connect(machine) as connection:
@@ -153,14 +141,16 @@ def run_line(
     return LineResult(machine.name, detached=False, runs=runs, exit_code=worst)
 
 
-def _of_scenario(workspace: Workspace, scenario: str) -> Workspace:
-    """In a line, weights that are named are for those that begin with some."""
-    if scenario != "from-scratch":
-        return workspace
-    run = workspace.settings.run.model_copy(update={"weights": "none"})
-    found = Workspace(workspace.settings.model_copy(update={"run": run}), workspace.progress)
-    found.store = workspace.store
-    return found
+def wishes_of(workspace: Workspace, line: Line, data: Path | None) -> list[Wish]:
+    """Everything is looked up, and a folder is uploaded; no machine is asked. In a line, weights are for those that begin with some."""
+    resolved = [resolve(workspace, name, line.parameters[name]) for name in line.scenarios]
+    dataset, run = dataset_of(workspace, data), workspace.settings.run
+    wishes = []
+    for name, parameters in zip(line.scenarios, resolved, strict=True):
+        wanted = "none" if name == "from-scratch" else run.weights
+        begins_with = initial(workspace, name, run.model, wanted)
+        wishes.append(Wish(name, parameters, dataset, begins_with, run.model, run.seed, run.max_hours))
+    return wishes
 
 
 def _followed(

@@ -452,6 +452,7 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
     ]
     assert complete(process, "tlvm pull k3") == ["k3qz"]
     assert complete(process, "tlvm predict x7") == ["x7yz"]
+    assert complete(process, "tlvm run --spec fix") == ["fixed-extractor-20260807-142530-k3qz"]
     assert "resnet18" in complete(process, "tlvm run fixed-extractor --model res")
     assert complete(process, "tlvm run fixed-extractor --set fo") == ["folds="]
 
