@@ -113,7 +113,9 @@ def overview(screen: Screen, result: StatusResult) -> None:
     if result.left_over is not None:
         costing(screen, result.left_over, result.prices)
     mine = [machine for machine in result.machines if machine.mine]
-    busy = [run for machine in mine for run in machine.runs if run.state in ("QUEUED", "STARTING", "RUNNING")]
+    order = ("RUNNING", "STARTING", "QUEUED")
+    busy = [run for machine in mine for run in machine.runs if run.state in order]
+    busy.sort(key=lambda run: (order.index(run.state), run.in_line))
     if any(machine.orphan for machine in mine):
         screen.next("tlvm down ends a machine; tlvm gc ends what is past its time")
     elif busy:
@@ -264,7 +266,7 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 run.run_id,
                 f"{run.model} on {run.dataset}",
                 _said(run),
-                "result in the store" if run.published else "",
+                "result in the store" if run.published and run.state == "SUCCEEDED" else "",
                 _machines(run.attempts, run.cost),
                 clock(updated) if updated else "",
             )

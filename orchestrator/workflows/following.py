@@ -104,6 +104,9 @@ def follow(
                 workspace.progress.warn(
                     f"No word from {spec.machine} ({error.what}); {stands}. The run goes on without us; connecting again"
                 )
+        except CloudError:
+            _how_it_is(workspace, spec)  # on a machine that is just taken away, commands fail in any way
+            raise
         connection = None
         clock.sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_MAX_S)

@@ -192,7 +192,11 @@ def _rented_again(
         return make_ready(place, stopped, clock=clock)
     workspace.progress.say("recover", f"{run_id} goes on with another machine, its attempt {number}")
     last = run.attempts[-1].place if run.attempts else ""
-    made = up(place, clock=clock, wait_hours=CAPACITY_WAIT_H, last=last).machine
+    try:
+        made = up(place, clock=clock, wait_hours=CAPACITY_WAIT_H, last=last).machine
+    except TlvmError as error:
+        error.next = f"{error.next} tlvm attach --recover {name} tries again.".strip()
+        raise
     assert made is not None
     return made
 

@@ -6,6 +6,7 @@ Through the command line and Google's client library. Machines that boot are rea
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -163,6 +164,19 @@ def test_host_keys_that_never_come(user: User) -> None:
     assert user.there.left_over() == []
 
 
+def test_another_computer_of_the_owner_is_let_in(ready: User) -> None:
+    ready("up")
+    shutil.rmtree(ready.there.tlvm.folder / ".tlvm")
+    assert "no key" in ready("ssh", "--", "true", expect=5).stderr
+    assert ready("authorize", "--json").document["this_computer"]
+    assert ready("ssh", "--", "echo in").stdout == "in\n"
+    assert ready("status", "--refresh", "--json").document["refreshed"]["machines"] == []
+    shutil.rmtree(ready.there.tlvm.folder / ".tlvm")
+    assert ready("status", "--refresh", "--json").document["refreshed"]["machines"] == [MACHINE]
+    assert ready("ssh", "--", "echo in").stdout == "in\n"
+    ready("down", "--yes")
+
+
 # A spot machine that is taken away
 
 
@@ -257,6 +271,19 @@ def test_a_run_goes_on_in_the_next_zone(ready: User, tmp_path: Path) -> None:
     assert used_s <= int(first["scheduling"]["maxRunDuration"]["seconds"])
     ready("down", "--yes")
     assert ready.there.left_over() == []
+
+
+def test_no_place_has_another_machine(ready: User, tmp_path: Path) -> None:
+    """It is asked for again for half an hour, which passes in a second here."""
+    with Forked(rate=2000) as forked:
+        job = _at_work(User(ready.there, forked), tmp_path)
+        ready.there.cloud.cloud.frozen_zones |= {"us-central1-a", "us-central1-b"}
+        ready.there.cloud.instances.preempt(MACHINE)
+        answer = job.answer()
+    assert answer.exit_code == 6, answer.stderr
+    error = answer.document["error"]
+    assert "us-central1-b" in error["detail"] and "tlvm attach --recover" in error["next"]
+    assert "asked again in" in answer.stderr and ready.there.left_over() == []
 
 
 def test_with_the_laptop_closed_attach_brings_it_back(ready: User, tmp_path: Path) -> None:
