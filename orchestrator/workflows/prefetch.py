@@ -54,7 +54,10 @@ class Prefetching:
         self._thread.join(patience_s)
         progress, packs = self._workspace.progress, count(len(self._named), "pack")
         if self._thread.is_alive():
-            progress.say("packs", f"{self._machine} is still fetching; a run may start all the same")
+            progress.say(
+                "packs",
+                f"{self._machine} goes on fetching the images from the bucket; tlvm run needs not wait for it",
+            )
         elif self._why:
             progress.warn(f"{self._machine} did not fetch packs ahead, a run will: {self._why}")
         elif self._named:

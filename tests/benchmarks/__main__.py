@@ -9,6 +9,7 @@ from tests.benchmarks import (
     fine_tuning,
     following,
     frozen,
+    gce,
     images,
     overhead,
     publishing,
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
         publishing,
         status_runs,
         results_home,
+        gce,
     ):
         print(f"== {benchmark.__name__}", flush=True)
         codes.append(benchmark.main(arguments))
