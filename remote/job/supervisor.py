@@ -42,7 +42,7 @@ from remote.store import StoreError, open_store
 __all__ = ["EXIT_CODES", "cancel_mark", "prepare", "supervise"]
 
 TRAIN = (sys.executable, "-m", "remote", "train")
-_BEGUN_AGAIN = 2  # times at most, after it was killed
+_BEGUN_AGAIN = 2  # times at most, after it was killed without having come any further
 
 
 def supervise(
@@ -207,15 +207,17 @@ class _Job:
 
     def _train_to_the_end(self, places: line.Places) -> End:
         """A training that somebody kills goes on from what it has kept. One killed for memory would be killed again."""
-        end = self._train(places)
-        for _ in range(_BEGUN_AGAIN):
-            if end.exit_code != -signal.SIGKILL or end.why or end.out_of_memory:
-                break
+        left, epoch = _BEGUN_AGAIN, 0
+        while True:
+            end = self._train(places)
+            if self._news.epoch > epoch:
+                left, epoch = _BEGUN_AGAIN, self._news.epoch
+            if not left or end.exit_code != -signal.SIGKILL or end.why or end.out_of_memory:
+                return end
+            left -= 1
             self._record.events.log(
                 "The training was killed; it goes on from what it has kept", level="warning"
             )
-            end = self._train(places)
-        return end
 
     def _train(self, places: line.Places) -> End:
         began, before_s = time.monotonic(), self._used_s

@@ -92,12 +92,12 @@ class LocalMachine:
 
     @property
     def port(self) -> int:
-        return self._server().port
+        return self.server().port
 
     @contextmanager
     def behind(self, proxy: Proxy) -> Iterator[None]:
         """Who looks for the machine meanwhile finds the proxy."""
-        server = self._server()
+        server = self.server()
         self.folder.write_server(replace(server, port=proxy.port))
         try:
             yield
@@ -107,7 +107,7 @@ class LocalMachine:
     @contextmanager
     def frozen(self, run_id: str) -> Iterator[None]:
         """All of it: who answers, who supervises, who trains."""
-        server = self._server().pid
+        server = self.server().pid
         os.kill(server, SIGSTOP)
         self.strike(run_id, "supervisor", "training", signal=SIGSTOP)
         try:
@@ -116,7 +116,7 @@ class LocalMachine:
             self.strike(run_id, "supervisor", "training", signal=SIGCONT)
             os.kill(server, SIGCONT)
 
-    def _server(self) -> Server:
+    def server(self) -> Server:
         found = self.folder.server()
         assert found is not None
         return found

@@ -14,7 +14,7 @@ from tests.docker_engine import engine
 from tests.e2e.test_main_job import docker_bridge
 from tests.faults.machines import DockerMachine
 from tests.faults.scaled import MINUTE_S
-from tests.faults.survival import BUCKET, MACHINE, World, files_in, world
+from tests.faults.survival import BUCKET, MACHINE, World, result_in, world
 from tests.remote.machine import eventually
 
 pytestmark = pytest.mark.docker
@@ -152,6 +152,6 @@ def test_its_disk_is_full_for_a_minute(user: World) -> None:
         folder = small.folder_of(run_id)
     finally:
         small("down", "--force", "--yes")
-    assert files_in(folder) == files_in(user.reference)
+    assert result_in(folder) == user.undisturbed
     said = (folder / "events.jsonl").read_text()
     assert "events are missing here" in said or "No checkpoint could be written" in said

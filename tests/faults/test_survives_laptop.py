@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.survival import World
+from tests.faults.survival import World, result_in
 
 # Takes the room as soon as the pull has looked how much there is, and gives it back.
 _FILLED = """
@@ -41,4 +41,4 @@ def test_its_disk_is_full_while_it_pulls(local: World, code: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "exit 7" in done.stdout
     assert "No space left on device" in done.stderr and f"tlvm pull {run_id[-4:]}" in done.stderr
-    assert local.result_in(tmp_path / "pulled") == local.undisturbed
+    assert result_in(tmp_path / "pulled") == local.undisturbed

@@ -32,6 +32,11 @@ def main() -> int:
         raise RuntimeError("out of luck")
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "killed after each epoch":
+        epoch = folder.events.read_text().count('"type": "epoch"') + 1
+        if epoch <= 4:
+            events.emit("epoch", epoch=epoch)
+            os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     if behaviour == "nothing":

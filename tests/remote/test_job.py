@@ -79,6 +79,14 @@ def test_a_training_that_fails_says_why(
     assert not [file for file in machine.manifest(spec).files if file.path.startswith("model")]
 
 
+def test_a_training_that_is_killed_often_but_comes_further_each_time_ends_well(machine: TestMachine) -> None:
+    spec = machine.spec("killed after each epoch")
+    assert machine.carry_out(spec) == 0
+    told = machine.run_folder(spec).events.read_text()
+    assert told.count("it goes on from what it has kept") == 4
+    assert machine.stored_status(spec).state == "SUCCEEDED"
+
+
 def test_the_log_of_a_crash_ends_with_its_reason(machine: TestMachine) -> None:
     spec = machine.spec("crash")
     machine.carry_out(spec)
