@@ -206,7 +206,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     photos = fill(tmp_path / "bugs", BUGS)
     try:
         said = tlvm("up", "--upload", photos)
-        assert "fetched by" in said.stderr or "still fetching" in said.stderr
+        assert "fetched by" in said.stderr or "goes on fetching" in said.stderr
         eventually(lambda: len([*tmp_path.glob("data/machines/*/home/.tlvm/packs/*.tar")]) == 1)
     finally:
         tlvm("down")
