@@ -34,7 +34,7 @@ from .snapshot import Refused, Snapshot
 from .workers import Answer, Task, answer, batches, cores, in_processes
 
 _INLINE_FILES = 64  # so few are judged sooner than a process starts
-_INLINE_S = 2.0  # what reading without decoding may take here, before processes are worth their start
+_INLINE_S = 0.6  # what reading without decoding may take here, before processes are worth their start
 _NOISY = (b".tif", b".tiff")  # libtiff writes to stderr by itself, so it is kept in a process without one
 _KEPT_AT_ONCE = 4000  # files
 
@@ -206,8 +206,8 @@ def _answers(
         scan.files[at].path.lower().endswith(_NOISY) for at in found.todo.tolist()
     )
     workers = processes if processes is not None else 0 if few else cores()
-    sizes = scan.files.numbers("size")[found.todo].tolist()
-    todo = deque(found.todo[part] for part in batches(sizes, workers))
+    parts = batches(scan.files.numbers("size")[found.todo].tolist(), workers)
+    todo = deque(found.todo[part] for part in parts)
     if processes is None and not few:
         for tasks, answers in _without_decoding(root, todo, found, cache, packing):
             yield todo.popleft(), tasks, answers

@@ -18,7 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, islice, starmap
-from operator import attrgetter
+from operator import attrgetter, le
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import numpy as np
@@ -49,7 +49,7 @@ class Column(Protocol):
         """With the rows of another one behind."""
 
     def kept(self) -> tuple[Any, ...]:
-        """What `marshal` writes of it, and `again` takes."""
+        """What `marshal` writes of it, and `again` takes as bytes."""
 
     @classmethod
     def again(cls, *kept: Any) -> Column: ...
@@ -81,7 +81,7 @@ class Numbers:
         return Numbers.of(np.concatenate([self.array(), other.array()]))
 
     def kept(self) -> tuple[Any, ...]:
-        return (self._values.tobytes(),)
+        return (self._values,)
 
     @classmethod
     def again(cls, *kept: Any) -> Numbers:
@@ -125,7 +125,7 @@ class Words:
         return Words.of(np.concatenate([self.array(), codes[other.array()]]), list(found._code_of))
 
     def kept(self) -> tuple[Any, ...]:
-        return self._codes.tobytes(), self.words
+        return self._codes, self.words
 
     @classmethod
     def again(cls, *kept: Any) -> Words:
@@ -188,7 +188,7 @@ class Hashes:
         return Hashes.again(self._bytes + other._bytes)
 
     def kept(self) -> tuple[Any, ...]:
-        return (bytes(self._bytes),)
+        return (self._bytes,)
 
     @classmethod
     def again(cls, *kept: Any) -> Hashes:
@@ -255,7 +255,7 @@ class Blobs:
         return Blobs.again(self._bytes + other._bytes, ends.tobytes())
 
     def kept(self) -> tuple[Any, ...]:
-        return bytes(self._bytes), self._ends.tobytes()
+        return self._bytes, self._ends
 
     @classmethod
     def again(cls, *kept: Any) -> Blobs:
@@ -387,6 +387,14 @@ class Rows(Sequence[T]):
     def take(self, at: Indices) -> Rows[T]:
         """These rows, in this order."""
         return Rows(self.form, {name: column.take(at) for name, column in self.columns.items()})
+
+    def sorted_by(self, name: str) -> Rows[T]:
+        """In the order of a field; without a copy where they are."""
+        column = self.columns[name]
+        if all(map(le, column, islice(column, 1, None))):
+            return self
+        values = list(column)
+        return self.take(np.array(sorted(range(len(values)), key=values.__getitem__), dtype=np.int64))
 
     def but(self, **columns: Column) -> Rows[T]:
         """The same rows with other columns in the place of some."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,7 +87,7 @@ def plan(
     merged = Merged(here, {})
     if base and not wishes.replace:
         merged = merge(here, base.newest, base.seen, moved=base.moved)
-    images = here if merged.images is here else _in_path_order(merged.images)
+    images = here if merged.images is here else merged.images.sorted_by("path")
     images = findings.without_leaks(_placed(images, places), near)
     classes = set(images.columns["class_name"])
     findings.require_usable(name, images, found=classes_found | classes)
@@ -140,7 +138,7 @@ def _rows(usable: Images, sides: Sequence[Split], sets: Sequence[str | None]) ->
             "excluded": Words.repeated(None, count),
         },
     )
-    return _in_path_order(rows)
+    return rows.sorted_by("path")
 
 
 def _encoded(paths: Blobs) -> Texts:
@@ -149,13 +147,6 @@ def _encoded(paths: Blobs) -> Texts:
     encoded = Texts()
     encoded.extend([names.encode(path) for path in paths])
     return encoded
-
-
-def _in_path_order(rows: Rows[Image]) -> Rows[Image]:
-    paths = list(rows.columns["path"].encoded())
-    if all(map(operator.le, paths, itertools.islice(paths, 1, None))):
-        return rows
-    return rows.take(np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64))
 
 
 def _as_before(here: Rows[Image], before: Rows[Image], same: Indices) -> Rows[Image]:

@@ -125,5 +125,5 @@ def fingerprint(scan: Scan, said: object) -> str:
     digest.update(repr((scan.set_aside, scan.warnings)).encode())
     for column in scan.files.pieces():
         for part in column:
-            digest.update(part if isinstance(part, bytes) else repr(part).encode())
+            digest.update(repr(part).encode() if isinstance(part, list) else part)
     return digest.hexdigest()

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,7 +195,7 @@ def _scan(top: Folder, root: Path, name: str | None, began_ns: int) -> Scan:
     return Scan(
         checked_name(name) if name else names.dataset_name(top.name),
         root,
-        LABELLED.rows(sorted(gathered.files, key=attrgetter("path"))),
+        gathered.files.sorted_by("path"),
         tuple(sorted(set(splits))),
         sorted(gathered.set_aside, key=lambda item: item.path),
         gathered.warnings,
@@ -210,7 +209,7 @@ class _Gathered:
 
     def __init__(self, cut: int) -> None:
         self._cut = cut  # bytes of path above the dataset's folder
-        self.files: list[Labelled] = []
+        self.files = LABELLED.rows()
         self.set_aside: list[SetAside] = []
         self.warnings: list[str] = []
         self.class_folders: list[bytes] = []
@@ -238,10 +237,10 @@ class _Gathered:
             self._keep_set_aside(place)
             deeper += len(place.files) if place is not folder else 0
             cut = self._cut
-            self.files += [
+            self.files.extend(
                 Labelled(path[cut:], size, mtime_ns, inode, split, label)
-                for _, path, size, mtime_ns, inode in place.files
-            ]
+                for path, size, mtime_ns, inode in place.files.tuples("path", "size", "mtime_ns", "inode")
+            )
             for hidden in (child for child in place.folders if child.hidden):
                 self.leave_out_all(hidden, "in a hidden folder")
         if deeper:
@@ -304,7 +303,9 @@ def _unlike_classes(folders: Sequence[bytes], root: Path) -> None:
 
 def _unlike_files(top: Folder, root: Path) -> None:
     for folder in top.everything():
-        _unlike({file.name: _lower(file.name) for file in folder.files}, "file", root, below=folder.path)
+        found = b"/".join(folder.files.columns["name"])
+        if not found.isascii() or len(set(found.lower().split(b"/"))) < len(folder.files):
+            _unlike({file.name: _lower(file.name) for file in folder.files}, "file", root, below=folder.path)
 
 
 def _unlike(keys: dict[bytes, str], what: str, root: Path, *, below: bytes = b"") -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .columns import Digests, Hashes, Indices, digests
+from .columns import Digests, Hashes, Indices, Lookup, digests
 from .near import Near
 
 GROUPED = "g"  # a label that begins so was asked for; NEAR: it holds near copies only
@@ -27,12 +27,15 @@ def sets(hashes: Digests, groups: Sequence[str | None], near: Near) -> list[str 
     """
     if not near.pairs and not len(near.same) and not any(group is not None for group in groups):
         return [None] * len(groups)
+    contents, images = np.unique(hashes, return_inverse=True)
+    standing = near.same.of(contents)
     ends = digests(sha256 for pair in near.confirmed() for sha256 in (pair.one, pair.other))
-    standing = near.same.of(hashes)
-    every, place = np.unique(np.concatenate([hashes, standing, ends]), return_inverse=True)
-    images, stands, links = np.split(place, [len(hashes), 2 * len(hashes)])
+    elsewhere = Lookup(contents).find(standing) < 0  # what stands for them is gone meanwhile
+    every = np.union1d(contents, np.concatenate([standing[elsewhere], ends]))
+    items, stands, links = (np.searchsorted(every, some) for some in (contents, standing, ends))
+    images = items[images]
     joined = _Joined(len(every))
-    joined.begin(images, stands)
+    joined.begin(items, stands)
     for one, other in zip(links[::2].tolist(), links[1::2].tolist(), strict=True):
         joined.join(one, other)
     first_of: dict[str, int] = {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from .columns import Blobs, Form, Numbers, Rows
 from .names import SetAside, encode
 
 IMAGES = frozenset(
@@ -41,11 +42,14 @@ class File(NamedTuple):
     inode: int
 
 
+FILES = Form(File, name=Blobs, path=Blobs, size=Numbers, mtime_ns=Numbers, inode=Numbers)
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     name: bytes
     path: bytes  # below the folder that was walked; b"" is that folder
-    files: list[File] = field(default_factory=list)
+    files: Rows[File] = field(default_factory=FILES.rows)
     folders: list[Folder] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     mtime_ns: int = 0  # before it was listed
@@ -80,16 +84,22 @@ def _entries(place: bytes) -> list[os.DirEntry[bytes]]:
 
 
 def _fill(folder: Folder, entries: list[os.DirEntry[bytes]], above: tuple[tuple[int, int], ...]) -> None:
+    files: list[File] = []
     for entry in entries:
         path = folder.path + b"/" + entry.name if folder.path else entry.name
-        if reason := _add(folder, entry, path, above):
+        if reason := _add(folder, files, entry, path, above):
             folder.set_aside.append(SetAside(encode(path), reason))
+    folder.files.extend(files)
 
 
 def _add(
-    folder: Folder, entry: os.DirEntry[bytes], path: bytes, above: tuple[tuple[int, int], ...]
+    folder: Folder,
+    files: list[File],
+    entry: os.DirEntry[bytes],
+    path: bytes,
+    above: tuple[tuple[int, int], ...],
 ) -> str | None:
-    """Put one entry where it belongs; why it is set aside, if it is."""
+    """Put one entry into `folder`, or among its `files`; why it is set aside, if it is."""
     try:
         seen = entry.stat()
     except OSError as error:
@@ -100,7 +110,7 @@ def _add(
         return "not a plain file"
     if reason := _foreign(entry.name):
         return reason
-    folder.files.append(File(entry.name, path, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+    files.append(File(entry.name, path, seen.st_size, seen.st_mtime_ns, seen.st_ino))
     return None
 
 
@@ -136,14 +146,14 @@ def _add_folder(
 
 def _foreign(name: bytes) -> str | None:
     """Why a file of this name is not an image; None where it may be one."""
+    _, dot, ending = name.lower().rpartition(b".")
+    extension = dot + ending
+    if extension in IMAGES and not name.startswith(b"."):
+        return None
     if name.startswith(b"._"):
         return "a side file of macOS"
     if name.lower() in _SYSTEM_FILES or name == b".DS_Store":
         return "a file of the operating system"
     if name.startswith(b"."):
         return "a hidden file"
-    _, dot, ending = name.lower().rpartition(b".")
-    extension = dot + ending
-    if extension in IMAGES:
-        return None
     return _NOT_READ.get(extension, "not an image, by its name")
