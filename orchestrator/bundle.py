@@ -120,6 +120,15 @@ def build(about: MachinePython, *, provider: str, bucket: bool, cache: Path, pro
     return Bundle(digest, path)
 
 
+def code() -> str:
+    """One sha256 of what of ours goes into any bundle. The bundle's own depends on what its machine lacked, too."""
+    digest = hashlib.sha256()
+    for name, path in sorted(_ours().items()):
+        data = path.read_bytes()
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()
+
+
 def install(shell: Shell, bundle: Bundle, about: MachinePython) -> bool:
     """Put the bundle on the machine; False when it is there already. Two laptops may do this at once."""
     if bundle.hash in about.bundles:
@@ -274,14 +283,7 @@ def _pip_failed(said: str) -> ConfigError | CloudError:
 
 def _tar(wheels: Sequence[Path]) -> bytes:
     """Reproducible: sorted, no times, no owners."""
-    package = Path(remote.__file__).parent
-    files = {
-        f"remote/{path.relative_to(package).as_posix()}": path
-        for path in package.rglob("*")
-        if path.is_file() and path.suffix in (".py", ".json") and "__pycache__" not in path.parts
-    }
-    files |= {f"wheels/{path.name}": path for path in wheels}
-    files["install.py"] = folder("infra") / "bundle" / "install.py"
+    files = _ours() | {f"wheels/{path.name}": path for path in wheels}
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name, path in sorted(files.items()):
@@ -290,6 +292,17 @@ def _tar(wheels: Sequence[Path]) -> bytes:
             entry.size, entry.mode = len(data), 0o644
             archive.addfile(entry, io.BytesIO(data))
     return packed.getvalue()
+
+
+def _ours() -> dict[str, Path]:
+    """Of the tar, what we wrote: by name in it."""
+    package = Path(remote.__file__).parent
+    files = {
+        f"remote/{path.relative_to(package).as_posix()}": path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix in (".py", ".json") and "__pycache__" not in path.parts
+    }
+    return {**files, "install.py": folder("infra") / "bundle" / "install.py"}
 
 
 def _script(name: str) -> bytes:

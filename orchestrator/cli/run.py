@@ -56,6 +56,10 @@ def run(
             autocompletion=complete.runs,
         ),
     ] = None,
+    if_changed: Annotated[
+        bool,
+        typer.Option("--if-changed", help="Where an earlier run did the same, that is the answer."),
+    ] = False,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Upload this folder first, and run on it.")
     ] = None,
@@ -118,6 +122,10 @@ def run(
         run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
     )
     names = scenarios or []
+    if if_changed and (len(names) > 1 or names == [ALL]):
+        raise ConfigError(
+            "--if-changed is for one scenario", next="One after the other: tlvm run SCENARIO --if-changed"
+        )
     repeat = None
     if spec:
         if len(names) > 1 or names == [ALL]:
@@ -146,6 +154,7 @@ def run(
                 data=data,
                 parameters=values,
                 repeat=repeat,
+                if_changed=if_changed,
                 detach=detach,
                 recover=recover,
                 environment=environment,

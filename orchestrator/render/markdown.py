@@ -89,6 +89,9 @@ def _run(result: RunResult) -> Iterator[str]:
         return
     yield from _measured(what, result.metrics)
     yield ""
+    if result.unchanged:
+        yield f"Unchanged since `{_code(result.run_id)}`: nothing was rented."
+        yield ""
     yield from table(
         [
             ("run", result.run_id),

@@ -33,7 +33,14 @@ _MODEL_WIDTH = 28
 def result(screen: Screen, run: RunResult) -> None:
     """The measured result of a run, or that it goes on by itself."""
     if run.detached:
-        screen.line(labelled("started", f"{run.run_id} on {run.machine}; it goes on by itself"))
+        if run.unchanged:
+            screen.line(
+                labelled(
+                    "unchanged", f"{run.run_id} on {run.machine} is at the same already; nothing was rented"
+                )
+            )
+        else:
+            screen.line(labelled("started", f"{run.run_id} on {run.machine}; it goes on by itself"))
         name = short(run.run_id)
         if run.ends:
             screen.line(run.ends)
@@ -51,7 +58,10 @@ def result(screen: Screen, run: RunResult) -> None:
         for line in attempt_rows(run.attempts):
             screen.line(f"   {line}")
     screen.line(
-        f"done in {duration(run.seconds)}, {price(run.cost)}, "
+        f"unchanged since {run.run_id}: nothing was rented, "
+        f"{count(run.files, 'file')} verified → {run.folder}"
+        if run.unchanged
+        else f"done in {duration(run.seconds)}, {price(run.cost)}, "
         f"{count(run.files, 'file')} verified and pulled → {run.folder}",
         style="green",
     )

@@ -58,12 +58,13 @@ def run_ephemeral(
         try:
             result = carry_out(place, run_id=run_id, bring_up=lambda at: _bring_up(at, name, run_id, clock))
         except Detached as error:
-            error.add(_what_ends_it(place, name, run_id))
+            if _is_asked_for(place, name):
+                error.add(_what_ends_it(place, name, run_id))
             raise
         except BaseException as error:
             _undo(place, name, error, clock)
             raise
-        if result.detached:
+        if result.detached and _is_asked_for(place, name):
             return dataclasses.replace(result, ends=_what_ends_it(place, name, run_id))
         return result
 
@@ -75,6 +76,11 @@ def _bring_up(workspace: Workspace, name: str, run_id: str, clock: Clock | None)
     machine = up(workspace, clock=clock).machine
     assert machine is not None
     return machine
+
+
+def _is_asked_for(workspace: Workspace, name: str) -> bool:
+    """Not where an earlier run is the answer."""
+    return workspace.records.ephemeral(workspace.settings.provider, name) is not None
 
 
 def _taken(name: str, why: str) -> ConflictError:
@@ -92,9 +98,9 @@ def _what_ends_it(workspace: Workspace, name: str, run_id: str) -> str:
 
 def _undo(workspace: Workspace, name: str, error: BaseException, clock: Clock | None) -> None:
     """Something else came than the end of the run. A machine on which nothing runs goes at once; the rest stays owed."""
-    records, provider = workspace.records, workspace.settings.provider
-    if records.ephemeral(provider, name) is None:
-        return  # not yet asked for, or all is done
+    if not _is_asked_for(workspace, name):
+        return  # or all is done
+    records = workspace.records
     try:
         if announced := [run.run_id for run in records.runs() if run.machine == name]:
             if any(run.active for run_id in announced if (run := stored_run(workspace.store, run_id))):

@@ -14,6 +14,7 @@ from orchestrator.providers.base import Machine
 from orchestrator.workflows.launch import Detached, ship, start
 from orchestrator.workflows.recover import Recovery, follow_through
 from orchestrator.workflows.run_result import RunResult, collected, started
+from orchestrator.workflows.unchanged import answer, unchanged
 from orchestrator.workflows.up import ensure
 from orchestrator.workflows.wish import Repeat, Wish, wish_of
 from orchestrator.workflows.workspace import Workspace
@@ -32,6 +33,7 @@ def run(
     data: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     repeat: Repeat | None = None,
+    if_changed: bool = False,
     detach: bool = False,
     recover: bool | None = None,
     environment: Mapping[str, str] | None = None,
@@ -44,6 +46,7 @@ def run(
     data            upload this folder first, and run on it
     parameters      of the scenario, over those of the settings
     repeat          do an earlier run again: what it had takes the place of the settings, and of the scenario
+    if_changed      where an earlier run did the same, that one is the answer, and no machine is asked for
     detach          return as soon as it has started
     recover         rent another machine when its own is taken away; None: when that is a spot machine
     environment     variables of the training, secrets among them; only their names are written down
@@ -57,6 +60,8 @@ def run(
     given = environment or {}
     wish = wish_of(workspace, scenario, parameters or {}, data=data, repeat=repeat, environment=given)
     recovery = Recovery(recover, environment=given)
+    if if_changed and (earlier := unchanged(workspace, wish, given)):
+        return answer(workspace, earlier, recovery, detach=detach, on_event=on_event)
     found = carry_out(
         workspace, wish, recovery, detach=detach, on_event=on_event, run_id=run_id, bring_up=bring_up
     )
@@ -129,4 +134,5 @@ def _spec(
         max_hours=wish.max_hours,
         tlvm_version=__version__,
         accelerators=min(1, machine.accelerator_count),
+        code=bundle.code(),
     )

@@ -90,6 +90,7 @@ class RunSpec:
     evaluates: EvaluatedRun | None = None  # where the job is `evaluate`
     accelerators: int = 0
     environment: list[str] = field(default_factory=list)  # names of variables of its own; never a value
+    code: str = ""  # sha256 of what of ours is in the bundle, whatever wheels are; "": of before it was told
     schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

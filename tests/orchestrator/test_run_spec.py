@@ -50,7 +50,12 @@ def earlier(workspace: Workspace, dataset: DatasetRef, **fields: Any) -> RunSpec
     stored = stored_run(workspace.store, run_id)
     assert stored
     parameters = dict(scenarios.resolve("fixed-extractor", {"folds": 3}))
-    changes = {"parameters": parameters, "seed": 7, "max_hours": 2.0, "weights": IMAGENET} | fields
+    changes: dict[str, Any] = {
+        "parameters": parameters,
+        "seed": 7,
+        "max_hours": 2.0,
+        "weights": IMAGENET,
+    } | fields
     spec = dataclasses.replace(stored.spec, **changes)
     put(workspace, layout.run_key(run_id, "spec.json"), document.encode(spec).encode())
     put(workspace, IMAGENET.key, b"weights")
