@@ -54,7 +54,8 @@ def send(rest: Rest, request: QuotaRequest, email: str) -> QuotaRequest:
             doing=doing,
         )
     except TlvmError as error:
-        return replace(request, refused=error.what)
+        said = error.detail.splitlines()[0] if error.detail else ""
+        return replace(request, refused=error.what + (f" ({said[:200]})" if said else ""))
     return replace(request, is_sent=True)
 
 
