@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def files(folder: str, home: str) -> Mapping[str, Any]:
 
 
 def timed(
-    images: list[Image], reader: Callable[[], Callable[[Image], bytes]], paths: Iterable[Path]
+    images: Sequence[Image], reader: Callable[[], Callable[[Image], bytes]], paths: Iterable[Path]
 ) -> Mapping[str, Any]:
     """Seconds of reading them all in a shuffled order: after their pages were dropped from memory, and again."""
     shuffled = random.Random(0).sample(images, len(images))

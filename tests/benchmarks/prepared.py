@@ -51,7 +51,7 @@ def prepare(
         tlvm_version="0",
     )
     home = MachineHome(folder / "home" / ".tlvm")
-    folder_of_run = supervisor.prepare(home, spec, _written(folder, spec))
+    folder_of_run = supervisor.prepare(home, spec)
     fetch.fetch(spec, home, remote_store.open_store(spec.store), lambda done, total: None)
     return Prepared(folder / "home", folder_of_run)
 

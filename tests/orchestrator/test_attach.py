@@ -81,7 +81,7 @@ def test_a_run_that_has_ended_is_brought_here(project: Path) -> None:
     happened: list[dict[str, Any]] = []
     result = attach(opened(project), done.run_id[-4:], on_event=happened.append)
     assert (result.run_id, result.folder, result.metrics) == (done.run_id, done.folder, done.metrics)
-    assert (result.folder / "model" / "model.safetensors").read_bytes() == b"weights" and happened == []
+    assert (done.folder / "model" / "model.safetensors").read_bytes() == b"weights" and happened == []
     with pytest.raises(NotFoundError, match="No run is at work") as raised:
         attach(opened(project))
     assert f"tlvm attach {done.run_id[-4:]}" in raised.value.next

@@ -141,7 +141,7 @@ def test_two_terminals_that_got_one_each_keep_the_older(server: ComputeServer) -
     """Both saw nothing, in two zones: the second one finds out right after."""
     ours, theirs = gce(server), gce(server)
     elsewhere = dataclasses.replace(OFFER, place="us-central1-b")
-    ours._named = lambda name: None  # type: ignore[method-assign]  # it looked before the other one asked
+    ours._instances.named = lambda name: None  # type: ignore[method-assign]  # it looked before the other one asked
     first = theirs.create(wanted(), elsewhere)
     server.clock.advance(1)
     second = ours.create(wanted(), OFFER)

@@ -195,7 +195,7 @@ def used(home: MachineHome, spec: RunSpec, seconds: float) -> set[str]:
 def _images(home: MachineHome, spec: RunSpec, tmp_path: Path | None = None) -> list[Image]:
     """As they were fetched; or, before that, as they were written last."""
     data = (tmp_path / "manifest" if tmp_path else home.run(spec.run_id).root / MANIFEST_FILE).read_bytes()
-    return decode_manifest(data, version=spec.dataset.version).images
+    return list(decode_manifest(data, version=spec.dataset.version).images)
 
 
 def say(home: MachineHome, spec: RunSpec, state: State) -> None:
