@@ -52,7 +52,7 @@ class World:
     folder: Path
     variables: dict[str, str]
     epochs: int
-    model_is_late: float = 3 / 4  # of all epochs, the one that becomes the model comes later than so many
+    model_is_late: float = 1 / 2  # of all epochs, the one that becomes the model comes later than so many
     begun: int = 0
     jobs: list[Job] = field(default_factory=list)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.command import Answer
+from tests.faults.fork_server import Job
 from tests.faults.machines import LocalMachine
 from tests.faults.proxy import Proxy
 from tests.faults.scaled import MINUTE_S
@@ -21,42 +22,41 @@ class CutOff:
     """One run with two followers, of whom each is cut off in its middle."""
 
     run_id: str
-    a_minute: Answer
-    for_ever: Answer
+    for_a_minute: Job
+    for_ever: Job
 
 
 @pytest.fixture(scope="module")
-def cut_off(local: World, local_machine: LocalMachine, tmp_path_factory: pytest.TempPathFactory) -> CutOff:
+def cut_off(
+    local: World, local_machine: LocalMachine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CutOff]:
     with Proxy(local_machine.port) as one, Proxy(local_machine.port) as other:
         elsewhere = local.on_another_computer(tmp_path_factory.mktemp("elsewhere"))
-        with local_machine.behind(one), LocalMachine(elsewhere.data, MACHINE).behind(other):
-            first = local.begin(*local.run("--json"))
-            run_id = local_machine.next_run()
-            second = elsewhere.begin("logs", "-f", run_id)
-            local_machine.at_epoch(run_id, 6)
-            eventually(lambda: "epoch 6" in second.stdout)
-            one.be_silent()
-            other.be_silent()
-            local_machine.strike(run_id, "training", signal=signal.SIGSTOP)  # a slow epoch: more is to come
-            time.sleep(MINUTE_S)
-            local_machine.strike(run_id, "training", signal=signal.SIGCONT)
-            one.flow()
-            return CutOff(run_id, first.answer(200), second.answer(200))
+        with LocalMachine(elsewhere.data, MACHINE).behind(other):
+            with local_machine.behind(one):
+                first = local.begin(*local.run("--json"))
+                run_id = local_machine.next_run()
+                second = elsewhere.begin("logs", "-f", run_id)
+                local_machine.at_epoch(run_id, 6)
+                eventually(lambda: "epoch 6" in second.stdout)
+                one.be_silent()
+                other.be_silent()
+                local_machine.strike(run_id, "training", signal=signal.SIGSTOP)  # a slow epoch: more comes
+                time.sleep(MINUTE_S)
+                local_machine.strike(run_id, "training", signal=signal.SIGCONT)
+                one.flow()
+                assert first.ended(200)
+            yield CutOff(
+                run_id, first, second
+            )  # the second still looks for it, while the next tests are at work
 
 
 def test_the_network_is_cut_for_a_minute(cut_off: CutOff, local: World) -> None:
-    assert cut_off.a_minute.exit_code == 0, cut_off.a_minute.stderr
-    assert "connecting again" in cut_off.a_minute.stderr
-    assert local.epochs_in(cut_off.a_minute.stderr) == [*range(1, local.epochs + 1)], (
-        "a line came twice, or never"
-    )
+    answer = cut_off.for_a_minute.answer()
+    assert answer.exit_code == 0, answer.stderr
+    assert "connecting again" in answer.stderr
+    assert local.epochs_in(answer.stderr) == [*range(1, local.epochs + 1)], "a line came twice, or never"
     assert local.pulled(cut_off.run_id) == local.undisturbed
-
-
-def test_the_network_is_cut_for_ever(cut_off: CutOff) -> None:
-    assert cut_off.for_ever.exit_code == 8
-    assert "can't be reached any more" in cut_off.for_ever.stderr
-    assert cut_off.run_id[-4:] in cut_off.for_ever.stderr, "it is not said how to come back"
 
 
 def test_the_machine_is_frozen_for_a_minute(local: World, local_machine: LocalMachine) -> None:
@@ -70,3 +70,10 @@ def test_the_machine_is_frozen_for_a_minute(local: World, local_machine: LocalMa
     assert "connecting again" in answer.stderr
     assert local.epochs_in(answer.stderr) == [*range(1, local.epochs + 1)], "a line came twice, or never"
     assert local.pulled(run_id) == local.undisturbed
+
+
+def test_the_network_is_cut_for_ever(cut_off: CutOff) -> None:
+    answer = cut_off.for_ever.answer(200)
+    assert answer.exit_code == 8
+    assert "can't be reached any more" in answer.stderr
+    assert cut_off.run_id[-4:] in answer.stderr, "it is not said how to come back"
