@@ -22,7 +22,7 @@ from .signature import FINGERPRINT
 FILE = "checked.sqlite"
 _BUSY_S = 5.0
 _FIELDS = ", ".join(Verdict._fields[1:])  # all but the hash
-PAGES_BYTES = 64 * 1024**2  # of the database in memory: hashes are written all over it
+PAGES_BYTES = 32 * 1024**2  # of the database in memory: hashes are written all over it
 _ASKED_AT_ONCE = 500  # hashes in a query
 _TABLES = f"""
     CREATE TABLE IF NOT EXISTS verdicts (sha256 BLOB NOT NULL, how INTEGER NOT NULL, unusable TEXT,

@@ -24,6 +24,7 @@ from .pack import PACK_BYTES, Member, Pack, cost, room, write_members
 from .places import LOCATED, Located, Places
 
 SENDERS = 4
+_SHORT = 16  # digits of a hash
 ON_DISK = 8  # packs that are being written, sent, or wait for that
 
 
@@ -52,7 +53,7 @@ class Packer:
         self._before = before
         self._send = send
         self._limit = limit
-        self._taken: set[bytes] = set()  # contents; as text they would take twice as much
+        self._taken: set[int] = set()  # contents; of two that begin alike `plan` would find one unpacked
         self._gathered: list[Member] = []
         self._room = 0
         self._threads: list[threading.Thread] = []
@@ -75,15 +76,15 @@ class Packer:
 
     def add(self, sha256: str, extension: str, data: bytes) -> None:
         """Waits while too much is on its way. Raises what went wrong with a pack before."""
-        digest = bytes.fromhex(sha256)
-        if digest in self._taken or sha256 in self._there:
+        short = int(sha256[:_SHORT], 16)
+        if short in self._taken or sha256 in self._there:
             return
         size = cost(len(data))
         if self._gathered and size > self._room:
             self._seal(last=False)
         if not self._gathered:
             self._room = room(self._limit)
-        self._taken.add(digest)
+        self._taken.add(short)
         self._gathered.append(Member(sha256, extension, data))
         self._room -= size
 
