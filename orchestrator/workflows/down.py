@@ -16,6 +16,7 @@ from orchestrator.workflows.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.lives import spent
 from orchestrator.workflows.on_machine import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.run_documents import StoredRun, result_problem, stored_runs
+from orchestrator.workflows.run_notes import was_removed
 from orchestrator.workflows.runs import short
 from orchestrator.workflows.up import Clock, wait_until_gone
 from orchestrator.workflows.workspace import Workspace
@@ -82,6 +83,9 @@ def down(
     if run_ids:
         workspace.progress.say("verify", f"runs of {machine.name}, file by file: {len(run_ids)}")
     missing = {run_id: why for run_id in run_ids if (why := _problem(workspace, run_id, force=force))}
+    removed = {run_id for run_id in missing if was_removed(workspace.store, run_id)}
+    run_ids = [run_id for run_id in run_ids if run_id not in removed]
+    missing = {run_id: why for run_id, why in missing.items() if run_id not in removed}
     if missing and not force:
         raise ConflictError(
             f"The machine {machine.name} is kept: a result is not in the store",

@@ -135,8 +135,9 @@ def remove(
     gone = _what_goes(workspace, rows, chosen, kept)
     if not chosen or dry_run or (confirm and not confirm(_question(gone))):
         return dataclasses.replace(gone, removed=False)
+    machines = {machine.name for machine in workspace.provider.machines()}
     for row in chosen:
-        _remove(workspace, row.run_id)
+        _remove(workspace, row.run_id, still_known=row.machine in machines)
     return gone
 
 
@@ -201,14 +202,21 @@ def _question(gone: RunsRemoved) -> str:
     return f"{count(len(gone.run_ids), 'run')}: {names}{more}.{needed} Remove them from the store?"
 
 
-def _remove(workspace: Workspace, run_id: str) -> None:
-    """First what makes it a result, last what makes it a run: one that is cut off is found and removed by the next."""
+def _remove(workspace: Workspace, run_id: str, *, still_known: bool) -> None:
+    """First what makes it a result, last what makes it a run: one that is cut off is found and removed by the next.
+
+    still_known     by its machine, which `down` would keep for a result that nobody wants: so that is noted
+    """
     store = workspace.store
     manifest, spec = layout.run_key(run_id, "MANIFEST.json"), layout.run_key(run_id, "spec.json")
     store.delete(manifest)
     for prefix in _prefixes(run_id):
         _empty(store, prefix, spec)
-    store.delete(layout.notes_key(run_id))
+    notes = store.get(layout.notes_key(run_id))
+    if still_known:
+        write_notes(store, run_id, RunNotes(removed=True), notes.generation if notes else 0)
+    else:
+        store.delete(layout.notes_key(run_id))
     store.delete(spec)
     workspace.records.forget_run(run_id)
 

@@ -24,6 +24,7 @@ _READERS = 16
 class RunNotes:
     tags: list[str] = field(default_factory=list)  # in alphabetical order
     note: str = ""
+    removed: bool = False  # the run was, while its machine still knew it: nothing of it is owed any more
     schema: int = 1
 
 
@@ -64,3 +65,11 @@ def write_notes(store: Store, run_id: str, notes: RunNotes, generation: int) -> 
         path = Path(folder) / "notes.json"
         document.write(path, notes)
         store.upload(path, layout.notes_key(run_id), if_generation=generation)
+
+
+def was_removed(store: Store, run_id: str) -> bool:
+    """Somebody removed the run: that its result is not in the store is no loss."""
+    try:
+        return read_notes(store, run_id)[0].removed
+    except ContractError:
+        return False

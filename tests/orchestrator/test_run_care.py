@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, ConflictError
+from orchestrator.providers.base import MachineState
 from orchestrator.stores.base import Store
+from orchestrator.workflows.down import down
 from orchestrator.workflows.run_care import RunsRemoved, remove, tag
 from orchestrator.workflows.run_documents import run_ids
-from orchestrator.workflows.run_notes import notes_of_all
+from orchestrator.workflows.run_notes import notes_of_all, was_removed
 from orchestrator.workflows.runs import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
@@ -20,7 +22,7 @@ from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef
 from remote.contract.run_status import RunStatus, State
 from tests.orchestrator.finished_runs import image, opened, put, put_dataset, put_run
 from tests.orchestrator.test_datasets_rm import still_at_work
-from tests.orchestrator.test_up_down import Scripted
+from tests.orchestrator.test_up_down import Scripted, machine_of
 
 IMAGES = [image("1.jpg", "birch"), image("2.jpg", "oak")]
 RIGHT, WRONG = [[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.8, 0.2]]
@@ -244,3 +246,19 @@ def test_which_runs_must_be_said(workspace: Workspace) -> None:
         remove(workspace, [])
     with pytest.raises(ConfigError, match="not both"):
         remove(workspace, ["k3qz"], failed=True)
+
+
+def test_a_machine_is_not_kept_for_a_run_that_was_removed(workspace: Workspace, dataset: DatasetRef) -> None:
+    run_id = put_run(workspace, "k3qz", dataset, IMAGES, RIGHT)
+    machine = machine_of("tlvm-ana-bees", state=MachineState.RUNNING, owner=workspace.settings.owner_label)
+    provider = Scripted([])
+    provider.there[machine.name] = machine
+    vars(workspace)["provider"] = provider
+    remove(workspace, [run_id])
+    assert run_ids(workspace.store) == []
+    assert was_removed(workspace.store, run_id)
+
+    assert down(workspace, also=[run_id]).deleted
+    with pytest.raises(ConflictError, match="a result is not in the store"):
+        provider.there[machine.name] = machine
+        down(workspace, also=["fixed-extractor-20260807-142530-9w2d"])
