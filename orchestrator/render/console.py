@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -92,7 +93,8 @@ class Screen:
 def plain(value: object) -> Any:
     """A dataclass, and whatever it holds, as what JSON knows: times as ISO 8601, paths and enums as text.
 
-    Text that is not whole Unicode, as of names that are not UTF-8, is percent-encoded.
+    Text that is not whole Unicode, as of names that are not UTF-8, is percent-encoded. NaN and infinities, which a
+    machine may write into its figures and strict readers refuse, are null.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -108,6 +110,8 @@ def plain(value: object) -> Any:
         return _whole(os.fspath(value))
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     return _whole(value) if isinstance(value, str) else value
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.errors import ConflictError
 from orchestrator.providers.base import Machine
-from orchestrator.records import Life
+from orchestrator.records import Life, RunRecord
 from orchestrator.workflows.run_documents import StoredRun, short, stored_attempts
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
@@ -136,6 +136,19 @@ def know_lives(workspace: Workspace, run: StoredRun) -> None:
         )
     if lives:
         workspace.records.save_lives(provider, run.machine, lives)
+
+
+def as_record(workspace: Workspace, run: StoredRun, machine: Machine | None = None) -> RunRecord:
+    """What a computer remembers of a run that it did not start, or has forgotten."""
+    last = run.attempts[-1] if run.attempts else None
+    return RunRecord(
+        run.spec.run_id,
+        run.spec.machine,
+        last.provider if last else workspace.settings.provider,
+        asked=run.spec.created,
+        recover=bool(last and last.spot),
+        machine_settings=dict(machine.settings) if machine else {},
+    )
 
 
 def _line(run: StoredRun, attempt: Attempt, times: Sequence[AttemptTimes]) -> AttemptLine:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import CloudError, ConflictError, NotFoundError, TlvmError
+from orchestrator.workflows.attempts import as_record
 from orchestrator.workflows.bring import Damaged, bring
 from orchestrator.workflows.looks import keep_looks
 from orchestrator.workflows.pulled_files import FILES_MAX, LocalFile, local_files
@@ -84,7 +85,7 @@ def pull(workspace: Workspace, run: str) -> PullResult:
         error.next = f"{error.next} tlvm pull {called(workspace, run_id)} goes on.".strip()
         raise
     _count_looks(workspace, run_id, folder)
-    workspace.records.pulled(run_id, folder)
+    _remember(workspace, run_id, folder)
     return PullResult(run_id, folder, manifest.state, len(files), sum(file.size for file in files), fetched)
 
 
@@ -133,6 +134,17 @@ def _record(workspace: Workspace, manifest: ResultManifest, folder: Path, files:
             write_record(folder, found, manifest.state, files)
     except (ContractError, TlvmError) as error:
         workspace.progress.warn(f"What {manifest.run_id} took can't be told: {error}")
+
+
+def _remember(workspace: Workspace, run_id: str, folder: Path) -> None:
+    """Also of a run that another computer started: `runs` says from now on that it is here."""
+    if workspace.records.run(run_id) is None:
+        try:
+            if found := stored_run(workspace.store, run_id):
+                workspace.records.save_run(as_record(workspace, found))
+        except (ContractError, TlvmError) as error:
+            workspace.progress.warn(f"That {run_id} lies here can't be remembered: {error}")
+    workspace.records.pulled(run_id, folder)
 
 
 def _count_looks(workspace: Workspace, run_id: str, folder: Path) -> None:

@@ -6,13 +6,12 @@ the store. What only this computer knew is made anew: its keys (the provider let
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.errors import TlvmError
 from orchestrator.providers.base import Machine, MachineState
-from orchestrator.records import RunRecord
-from orchestrator.workflows.attempts import know_lives
+from orchestrator.workflows.attempts import as_record, know_lives
 from orchestrator.workflows.lives import begun
 from orchestrator.workflows.pulled_files import local_files
 from orchestrator.workflows.readiness import let_in
@@ -73,21 +72,10 @@ def _let_in(workspace: Workspace, machine: Machine) -> bool:
 
 def _remember(workspace: Workspace, run: StoredRun, machine: Machine | None) -> bool:
     """True when its result lies here."""
-    spec = run.spec
-    folder = workspace.project_folder / "runs" / spec.run_id
-    pulled = _lies_in(workspace, spec.run_id, folder)
-    workspace.records.save_run(
-        RunRecord(
-            spec.run_id,
-            spec.machine,
-            run.attempts[-1].provider if run.attempts else workspace.settings.provider,
-            asked=spec.created,
-            pulled_to=str(folder) if pulled else None,
-            recover=bool(run.attempts and run.attempts[-1].spot),
-            machine_settings=dict(machine.settings) if machine else {},
-            environment=[],
-        )
-    )
+    folder = workspace.project_folder / "runs" / run.spec.run_id
+    pulled = _lies_in(workspace, run.spec.run_id, folder)
+    record = as_record(workspace, run, machine)
+    workspace.records.save_run(replace(record, pulled_to=str(folder) if pulled else None))
     return pulled
 
 

@@ -14,6 +14,7 @@ from orchestrator.config import load
 from orchestrator.errors import CloudError, ConfigError, ConflictError, NotFoundError
 from orchestrator.workflows.pull import FILES_MAX, local_files, pull
 from orchestrator.workflows.run_record import FILES
+from orchestrator.workflows.runs import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.document import ContractError
@@ -110,6 +111,13 @@ def test_a_result_is_pulled_whole_into_a_folder_of_its_own(workspace: Workspace)
     assert found(result.folder) == PULLED
     assert (result.files, result.fetched, result.state) == (6, 6, "SUCCEEDED")
     assert result.bytes == sum(map(len, PULLED.values()))
+
+
+def test_a_run_that_another_computer_started_is_known_to_be_here(workspace: Workspace) -> None:
+    publish(workspace)
+    assert runs(workspace).runs[0].pulled_to is None
+    folder = pull(workspace, RUN).folder
+    assert runs(workspace).runs[0].pulled_to == str(folder)
 
 
 def test_again_costs_nothing(workspace: Workspace) -> None:

@@ -330,6 +330,18 @@ def test_names_that_are_not_utf8_are_whole_in_json_and_can_be_had_back() -> None
     assert json.loads(out.getvalue())["a"] == "caf%E9%25%1B.jpg"
 
 
+def test_figures_that_are_no_numbers_are_null_for_strict_readers_of_json() -> None:
+    to, out, _ = screen()
+    to.document(
+        "attach", {"metrics": {"temperature": float("nan"), "seconds": [float("inf"), -float("inf"), 2.5]}}
+    )
+    to.event({"done": float("inf")})
+    assert "NaN" not in out.getvalue() and "Infinity" not in out.getvalue()
+    first, second = out.getvalue().rsplit("\n{", 1)
+    assert json.loads(first)["metrics"] == {"temperature": None, "seconds": [None, None, 2.5]}
+    assert json.loads("{" + second) == {"done": None}
+
+
 def test_pull_ends_with_the_short_name_of_the_run() -> None:
     to, out, _ = screen()
     pulled.one(to, PullResult(RUN, Path("runs") / RUN, "SUCCEEDED", 9, 1000, 9))
