@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -60,6 +63,10 @@ def run(
         bool,
         typer.Option("--if-changed", help="Where an earlier run did the same, that is the answer."),
     ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearse", help="First with two images a class on this computer; nothing is rented."),
+    ] = False,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Upload this folder first, and run on it.")
     ] = None,
@@ -109,46 +116,48 @@ def run(
     Where machines are free and there is none, one is made. Ctrl-C leaves the run going on its machine: tlvm attach comes
     back to it. Several scenarios wait there for each other, and end with a table.
     """
-    from orchestrator.render import lines, markdown, runs
+    from orchestrator.render import lines, markdown, rehearsals, runs
     from orchestrator.render.events import Events
     from orchestrator.workflows.ephemeral_run import run_ephemeral
-    from orchestrator.workflows.line import ALL, Line, LineResult, run_line
+    from orchestrator.workflows.line import ALL, Line, LineResult, run_line, wishes_of
+    from orchestrator.workflows.rehearse import rehearse as rehearse_all
     from orchestrator.workflows.run import RunResult, run
     from orchestrator.workflows.secrets import of_run
-    from orchestrator.workflows.wish import Repeat, scenario_of
+    from orchestrator.workflows.wish import Repeat, scenario_of, wish_of
 
     draw_run, draw_line = drawn(format, runs.result, markdown.run), drawn(format, lines.result, markdown.line)
+    draw_rehearsal = drawn(format, rehearsals.result, markdown.rehearsal)
     workspace = common.workspace(
         run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
     )
     names = scenarios or []
-    if if_changed and (len(names) > 1 or names == [ALL]):
-        raise ConfigError(
-            "--if-changed is for one scenario", next="One after the other: tlvm run SCENARIO --if-changed"
-        )
+    alone = len(names) < 2 and names != [ALL]
+    _agree(names, alone=alone, spec=spec, if_changed=if_changed, rehearse=rehearse, detach=detach)
     repeat = None
     if spec:
-        if len(names) > 1 or names == [ALL]:
-            raise ConfigError(
-                "--spec repeats one run, of one scenario",
-                next=f"Leave the scenarios out: tlvm run --spec {spec}",
-            )
         flags = {
             "dataset": common.dataset, "model": model, "weights": weights, "seed": seed, "max_hours": max_hours,
         }  # fmt: skip
         repeat = Repeat(spec, frozenset(name for name, value in flags.items() if value is not None))
         names = names or [scenario_of(workspace, repeat)]
-    if not names:
-        raise ConfigError(
-            "Which scenario?",
-            next="For example: tlvm run fixed-extractor; tlvm run --spec RUN repeats a run.",
-        )
     values = overrides([*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])])
     with Events(common.screen.progress) as events, interrupted.by_sigterm():
         environment = of_run(workspace, env or [], env_file or [])
         result: RunResult | LineResult
-        if len(names) == 1 and names != [ALL]:
-            alone = partial(
+        if rehearse:
+            if alone:
+                wishes = [
+                    wish_of(workspace, names[0], values, data=data, repeat=repeat, environment=environment)
+                ]
+            else:
+                wishes = wishes_of(workspace, Line.of(names, values), data)
+            rehearsed = rehearse_all(
+                workspace, wishes, next=_in_earnest(), environment=environment, on_event=events.show
+            )
+            common.show("run", rehearsed, draw_rehearsal)
+            return
+        if alone:
+            one = partial(
                 run,
                 scenario=names[0],
                 data=data,
@@ -160,7 +169,7 @@ def run(
                 environment=environment,
                 on_event=events.show,
             )
-            result = run_ephemeral(workspace, names[0], alone) if ephemeral else alone(workspace)
+            result = run_ephemeral(workspace, names[0], one) if ephemeral else one(workspace)
         else:
             line = Line.of(names, values)
             in_line = partial(
@@ -175,3 +184,42 @@ def run(
             result = run_ephemeral(workspace, line.scenarios[0], in_line) if ephemeral else in_line(workspace)
     common.show("run", result, draw_line if isinstance(result, LineResult) else draw_run)
     raise typer.Exit(result.exit_code if isinstance(result, LineResult) else 0)
+
+
+def _agree(
+    names: Sequence[str], *, alone: bool, spec: str | None, if_changed: bool, rehearse: bool, detach: bool
+) -> None:
+    """ConfigError where words of the command line exclude each other, with what to write instead."""
+    if spec and not alone:
+        raise ConfigError(
+            "--spec repeats one run, of one scenario", next=f"Leave the scenarios out: tlvm run --spec {spec}"
+        )
+    if not names and not spec:
+        raise ConfigError(
+            "Which scenario?",
+            next="For example: tlvm run fixed-extractor; tlvm run --spec RUN repeats a run.",
+        )
+    if if_changed and not alone:
+        raise ConfigError(
+            "--if-changed is for one scenario", next="One after the other: tlvm run SCENARIO --if-changed"
+        )
+    for other in [name for name, said in {"--if-changed": if_changed, "--detach": detach}.items() if said]:
+        if rehearse:
+            raise ConfigError(
+                f"A rehearsal leaves nothing behind: {other} has no meaning for it",
+                next=f"First with --rehearse, then without it and with {other}.",
+            )
+
+
+def _in_earnest() -> str:
+    """The command line as it was given, without --rehearse; values of variables are not shown."""
+    words, values_next = ["tlvm"], False
+    for word in sys.argv[1:]:
+        if word == "--rehearse":
+            continue
+        name, equals, _ = word.removeprefix("--env=").partition("=")
+        is_variable = bool(equals) and (values_next or word.startswith("--env="))
+        shown = f"{'--env=' if word.startswith('--env=') else ''}{name}=..."
+        words.append(shown if is_variable else word)
+        values_next = word == "--env"
+    return shlex.join(words)

@@ -148,7 +148,7 @@ def _packed(
 
         gathered: list[Member] = []
         left = 0
-        for member in _members(store, manifest, packs, folder):
+        for member in members(store, manifest, packs, folder):
             size = cost(len(member.data))
             if gathered and size > left:
                 send(gathered)
@@ -166,7 +166,7 @@ def _places(written: Pack) -> dict[str, Located]:
     return {sha256: Located(sha256, written.sha256, at) for sha256, at in written.offsets.items()}
 
 
-def _members(store: Store, manifest: DatasetManifest, packs: set[str], folder: Path) -> Iterator[Member]:
+def members(store: Store, manifest: DatasetManifest, packs: set[str], folder: Path) -> Iterator[Member]:
     """Each content of these packs that the version names, once, one pack on the disk at a time."""
     by_pack: dict[str, dict[str, Image]] = defaultdict(dict)
     done: set[str] = set()

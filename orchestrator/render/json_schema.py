@@ -32,6 +32,7 @@ from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
 from orchestrator.workflows.predict import PredictResult
 from orchestrator.workflows.pull import PullAllResult, PullResult
 from orchestrator.workflows.quota import QuotaRequests, QuotaResult
+from orchestrator.workflows.rehearse import RehearsalResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.run_care import RunsRemoved, TagResult
 from orchestrator.workflows.runs import RunsResult
@@ -54,6 +55,7 @@ RESULTS: Mapping[str, object] = {
     "datasets gc": Collected,
     "run": RunResult,
     "run A B, run all": LineResult,
+    "run --rehearse": RehearsalResult,
     "attach": RunResult,
     "cancel": CancelResult,
     "runs": RunsResult,

@@ -21,6 +21,7 @@ from orchestrator.workflows.compare import CompareResult
 from orchestrator.workflows.down import DownResult
 from orchestrator.workflows.evaluate import EvaluateResult
 from orchestrator.workflows.line import LineResult
+from orchestrator.workflows.rehearse import RehearsalResult
 from orchestrator.workflows.run import RunResult
 from orchestrator.workflows.runs import RunsResult
 from remote.contract import document
@@ -41,6 +42,11 @@ def run(result: RunResult) -> str:
 def line(result: LineResult) -> str:
     """A line of runs: what each scenario reached, for how much."""
     return _text(_line(result))
+
+
+def rehearsal(result: RehearsalResult) -> str:
+    """That it would run, and how it is done in earnest."""
+    return _text(_rehearsal(result))
 
 
 def runs(result: RunsResult) -> str:
@@ -115,6 +121,22 @@ def _line(result: LineResult) -> Iterator[str]:
     yield ""
     head = ("scenario", "accuracy", "95 %", "took", "estimated cost", "run")
     yield from table([head, *(lines.row(run, run.run_id) for run in result.runs)])
+
+
+def _rehearsal(result: RehearsalResult) -> Iterator[str]:
+    yield f"### Rehearsed in {duration(result.seconds)} on {escaped(result.provider)}; nothing was rented"
+    yield ""
+    rows = [
+        (one.scenario, f"{one.model}, {one.weights}", duration(one.seconds), _changes(one.changed))
+        for one in result.runs
+    ]
+    yield from table([("scenario", "model", "took", "smaller"), *rows])
+    yield ""
+    yield f"Next: `{_code(result.next)}`"
+
+
+def _changes(changed: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {how}" for name, how in changed.items())
 
 
 def _machine(name: str, ended: DownResult | None) -> str:

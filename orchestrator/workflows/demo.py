@@ -6,28 +6,25 @@ source of the transfer; elsewhere a network that is trained on the digits 0 to 4
 
 from __future__ import annotations
 
-import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator import weights
-from orchestrator.config import DatasetSettings, MachineSettings, RunSettings, Settings
+from orchestrator.config import DatasetSettings, RunSettings
 from orchestrator.datasets.samples import write_digits
 from orchestrator.errors import CloudError, Interruption, RunFailed
 from orchestrator.workflows.down import down
 from orchestrator.workflows.run import Detached, RunResult, run
+from orchestrator.workflows.throwaway import MAX_HOURS, throwaway
 from orchestrator.workflows.up import up
 from orchestrator.workflows.upload import upload
 from orchestrator.workflows.workspace import Workspace
 
 MODEL = "resnet18"
 _IMAGES_EACH = 120  # a digit; there are 174 or more
-_MAX_HOURS = 1  # a demo that is killed leaves a machine that ends by itself
 _CONNECT_S = 4  # who has no internet should not wait long to be told
 _DOWNLOAD_S = 30  # for 45 MB
 _SMALL_PX = 32  # what the network sees in the transfer between digits, and the side of the sample images
@@ -81,38 +78,11 @@ def demo(workspace: Workspace, *, on_event: Event | None = None) -> DemoResult:
 
 @contextmanager
 def _own(workspace: Workspace) -> Iterator[Workspace]:
-    """A workspace in a temporary folder; whatever happens in it, its machine is deleted at the end."""
-    with tempfile.TemporaryDirectory(prefix="tlvm-demo-") as folder:
-        settings = Settings(
-            provider=workspace.settings.provider,
-            owner=workspace.settings.owner_label,
-            machine=MachineSettings(name=_machine_name(workspace), max_hours=_MAX_HOURS),
-            folder=Path(folder),
-            data_dir=Path(folder, "data"),
-        )
-        _share_cache(workspace.settings.data_dir / "cache", settings.data_dir / "cache")
-        own = Workspace(settings, workspace.progress)
-        try:
-            yield own
-        except KeyboardInterrupt:
-            down(own, force=True)
-            raise Interruption("The demo has ended its machine", next="tlvm demo does it again.") from None
-        finally:
-            down(own, force=True)
-
-
-def _machine_name(workspace: Workspace) -> str:
-    return f"tlvm-{workspace.settings.owner_label}-demo-{secrets.token_hex(2)}"
-
-
-def _share_cache(shared: Path, own: Path) -> None:
-    """Downloaded wheels and weights are worth keeping for what comes after the demo."""
     try:
-        shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-        own.parent.mkdir(mode=0o700, parents=True)
-        own.symlink_to(shared.absolute(), target_is_directory=True)
-    except OSError as error:
-        raise CloudError(f"{shared} can't be written", detail=str(error), next="Make it writable.") from None
+        with throwaway(workspace, "demo", provider=workspace.settings.provider) as own:
+            yield own
+    except KeyboardInterrupt:
+        raise Interruption("The demo has ended its machine", next="tlvm demo does it again.") from None
 
 
 def _imagenet_refused(own: Workspace) -> str | None:
@@ -147,7 +117,7 @@ def _on_digits(
     upload(own, own.settings.folder / name)
     settings = own.settings.model_copy(
         update={
-            "run": RunSettings(model=MODEL, weights=weights_from, max_hours=_MAX_HOURS),
+            "run": RunSettings(model=MODEL, weights=weights_from, max_hours=MAX_HOURS),
             "dataset": DatasetSettings(name=name),
         }
     )

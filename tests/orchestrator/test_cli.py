@@ -457,6 +457,27 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
     assert complete(process, "tlvm run fixed-extractor --set fo") == ["folds="]
 
 
+@pytest.mark.parametrize(
+    ("words", "next"),
+    [
+        ("run", "tlvm run --spec RUN repeats a run"),
+        ("run all --spec k3qz", "tlvm run --spec k3qz"),
+        ("run fixed-extractor from-scratch --spec k3qz", "tlvm run --spec k3qz"),
+        ("run all --if-changed", "tlvm run SCENARIO --if-changed"),
+        ("run fixed-extractor --rehearse --detach", "without it and with --detach"),
+        ("run fixed-extractor --rehearse --if-changed", "without it and with --if-changed"),
+    ],
+)
+def test_words_of_a_run_that_exclude_each_other_say_what_to_write(tlvm: Tlvm, words: str, next: str) -> None:
+    answer = tlvm(*words.split())
+    assert answer.code == 2
+    assert next in answer.err
+
+
+def test_the_help_of_run_is_no_longer_than_a_screen_and_a_half(helps: dict[str, str]) -> None:
+    assert len(helps["run"].splitlines()) <= 64
+
+
 def test_completion_survives_a_broken_file(process: Process) -> None:
     (process.folder / "tlvm.toml").write_text("store = [")
     assert complete(process, "tlvm run fixed-extractor --dataset t") == []
@@ -494,5 +515,9 @@ def test_the_page_about_json_is_that_of_the_results() -> None:
 
     assert (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8") == page()
     below = {f"{name} {one.name}" for name, commands in BELOW.items() for one in commands}
-    others = {"pull --all", "run A B, run all"}  # what a command prints for several things at once
+    others = {
+        "pull --all",
+        "run A B, run all",
+        "run --rehearse",
+    }  # what a command prints for several things at once
     assert set(RESULTS) | {"logs"} == set(NAMES) | below | others
