@@ -7,6 +7,11 @@ import unicodedata
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+IMAGE_ENDINGS = frozenset(
+    # torchvision's, and their kin; `convert` makes JPEG of the last three
+    b".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp .heic .heif .avif".split()
+)
+
 _PLAIN = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%\\")
 
 _PLAIN_BYTES = re.compile(b"[%s]*" % re.escape(_PLAIN.encode()))  # of nearly all names

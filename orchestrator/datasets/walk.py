@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .columns import Blobs, Form, Numbers, Rows
-from .names import SetAside, encode
+from .names import IMAGE_ENDINGS, SetAside, encode
 
-IMAGES = frozenset(
-    # torchvision's, and their kin; `convert` makes JPEG of the last three
-    b".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp .heic .heif .avif".split()
-)
 _LINKED_LEVELS = 3
 _LEVELS_MAX = 64
 _NOT_READ = {
@@ -148,7 +144,7 @@ def _foreign(name: bytes) -> str | None:
     """Why a file of this name is not an image; None where it may be one."""
     _, dot, ending = name.lower().rpartition(b".")
     extension = dot + ending
-    if extension in IMAGES and not name.startswith(b"."):
+    if extension in IMAGE_ENDINGS and not name.startswith(b"."):
         return None
     if name.startswith(b"._"):
         return "a side file of macOS"

@@ -1,4 +1,4 @@
-"""`tlvm predict RUN IMAGES...`: what the model of a run makes of images, computed on this computer."""
+"""`tlvm predict RUN IMAGE_ENDINGS...`: what the model of a run makes of images, computed on this computer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import remote
-from orchestrator.datasets.names import printable
-from orchestrator.datasets.walk import IMAGES
+from orchestrator.datasets.names import IMAGE_ENDINGS, printable
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
 from orchestrator.workflows.prevalence import moved, prevalence, supposed
 from orchestrator.workflows.pull import pull
@@ -102,7 +101,7 @@ def _images(path: Path) -> Iterator[str]:
     for above, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and os.fsencode(Path(name).suffix.lower()) in IMAGES:
+            if not name.startswith(".") and os.fsencode(Path(name).suffix.lower()) in IMAGE_ENDINGS:
                 yield str(Path(above) / name)
 
 
