@@ -1,4 +1,4 @@
-"""`tlvm predict RUN IMAGE_ENDINGS...`: what the model of a run makes of images, computed on this computer."""
+"""`tlvm predict RUN IMAGES...`: what the model of a run makes of images, computed on this computer."""
 
 from __future__ import annotations
 
