@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# Metadata of a field that came later than its document: it is written where it says something, so that a bundle of
+# before it still reads the spec of its own run.
+LATER = {"later": True}
 
 
 class ContractError(ValueError):
@@ -20,8 +23,8 @@ class ContractError(ValueError):
 
 
 def encode(document: Any) -> str:
-    """A dataclass as JSON text with sorted keys, a line per field."""
-    return json.dumps(dataclasses.asdict(document), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+    """A dataclass as JSON text with sorted keys, a line per field; a `LATER` field that is empty is left out."""
+    return json.dumps(_plain(document), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
 
 
 def decode(kind: type[T], text: str | bytes, *, what: str) -> T:
@@ -55,6 +58,17 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
+
+
+def _plain(document: Any) -> dict[str, Any]:
+    data = dataclasses.asdict(document)
+    for field in dataclasses.fields(document):
+        value = getattr(document, field.name)
+        if field.metadata == LATER and not value:
+            del data[field.name]
+        elif dataclasses.is_dataclass(value):
+            data[field.name] = _plain(value)
+    return data
 
 
 def _build(kind: Any, data: Any, what: str) -> Any:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from . import layout
-from .document import ContractError
+from .document import LATER, ContractError
 
 SCHEMA = 1
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # none that is mistaken for another
@@ -89,8 +89,10 @@ class RunSpec:
     job: Literal["train", "evaluate"] = "train"
     evaluates: EvaluatedRun | None = None  # where the job is `evaluate`
     accelerators: int = 0
-    environment: list[str] = field(default_factory=list)  # names of variables of its own; never a value
-    code: str = ""  # sha256 of what of ours is in the bundle, whatever wheels are; "": of before it was told
+    # Names of variables of its own; never a value.
+    environment: list[str] = field(default_factory=list, metadata=LATER)
+    # The sha256 of what of ours is in the bundle, whatever its wheels; "": a spec of before this was told.
+    code: str = field(default="", metadata=LATER)
     schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from remote.contract.dataset_manifest import DatasetManifest, Image
 from remote.contract.document import ContractError
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef, new_run_id
 from remote.contract.run_status import ResultManifest, RunStatus
+from remote.contract.start_request import StartRequest
 
 DIGEST = "ab" * 32
 
@@ -54,6 +55,15 @@ def manifest(*images: Image) -> DatasetManifest:
 
 def test_a_run_spec_comes_back_as_it_was() -> None:
     assert document.decode(RunSpec, document.encode(spec()), what="spec") == spec()
+
+
+def test_what_came_later_is_written_only_where_it_says_something() -> None:
+    """A bundle of before it refuses what it does not know, and has to be told its own run again on another machine."""
+    older = document.encode(StartRequest(spec(), 2))
+    assert "code" not in older and '"environment": {}' in older
+    newer = dataclasses.replace(spec(), code=DIGEST, environment=["LAB_TOKEN"])
+    assert document.decode(RunSpec, document.encode(newer), what="spec") == newer
+    assert document.decode(StartRequest, older, what="request").spec == spec()
 
 
 @pytest.mark.parametrize(
