@@ -36,7 +36,9 @@ RunId = Annotated[
 ]
 RunOrMachine = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="A run, or the last letters of its id.", autocompletion=complete.runs),
+    typer.Argument(
+        metavar="[RUN]", help="A run, or the last letters of its id.", autocompletion=complete.runs
+    ),
 ]
 
 
