@@ -22,13 +22,14 @@ from orchestrator.progress import Progress
 from . import names, snapshot
 from .cache import Cache
 from .checked import VERDICTS, Images
-from .columns import Digests, Indices, Numbers, Rows
+from .columns import Digests, Indices, Numbers
 from .confirm import near_copies
 from .convert import Conversion
 from .judge import Unusable, Verdict
 from .names import SetAside
 from .near import NOTHING, Near
 from .reading import Missed
+from .rows import Rows
 from .scan import Labelled, Scan
 from .snapshot import Refused, Snapshot
 from .workers import Answer, Task, answer, batches, cores, in_processes

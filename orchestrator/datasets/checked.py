@@ -8,8 +8,9 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-from .columns import Blobs, Form, Hashes, Indices, Rows, Words
+from .columns import Blobs, Hashes, Indices, Words
 from .judge import Verdict
+from .rows import Form, Rows
 from .scan import LABELLED, Labelled
 
 VERDICTS = Form(

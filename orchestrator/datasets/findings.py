@@ -13,9 +13,10 @@ from remote.contract.dataset_manifest import Flips, Image, Split
 from remote.contract.wording import count
 
 from .checked import Checked, Images
-from .columns import Hashes, Lookup, Rows, Words, column, digests
+from .columns import Hashes, Lookup, Words, digests
 from .images import IMAGES
 from .near import NOTHING, Near
+from .rows import Rows, column
 from .signature import DEEP
 from .tally import counts
 

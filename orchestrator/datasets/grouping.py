@@ -16,8 +16,8 @@ from orchestrator.errors import ConfigError, DataError
 from remote.contract.dataset_manifest import DatasetManifest, Image, values
 from remote.contract.wording import count
 
-from .columns import column
 from .labels import Finder
+from .rows import column
 from .scan import LABELLED, Labelled, Scan
 from .tables import rows
 from .together import GROUPED

@@ -6,7 +6,8 @@ from bisect import bisect_left
 
 from remote.contract.dataset_manifest import Image
 
-from .columns import Form, Hashes, Numbers, Rows, Texts, Words
+from .columns import Hashes, Numbers, Texts, Words
+from .rows import Form, Rows
 
 IMAGES = Form(
     Image,

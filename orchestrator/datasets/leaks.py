@@ -14,9 +14,10 @@ from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Image, Split
 from remote.contract.wording import count
 
-from .columns import Digests, Rows, digests
+from .columns import Digests, digests
 from .images import IMAGES
 from .near import Near
+from .rows import Rows
 from .together import GROUPED
 
 Kind = Literal["equal", "near", "perhaps", "group"]

@@ -16,8 +16,8 @@ import numpy as np
 from orchestrator.errors import ConflictError
 from remote.contract.dataset_manifest import DatasetManifest, Image, values
 
-from .columns import Rows
 from .images import IMAGES
+from .rows import Rows
 
 LOSS_SHARE_MAX = 0.2
 _LOSS_IMAGES_MIN = 10

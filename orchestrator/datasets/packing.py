@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from orchestrator.errors import TlvmError
 from remote.contract.dataset_manifest import Image
 
-from .columns import Digests, Rows
+from .columns import Digests
 from .images import at_path
 from .names import encode
 from .pack import PACK_BYTES, Member, Pack, cost, room, write_members
 from .places import LOCATED, Located, Places
+from .rows import Rows
 
 SENDERS = 4
 _SHORT = 16  # digits of a hash

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from remote.contract.dataset_manifest import Image
 
-from .columns import Digests, Form, Hashes, Indices, Lookup, Numbers, Rows, Words, digests
+from .columns import Digests, Hashes, Indices, Lookup, Numbers, Words, digests
+from .rows import Form, Rows
 
 
 class Located(NamedTuple):

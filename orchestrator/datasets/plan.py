@@ -12,13 +12,14 @@ from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Spli
 
 from . import findings, grouping, names, split, together
 from .checked import Checked, Images
-from .columns import Blobs, Indices, Lookup, Numbers, Rows, Texts, Words, laid_over, matched
+from .columns import Blobs, Indices, Lookup, Numbers, Texts, Words, laid_over, matched
 from .convert import AS_IT_IS, Conversion
 from .images import IMAGES
 from .merge import Held, Merged, merge, require_no_loss
 from .near import NOTHING, Near
 from .pack import groups
 from .places import Places
+from .rows import Rows
 from .signature import DEEP
 
 _LOOKS = ("width", "height", "orientation", "pages", "mode")  # that follow from the bytes

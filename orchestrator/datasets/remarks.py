@@ -6,9 +6,9 @@ from remote.contract.wording import count
 
 from . import findings, grouping
 from .check import Outcome
-from .columns import column
 from .convert import MODERN
 from .plan import Plan
+from .rows import column
 from .scan import Scan
 
 

@@ -21,8 +21,9 @@ from remote.contract.document import ContractError
 from remote.contract.wording import count
 
 from . import names
-from .columns import Blobs, Form, Numbers, Rows, Words
+from .columns import Blobs, Numbers, Words
 from .names import SetAside
+from .rows import Form, Rows
 from .tree import beside
 from .walk import Folder, walk
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 
 from remote.contract.dataset_manifest import Image
 
-from .columns import Rows
 from .names import encode
+from .rows import Rows
 from .scan import Scan
 
 SMALL_BYTES = 8 * 1024**2  # of images that count

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from . import kept
 from .checked import VERDICTS, Images
-from .columns import Blobs, Form, Indices, Numbers, Rows, Words, matched
+from .columns import Blobs, Indices, Numbers, Words, matched
 from .judge import Verdict
+from .rows import Form, Rows
 from .scan import Labelled
 
 _TICK_NS = 50_000_000  # a clock of files that counts in nanoseconds moves at least so often

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .columns import Blobs, Form, Numbers, Rows
+from .columns import Blobs, Numbers
 from .names import IMAGE_ENDINGS, SetAside, encode
+from .rows import Form, Rows
 
 _LINKED_LEVELS = 3
 _LEVELS_MAX = 64

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.datasets import tally
 from orchestrator.datasets.check import Outcome
-from orchestrator.datasets.columns import column
 from orchestrator.datasets.leaks import Leak, leaks
 from orchestrator.datasets.names import SetAside
 from orchestrator.datasets.plan import Plan
 from orchestrator.datasets.publication import Published
 from orchestrator.datasets.remarks import remarks
+from orchestrator.datasets.rows import column
 from orchestrator.datasets.scan import Scan
 
 
