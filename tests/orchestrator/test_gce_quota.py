@@ -108,7 +108,11 @@ def test_where_google_takes_no_request_the_way_by_hand_is_shown(project: Project
     result = quota_request(with_login(project))
     assert result.exit_code == 7 and not result.requests[0].is_sent
     shown = text(render_cloud.asked, result)
-    assert "not enabled" in shown and "has not been used" in shown and "gcloud beta quotas preferences create" in shown
+    assert (
+        "not enabled" in shown
+        and "has not been used" in shown
+        and "gcloud beta quotas preferences create" in shown
+    )
     assert not any(one.asked for one in quota(with_login(project)).quotas)
 
 
