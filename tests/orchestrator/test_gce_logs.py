@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.cli import main
 from tests.fakes.compute_cloud import Clock
+from tests.fakes.compute_hardware import NoHardware
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
 
@@ -18,9 +19,16 @@ NOISE = [f"[  {number}.0] kernel: line {number}" for number in range(100)]
 STARTUP = "google_metadata_script_runner[812]: startup-script: tlvm: guard started"
 
 
+class Mute(NoHardware):
+    """Writes nothing to its serial port by itself."""
+
+    def console(self, id: str) -> str:
+        return ""
+
+
 @pytest.fixture
 def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
+    with ComputeServer(clock=Clock(rate=0), wait_s=0.05, machines=Mute()) as running:
         gce(running).create(wanted(name=NAME, project="default"), OFFER)
         yield running
         assert running.errors == []
