@@ -9,7 +9,6 @@ from typing import Any
 from orchestrator.config import PROVIDERS, ProviderName
 from orchestrator.errors import (
     AuthError,
-    CloudError,
     ConfigError,
     NotFoundError,
 )
@@ -19,12 +18,11 @@ from orchestrator.workflows.following import MachineLost, follow_events
 from orchestrator.workflows.launch import Detached
 from orchestrator.workflows.recover import Recovery, bring_back, follow_through
 from orchestrator.workflows.remembered_runs import RememberedRuns
-from orchestrator.workflows.run_documents import StoredRun, stored_run, stored_runs
+from orchestrator.workflows.run_documents import StoredRun, required_run, stored_runs
 from orchestrator.workflows.run_result import RunResult, collected
 from orchestrator.workflows.runs import called, find
 from orchestrator.workflows.stored_streams import follow_stored
 from orchestrator.workflows.workspace import Workspace
-from remote.contract.document import ContractError
 from remote.contract.run_status import RunStatus
 
 Event = Callable[[dict[str, Any]], None]
@@ -51,7 +49,7 @@ def attach(
     Detached        on Ctrl-C while it goes on
     and what `run` raises
     """
-    stored = _read(workspace, find(workspace, run) if run else _active(workspace))
+    stored = required_run(workspace.store, find(workspace, run) if run else _active(workspace))
     place = where(workspace, stored)
     status = stored.status
     if stored.active or (stored.state == "SUCCEEDED" and not (status and status.published)):
@@ -72,16 +70,6 @@ def where(workspace: Workspace, run: StoredRun) -> Workspace:
 def _provider(text: str) -> ProviderName | None:
     """What a document says may be anything."""
     return text if text in PROVIDERS else None  # type: ignore[return-value]  # mypy does not narrow a Literal by `in`
-
-
-def _read(workspace: Workspace, run_id: str) -> StoredRun:
-    try:
-        found = stored_run(workspace.store, run_id)
-    except ContractError as error:
-        raise CloudError(f"What the store says of {run_id} can't be read", detail=str(error)) from None
-    if found is None:
-        raise NotFoundError(f"There is no run {run_id}")
-    return found
 
 
 def _active(workspace: Workspace) -> str:
@@ -152,6 +140,6 @@ def _through_the_store(
                 on_event(event)
     except KeyboardInterrupt:
         raise Detached(run_id, name=called(place, run_id), state=stored.state) from None
-    status = _read(place, run_id).status
+    status = required_run(place.store, run_id).status
     assert status is not None
     return status

@@ -9,15 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator import bundle
-from orchestrator.errors import CloudError, ConflictError, ConnectionLost, NotFoundError
+from orchestrator.errors import CloudError, ConflictError, ConnectionLost
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.workflows.attach import where
 from orchestrator.workflows.readiness import let_in
-from orchestrator.workflows.run_documents import StoredRun, stored_run
+from orchestrator.workflows.run_documents import StoredRun, required_run
 from orchestrator.workflows.runs import called, find
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
-from remote.contract.document import ContractError
 from remote.contract.run_status import FINAL, RunStatus
 
 _ENDS_WITHIN_S = 120.0  # the machine itself waits for a minute
@@ -45,12 +44,7 @@ def cancel(workspace: Workspace, run: str) -> CancelResult:
     ConnectionLost  its machine can't be reached, or the run did not end within a minute
     """
     run_id = find(workspace, run)
-    try:
-        stored = stored_run(workspace.store, run_id)
-    except ContractError as error:
-        raise CloudError(f"What the store says of {run_id} can't be read", detail=str(error)) from None
-    if stored is None:
-        raise NotFoundError(f"There is no run {run_id}")
+    stored = required_run(workspace.store, run_id)
     if not stored.active:
         return CancelResult(run_id, stored.state, stored.state, True, stored.machine, False)
     if stored.spec.owner != workspace.settings.owner_label:

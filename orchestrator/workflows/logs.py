@@ -12,19 +12,17 @@ from orchestrator.errors import (
     CloudError,
     ConfigError,
     ConnectionLost,
-    NotFoundError,
     TransientError,
 )
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.workflows.attach import where
 from orchestrator.workflows.following import Position, Stream
 from orchestrator.workflows.following import follow as follow_stream
-from orchestrator.workflows.run_documents import StoredRun, stored_run
+from orchestrator.workflows.run_documents import StoredRun, required_run
 from orchestrator.workflows.runs import find
 from orchestrator.workflows.stored_streams import follow_stored, stored_bytes
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import events, layout
-from remote.contract.document import ContractError
 
 LINE_CHARACTERS_MAX = 10_000
 FILES = {"log": "log.txt", "events": "events.jsonl"}  # on a machine
@@ -42,12 +40,7 @@ def logs(workspace: Workspace, run: str, *, follow: bool = False, since: str | N
     """
     asked = _Since.of(since) if since else None
     run_id = find(workspace, run)
-    try:
-        stored = stored_run(workspace.store, run_id)
-    except ContractError as error:
-        raise CloudError(f"What the store says of {run_id} can't be read", detail=str(error)) from None
-    if stored is None:
-        raise NotFoundError(f"There is no run {run_id}")
+    stored = required_run(workspace.store, run_id)
     return _lines(_bytes(where(workspace, stored), stored, follow, asked))
 
 

@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import bundle
 from orchestrator.config import MachineSettings
 from orchestrator.errors import (
-    CloudError,
     ConflictError,
     Interrupted,
     Interruption,
-    NotFoundError,
     TlvmError,
 )
 from orchestrator.providers.base import Machine, MachineState
@@ -34,11 +32,10 @@ from orchestrator.workflows.following import MachineLost, Position
 from orchestrator.workflows.launch import ask_to_start, follow_to_the_end, refused
 from orchestrator.workflows.on_machine import is_silent
 from orchestrator.workflows.readiness import make_ready
-from orchestrator.workflows.run_documents import StoredRun, latest_checkpoints, stored_run, stored_runs
+from orchestrator.workflows.run_documents import StoredRun, latest_checkpoints, required_run, stored_runs
 from orchestrator.workflows.runs import called
 from orchestrator.workflows.up import up
 from orchestrator.workflows.workspace import Workspace
-from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import RunStatus
 
@@ -113,7 +110,7 @@ def bring_back(
     why     what was seen of its loss; raised when nothing is to be done
     """
     clock = clock or Clock()
-    run = _read(workspace, run_id)
+    run = required_run(workspace.store, run_id)
     if run.status and not run.active and (run.status.published or run.state != "SUCCEEDED"):
         return run.status
     place = workspace.of_machine(run.machine)
@@ -132,23 +129,15 @@ def bring_back(
             f"{detail}The run {run_id} does not go on yet",
             next=f"tlvm attach {called(workspace, run_id)} brings it back; tlvm status shows what exists.",
         ) from None
-    again = _read(workspace, run_id)  # somebody may have cancelled it while the machine was coming
+    again = required_run(
+        workspace.store, run_id
+    )  # somebody may have cancelled it while the machine was coming
     if again.status and not again.active and again.status.published:
         return again.status
     brought = _restarted(place, run, machine, recovery.environment)
     if not on_same(run, machine):
         _bring_its_line(place, run, machine, recovery)
     return brought
-
-
-def _read(workspace: Workspace, run_id: str) -> StoredRun:
-    try:
-        found = stored_run(workspace.store, run_id)
-    except ContractError as error:
-        raise CloudError(f"What the store says of {run_id} can't be read", detail=str(error)) from None
-    if found is None:
-        raise NotFoundError(f"There is no run {run_id} any more")
-    return found
 
 
 def _come_to_rest(workspace: Workspace, run: StoredRun, clock: Clock) -> Machine | None:

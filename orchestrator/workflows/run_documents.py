@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.errors import NotFoundError
+from orchestrator.errors import CloudError, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.remembered_runs import Documents, RememberedRuns
 from remote.contract import document, layout
@@ -114,6 +114,17 @@ def _remembered(run_id: str, known: Mapping[str, Documents]) -> StoredRun | None
 def stored_run(store: Store, run_id: str) -> StoredRun | None:
     """One run; None when there is none. ContractError when its documents can't be read."""
     return _decoded(run_id, _documents(store, run_id))
+
+
+def required_run(store: Store, run_id: str) -> StoredRun:
+    """The same for whoever can't do without it. NotFoundError when there is none, CloudError when it can't be read."""
+    try:
+        found = stored_run(store, run_id)
+    except ContractError as error:
+        raise CloudError(f"What the store says of {run_id} can't be read", detail=str(error)) from None
+    if found is None:
+        raise NotFoundError(f"There is no run {run_id}", next="tlvm runs lists what there is.")
+    return found
 
 
 def stored_attempts(store: Store, run_id: str) -> list[Attempt]:

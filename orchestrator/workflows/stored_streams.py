@@ -6,14 +6,13 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from orchestrator.errors import CloudError, ConnectionLost, NotFoundError
+from orchestrator.errors import ConnectionLost, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.following import Position, Stream
-from orchestrator.workflows.run_documents import stored_run
+from orchestrator.workflows.run_documents import required_run, stored_run
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
-from remote.contract.document import ContractError
 
 POLL_S = 5.0  # the machine writes no oftener
 _ASKED_EVERY = 12  # polls without news, before the provider is asked for the machine
@@ -72,12 +71,7 @@ def _offset(name: str) -> int | None:
 
 def _state(workspace: Workspace, run_id: str) -> str | None:
     """The final state; None while there is none."""
-    try:
-        stored = stored_run(workspace.store, run_id)
-    except ContractError as error:
-        raise CloudError(f"What the store says of {run_id} can't be read", detail=str(error)) from None
-    if stored is None:
-        raise NotFoundError(f"There is no run {run_id} any more")
+    stored = required_run(workspace.store, run_id)
     return None if stored.active else stored.state
 
 

@@ -12,7 +12,7 @@ from orchestrator.config import RunSettings
 from orchestrator.datasets.versions import load_manifest
 from orchestrator.errors import CloudError, ConfigError, NotFoundError
 from orchestrator.workflows import datasets, runs
-from orchestrator.workflows.run_documents import stored_run
+from orchestrator.workflows.run_documents import required_run
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout, scenarios
 from remote.contract.document import ContractError
@@ -170,16 +170,7 @@ def _repeated(
 
 def _spec(workspace: Workspace, repeat: Repeat) -> RunSpec:
     run_id = runs.find(workspace, repeat.run)
-    try:
-        found = stored_run(workspace.store, run_id)
-    except ContractError as error:
-        raise CloudError(
-            f"What the store says of {run_id} can't be read",
-            detail=str(error),
-            next="Say what to run instead of --spec: tlvm run SCENARIO --set KEY=VALUE",
-        ) from None
-    if found is None:
-        raise NotFoundError(f"There is no run {run_id} any more", next="tlvm runs lists them.")
+    found = required_run(workspace.store, run_id)
     if found.spec.evaluates:
         raise ConfigError(
             f"{run_id} measured the model of {found.spec.evaluates.run_id}, and trained nothing",
