@@ -77,8 +77,8 @@ def attach(
     """
     from orchestrator.render import markdown, runs
     from orchestrator.render.events import Events
-    from orchestrator.workflows.attach import attach
-    from orchestrator.workflows.secrets import of_run
+    from orchestrator.workflows.runs.attach import attach
+    from orchestrator.workflows.runs.secrets import of_run
 
     workspace = common.workspace()
     draw = drawn(format, runs.result, markdown.run)
@@ -95,7 +95,7 @@ def cancel(common: Common, run: RunId) -> None:
     What it has said until then stays. A run that is over stays as it is.
     """
     from orchestrator.render import runs
-    from orchestrator.workflows.cancel import cancel
+    from orchestrator.workflows.runs.cancel import cancel
 
     common.show("cancel", cancel(common.workspace(), run), runs.cancelled)
 
@@ -117,7 +117,7 @@ def logs(
     if run is None:
         _machine(common)
         return
-    from orchestrator.workflows.logs import logs
+    from orchestrator.workflows.runs.logs import logs
 
     screen = common.screen
     for line in logs(common.workspace(), run, follow=follow, since=since):
@@ -143,7 +143,7 @@ def spelled_out(argv: list[str]) -> list[str]:
 
 def _machine(common: Common) -> None:
     from orchestrator.errors import ConfigError
-    from orchestrator.workflows.machine_log import machine_log
+    from orchestrator.workflows.machines.machine_log import machine_log
 
     if common.machine is None:
         raise ConfigError(

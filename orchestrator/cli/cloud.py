@@ -35,7 +35,7 @@ def gc(
     tlvm's label and have expired; the rest of yours is listed, and what is of others is never touched.
     """
     from orchestrator.render import gc as render
-    from orchestrator.workflows.gc import gc
+    from orchestrator.workflows.machines.gc import gc
 
     result = gc(
         common.workspace(), names or [], mine=mine, force=force, dry_run=dry_run, confirm=common.confirm
@@ -59,7 +59,7 @@ def quota(common: Common, accelerator: Accelerator = None) -> None:
     Shows the quotas that the machine of tlvm.toml takes from, and what was asked for. A new account has none for GPUs.
     """
     from orchestrator.render import cloud
-    from orchestrator.workflows.quota import quota
+    from orchestrator.workflows.setup.quota import quota
 
     common.show("quota", quota(common.workspace(machine__accelerator=accelerator)), cloud.allowed)
 
@@ -83,7 +83,7 @@ def request(
     the page to ask by hand are printed.
     """
     from orchestrator.render import cloud
-    from orchestrator.workflows.quota import quota_request
+    from orchestrator.workflows.setup.quota import quota_request
 
     result = quota_request(
         common.workspace(machine__accelerator=accelerator),
@@ -101,7 +101,7 @@ def request(
 def gpus(common: Common) -> None:
     """GPUs that can be rented: zones, price, your quota."""
     from orchestrator.render import cloud
-    from orchestrator.workflows.gpus import gpus
+    from orchestrator.workflows.setup.gpus import gpus
 
     common.show("gpus", gpus(common.workspace()), cloud.offered)
 

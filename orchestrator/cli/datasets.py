@@ -21,7 +21,7 @@ from orchestrator.errors import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.datasets.offer import Offer
+    from orchestrator.datasets.checks.offer import Offer
 
 FLIPS: tuple[Literal["none", "horizontal", "all"], ...] = ("none", "horizontal", "all")
 
@@ -104,9 +104,9 @@ def upload(
 
     HEIC and AVIF travel as JPEG. Each dataset in it is published as a new dataset version; nothing new costs nothing.
     """
-    from orchestrator.datasets.convert import Conversion
+    from orchestrator.datasets.checks.convert import Conversion
     from orchestrator.render import datasets
-    from orchestrator.workflows.upload import upload
+    from orchestrator.workflows.data.upload import upload
 
     if check and verify:
         raise ConfigError(
@@ -155,7 +155,7 @@ def _asking(common: Common) -> Callable[[Offer], bool] | None:
 def datasets(common: Common) -> None:
     """The datasets in the store. One that can't be read is named with the reason; the others are listed."""
     from orchestrator.render import datasets
-    from orchestrator.workflows.datasets import datasets as list_datasets
+    from orchestrator.workflows.data.datasets import datasets as list_datasets
 
     found = list_datasets(common.workspace())
     common.show("datasets", found, datasets.listed)
@@ -177,6 +177,6 @@ def download(
     Files that are there already are left; other files in their place are a conflict.
     """
     from orchestrator.render import datasets
-    from orchestrator.workflows.download import download
+    from orchestrator.workflows.data.download import download
 
     common.show("download", download(common.workspace(), name, folder, version=version), datasets.downloaded)

@@ -47,7 +47,7 @@ def line(command: str, error: KeyboardInterrupt) -> str:
 
 def document(command: str, error: KeyboardInterrupt) -> dict[str, object]:
     """The fields of the object on stdout: those of the run that goes on, else of an error."""
-    from orchestrator.workflows.launch import Detached  # loaded already where one was raised
+    from orchestrator.workflows.runs.launch import Detached  # loaded already where one was raised
 
     if isinstance(error, Detached):
         return dataclasses.asdict(error.run)

@@ -91,7 +91,7 @@ def up(
     Returns when it is ready. Other settings than those it has are a conflict, never a silent change.
     """
     from orchestrator.render import machines
-    from orchestrator.workflows.up import up
+    from orchestrator.workflows.machines.up import up
 
     workspace = common.workspace(
         machine__max_hours=max_hours,
@@ -112,7 +112,7 @@ def up(
         common.show("up", up(workspace, dry_run=dry_run, wait_hours=wait), machines.ready)
         return
     from orchestrator.render import datasets
-    from orchestrator.workflows.up_upload import up_and_upload
+    from orchestrator.workflows.data.up_upload import up_and_upload
 
     made, uploaded = up_and_upload(workspace, upload, bring_up=partial(up, wait_hours=wait))
     common.show("up", made, machines.ready)
@@ -132,7 +132,7 @@ def status(
 ) -> None:
     """Machines, their end, and what runs on them."""
     from orchestrator.render import machines
-    from orchestrator.workflows.status import status
+    from orchestrator.workflows.machines.status import status
 
     found = status(common.workspace(), machine=common.machine, refresh=refresh)
     common.show("status", found, machines.overview)
@@ -157,7 +157,7 @@ def ssh(
     Exits with the command's own exit code. With -L alone, the ports stay open until Ctrl-C.
     """
     from orchestrator.render import machines
-    from orchestrator.workflows.ssh import ssh
+    from orchestrator.workflows.machines.ssh import ssh
 
     result = ssh(common.workspace(), words or [], forwards=forwards or [], capture=common.json)
     common.show("ssh", result, machines.left)
@@ -179,7 +179,7 @@ def authorize(
     With a key of its own, until the end of the machine; its private key never leaves that computer.
     """
     from orchestrator.render import machines
-    from orchestrator.workflows.authorize import authorize
+    from orchestrator.workflows.machines.authorize import authorize
 
     common.show("authorize", authorize(common.workspace(), public_key), machines.authorized)
 
@@ -197,8 +197,8 @@ def down(
     Every result is proven to be in the store, the machine is deleted, and that is confirmed. Twice is success.
     """
     from orchestrator.render import machines
-    from orchestrator.workflows.down import down
-    from orchestrator.workflows.ephemeral import complete
+    from orchestrator.workflows.machines.down import down
+    from orchestrator.workflows.runs.ephemeral import complete
 
     workspace = common.workspace()
     result = down(workspace, force=force, confirm=common.confirm)

@@ -37,7 +37,7 @@ def compare(
     """Which of several runs is better, and is it more than luck?"""
     from orchestrator.render import markdown
     from orchestrator.render.compare import compared
-    from orchestrator.workflows.compare import compare
+    from orchestrator.workflows.results.compare import compare
 
     draw = drawn(format, compared, markdown.compare)
     common.show("compare", compare(common.workspace(), runs), draw)
@@ -78,7 +78,7 @@ def evaluate(
     from orchestrator.render import markdown
     from orchestrator.render.evaluate import evaluated
     from orchestrator.render.events import Events
-    from orchestrator.workflows.evaluate import evaluate
+    from orchestrator.workflows.results.evaluate import evaluate
 
     draw = drawn(format, evaluated, markdown.evaluate)
     with Events(common.screen.progress) as events:

@@ -27,7 +27,7 @@ def stop(
     A stopped machine computes nothing and still costs its disk. Its end is not moved: tlvm gc cleans up after that.
     """
     from orchestrator.render import power
-    from orchestrator.workflows.power import stop
+    from orchestrator.workflows.machines.power import stop
 
     common.show("stop", stop(common.workspace(), force=force, confirm=common.confirm), power.stopped)
 
@@ -39,7 +39,7 @@ def start(common: Common) -> None:
     It lives no longer than it would have without the stop: the hours and the budget that are left.
     """
     from orchestrator.render import power
-    from orchestrator.workflows.power import start
+    from orchestrator.workflows.machines.power import start
 
     common.show("start", start(common.workspace()), power.started)
 
@@ -53,6 +53,6 @@ def extend(
     Moves the soft clock, up to the hard end, which the cloud enforces and nobody can move while the machine runs.
     """
     from orchestrator.render import power
-    from orchestrator.workflows.power import extend
+    from orchestrator.workflows.machines.power import extend
 
     common.show("extend", extend(common.workspace(), hours), power.extended)

@@ -39,7 +39,7 @@ def pull(
     Again costs nothing; what was cut short goes on. Your own files are never touched.
     """
     from orchestrator.render import pulled
-    from orchestrator.workflows.pull import pull, pull_all
+    from orchestrator.workflows.results.pull import pull, pull_all
 
     if all_ == (run is not None):
         raise ConfigError("pull takes one run, or --all", next="tlvm runs lists them.")
@@ -70,7 +70,7 @@ def predict(
     CSV on stdout, with the probability of each class.
     """
     from orchestrator.render import runs
-    from orchestrator.workflows.predict import predict
+    from orchestrator.workflows.results.predict import predict
 
     result = predict(common.workspace(), run, images, prior=shares(prior or []))
     common.show("predict", result, runs.predicted)

@@ -118,12 +118,12 @@ def run(
     """
     from orchestrator.render import lines, markdown, rehearsals, runs
     from orchestrator.render.events import Events
-    from orchestrator.workflows.ephemeral_run import run_ephemeral
-    from orchestrator.workflows.line import ALL, Line, LineResult, run_line, wishes_of
-    from orchestrator.workflows.rehearse import rehearse as rehearse_all
-    from orchestrator.workflows.run import RunResult, run
-    from orchestrator.workflows.secrets import of_run
-    from orchestrator.workflows.wish import Repeat, scenario_of, wish_of
+    from orchestrator.workflows.runs.ephemeral_run import run_ephemeral
+    from orchestrator.workflows.runs.line import ALL, Line, LineResult, run_line, wishes_of
+    from orchestrator.workflows.runs.rehearse import rehearse as rehearse_all
+    from orchestrator.workflows.runs.run import RunResult, run
+    from orchestrator.workflows.runs.secrets import of_run
+    from orchestrator.workflows.runs.wish import Repeat, scenario_of, wish_of
 
     draw_run, draw_line = drawn(format, runs.result, markdown.run), drawn(format, lines.result, markdown.line)
     draw_rehearsal = drawn(format, rehearsals.result, markdown.rehearsal)

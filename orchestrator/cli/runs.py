@@ -25,8 +25,8 @@ def runs(
 ) -> None:
     """The runs in the store, newest first."""
     from orchestrator.render import markdown, runs
-    from orchestrator.workflows.runs import SORTS
-    from orchestrator.workflows.runs import runs as list_runs
+    from orchestrator.workflows.runs.overview import SORTS
+    from orchestrator.workflows.runs.overview import runs as list_runs
 
     draw = drawn(format, runs.listed, markdown.runs)
     by = one_of("--sort", sort, SORTS)
@@ -47,7 +47,7 @@ def tag(
 ) -> None:
     """Tag a run, or note something on it. What is tagged keep stays when runs are removed by age or state."""
     from orchestrator.render import run_care
-    from orchestrator.workflows.run_care import tag
+    from orchestrator.workflows.runs.care import tag
 
     result = tag(common.workspace(), run, add=tags or [], remove=remove or [], note=note)
     common.show("runs tag", result, run_care.tagged)
@@ -76,7 +76,7 @@ def rm(
 ) -> None:
     """Remove runs from the store: results, logs, checkpoints. What was pulled stays where it is."""
     from orchestrator.render import run_care
-    from orchestrator.workflows.run_care import remove
+    from orchestrator.workflows.runs.care import remove
 
     result = remove(
         common.workspace(),

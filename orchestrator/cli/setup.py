@@ -74,7 +74,7 @@ def init(
     For Google Cloud it looks at login, billing and quota first, since a new account has no GPU. Asks on a terminal; elsewhere what no option names takes its default. An existing file is replaced only with --yes.
     """
     from orchestrator.render import setup
-    from orchestrator.workflows.init import Answers, init
+    from orchestrator.workflows.setup.init import Answers, init
 
     given = Answers(
         common.provider, store, project, zones, accelerator, accelerator_count, machine_type, spot, disk_gb,
@@ -94,7 +94,7 @@ def doctor(common: Common) -> None:
     code is that of the first failure.
     """
     from orchestrator.render import setup
-    from orchestrator.workflows.doctor import doctor
+    from orchestrator.workflows.setup.doctor import doctor
 
     result = doctor(common.settings())
     common.show("doctor", result, setup.examined)

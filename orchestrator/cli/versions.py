@@ -26,7 +26,7 @@ def show(
 ) -> None:
     """What a version of a dataset holds: classes, splits, sizes, what is left out and why."""
     from orchestrator.render import dataset_care
-    from orchestrator.workflows.dataset_care import show, split_name
+    from orchestrator.workflows.data.care import show, split_name
 
     named, at = split_name(name) if name else (common.dataset, None)
     common.show("datasets show", show(common.workspace(), named, version or at), dataset_care.shown)
@@ -40,7 +40,7 @@ def diff(
 ) -> None:
     """What differs between two versions: images added, removed, changed, moved, of another class or split."""
     from orchestrator.render import dataset_care
-    from orchestrator.workflows.dataset_care import diff
+    from orchestrator.workflows.data.care import diff
 
     common.show("datasets diff", diff(common.workspace(), first, second), dataset_care.compared)
 
@@ -61,7 +61,7 @@ def rm(
     Runs that name it are listed: they can't be repeated. Its images go with a later `tlvm datasets gc`.
     """
     from orchestrator.render import dataset_care
-    from orchestrator.workflows.dataset_care import remove, split_name
+    from orchestrator.workflows.data.care import remove, split_name
 
     named, version = split_name(name)
     result = remove(common.workspace(), named, version, force=force, confirm=common.confirm)
@@ -82,7 +82,7 @@ def gc(
     A pack is first condemned, and deleted by a later gc when it was unnamed all the time; an upload saves what it uses.
     """
     from orchestrator.render import dataset_care
-    from orchestrator.workflows.dataset_care import gc
+    from orchestrator.workflows.data.care import gc
 
     result = gc(common.workspace(), grace_hours=grace_hours, dry_run=dry_run)
     common.show("datasets gc", result, dataset_care.collected)

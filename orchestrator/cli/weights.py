@@ -14,7 +14,7 @@ from orchestrator.errors import AuthError, CloudError
 def weights(common: Common) -> None:
     """The pre-trained weights that the store keeps; push adds some."""
     from orchestrator.render.weights import listed
-    from orchestrator.workflows.weights import stored_weights
+    from orchestrator.workflows.data.weights import stored_weights
 
     common.show("weights", stored_weights(common.workspace()), listed)
 
@@ -34,7 +34,7 @@ def push(
     Runs then take them by name: --weights FILE.
     """
     from orchestrator.render.weights import listed
-    from orchestrator.workflows.weights import push_weights
+    from orchestrator.workflows.data.weights import push_weights
 
     common.show("weights push", push_weights(common.workspace(), what), listed)
 
@@ -43,7 +43,7 @@ def push(
 def list(common: Common) -> None:
     """The same as tlvm weights."""
     from orchestrator.render.weights import listed
-    from orchestrator.workflows.weights import stored_weights
+    from orchestrator.workflows.data.weights import stored_weights
 
     common.show("weights list", stored_weights(common.workspace()), listed)
 

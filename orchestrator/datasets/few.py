@@ -6,13 +6,12 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from orchestrator.datasets.packs.pack import write_members
+from orchestrator.datasets.packs.repack import members
+from orchestrator.datasets.packs.scratch import scratch
+from orchestrator.datasets.publishing import versions
 from orchestrator.stores.base import Store
 from remote.contract.dataset_manifest import DatasetManifest, Image, Split
-
-from . import versions
-from .pack import write_members
-from .repack import members
-from .scratch import scratch
 
 Cell = tuple[Split, str]  # split, class
 

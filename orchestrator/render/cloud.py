@@ -7,8 +7,8 @@ import shlex
 from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, price
-from orchestrator.workflows.gpus import GpusResult
-from orchestrator.workflows.quota import ALL_GPUS, QuotaRequests, QuotaResult
+from orchestrator.workflows.setup.gpus import GpusResult
+from orchestrator.workflows.setup.quota import ALL_GPUS, QuotaRequests, QuotaResult
 
 _ZONES_MAX = 3
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from orchestrator.render.console import Screen
 from orchestrator.render.figures import percent
 from orchestrator.render.text import columns, duration
-from orchestrator.workflows.compare import ComparedRun, CompareResult
-from orchestrator.workflows.looks import ordinal
-from orchestrator.workflows.runs import short
+from orchestrator.workflows.results.compare import ComparedRun, CompareResult
+from orchestrator.workflows.results.looks import ordinal
+from orchestrator.workflows.runs.overview import short
 from remote.contract.wording import count
 
 _POINT = 0.0005  # less than a tenth of a percentage point is not worth a word

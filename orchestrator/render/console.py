@@ -16,7 +16,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.datasets.names import printable
+from orchestrator.datasets.folder.names import printable
 from orchestrator.render.progress import Plain, Terminal
 from orchestrator.render.text import clean
 

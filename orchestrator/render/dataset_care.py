@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.datasets.collect import Collected
-from orchestrator.datasets.repack import PackUse
+from orchestrator.datasets.packs.collect import Collected
+from orchestrator.datasets.packs.repack import PackUse
 from orchestrator.render.console import Screen
 from orchestrator.render.datasets import aside, classes, sides, window
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import columns, size
-from orchestrator.workflows.dataset_care import DatasetDiff, DatasetRemoved, DatasetShown
-from orchestrator.workflows.runs import short
+from orchestrator.workflows.data.care import DatasetDiff, DatasetRemoved, DatasetShown
+from orchestrator.workflows.runs.overview import short
 from remote.contract.wording import count
 
 _LISTED_MAX = 10

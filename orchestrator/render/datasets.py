@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from orchestrator.datasets.leaks import Kind, Leak
-from orchestrator.datasets.names import SetAside
+from orchestrator.datasets.checks.leaks import Kind, Leak
+from orchestrator.datasets.folder.names import SetAside
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import columns, duration, size
-from orchestrator.workflows.datasets import DatasetSummary
-from orchestrator.workflows.download import DownloadResult
-from orchestrator.workflows.upload import UploadResult
+from orchestrator.workflows.data.datasets import DatasetSummary
+from orchestrator.workflows.data.download import DownloadResult
+from orchestrator.workflows.data.upload import UploadResult
 from remote.contract.wording import count
 
 _LISTED_MAX = 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from orchestrator.render.console import Screen
 from orchestrator.render.runs import figure_lines
 from orchestrator.render.text import columns
-from orchestrator.workflows.evaluate import EvaluateResult
-from orchestrator.workflows.prevalence import Adjusted
-from orchestrator.workflows.runs import short
+from orchestrator.workflows.results.evaluate import EvaluateResult
+from orchestrator.workflows.results.prevalence import Adjusted
+from orchestrator.workflows.runs.overview import short
 from remote.contract.wording import count
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.render.console import Screen
 from orchestrator.render.text import about, clock, columns, duration
-from orchestrator.workflows.gc import GcResult, Item
+from orchestrator.workflows.machines.gc import GcResult, Item
 from remote.contract.wording import count
 
 _STYLES = {"deleted": "green", "kept": "red", "would go": "yellow", "theirs": "dim"}

@@ -11,36 +11,36 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
-from orchestrator.datasets.collect import Collected
+from orchestrator.datasets.packs.collect import Collected
 from orchestrator.render.console import SCHEMA
-from orchestrator.workflows.authorize import AuthorizeResult
-from orchestrator.workflows.cancel import CancelResult
-from orchestrator.workflows.compare import CompareResult
-from orchestrator.workflows.dataset_care import DatasetDiff, DatasetRemoved, DatasetShown
-from orchestrator.workflows.datasets import DatasetSummary
+from orchestrator.workflows.data.care import DatasetDiff, DatasetRemoved, DatasetShown
+from orchestrator.workflows.data.datasets import DatasetSummary
+from orchestrator.workflows.data.download import DownloadResult
+from orchestrator.workflows.data.upload import UploadResult
+from orchestrator.workflows.data.weights import WeightsResult
 from orchestrator.workflows.demo import DemoResult
-from orchestrator.workflows.doctor import DoctorResult
-from orchestrator.workflows.down import DownResult
-from orchestrator.workflows.download import DownloadResult
-from orchestrator.workflows.evaluate import EvaluateResult
-from orchestrator.workflows.gc import GcResult
-from orchestrator.workflows.gpus import GpusResult
-from orchestrator.workflows.init import InitResult
-from orchestrator.workflows.launch import DetachedRun
-from orchestrator.workflows.line import LineResult
-from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
-from orchestrator.workflows.predict import PredictResult
-from orchestrator.workflows.pull import PullAllResult, PullResult
-from orchestrator.workflows.quota import QuotaRequests, QuotaResult
-from orchestrator.workflows.rehearse import RehearsalResult
-from orchestrator.workflows.run import RunResult
-from orchestrator.workflows.run_care import RunsRemoved, TagResult
-from orchestrator.workflows.runs import RunsResult
-from orchestrator.workflows.ssh import SshResult
-from orchestrator.workflows.status import StatusResult
-from orchestrator.workflows.up import UpResult
-from orchestrator.workflows.upload import UploadResult
-from orchestrator.workflows.weights import WeightsResult
+from orchestrator.workflows.machines.authorize import AuthorizeResult
+from orchestrator.workflows.machines.down import DownResult
+from orchestrator.workflows.machines.gc import GcResult
+from orchestrator.workflows.machines.power import ExtendResult, StartResult, StopResult
+from orchestrator.workflows.machines.ssh import SshResult
+from orchestrator.workflows.machines.status import StatusResult
+from orchestrator.workflows.machines.up import UpResult
+from orchestrator.workflows.results.compare import CompareResult
+from orchestrator.workflows.results.evaluate import EvaluateResult
+from orchestrator.workflows.results.predict import PredictResult
+from orchestrator.workflows.results.pull import PullAllResult, PullResult
+from orchestrator.workflows.runs.cancel import CancelResult
+from orchestrator.workflows.runs.care import RunsRemoved, TagResult
+from orchestrator.workflows.runs.launch import DetachedRun
+from orchestrator.workflows.runs.line import LineResult
+from orchestrator.workflows.runs.overview import RunsResult
+from orchestrator.workflows.runs.rehearse import RehearsalResult
+from orchestrator.workflows.runs.run import RunResult
+from orchestrator.workflows.setup.doctor import DoctorResult
+from orchestrator.workflows.setup.gpus import GpusResult
+from orchestrator.workflows.setup.init import InitResult
+from orchestrator.workflows.setup.quota import QuotaRequests, QuotaResult
 
 RESULTS: Mapping[str, object] = {
     "init": InitResult,

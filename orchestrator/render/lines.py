@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, columns, duration
-from orchestrator.workflows.line import LineResult, LineRun
-from orchestrator.workflows.run_documents import short
+from orchestrator.workflows.runs.documents import short
+from orchestrator.workflows.runs.line import LineResult, LineRun
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics

@@ -8,15 +8,15 @@ from orchestrator.providers.base import MachineState, Offer
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
-from orchestrator.workflows.attempts import AttemptLine
-from orchestrator.workflows.authorize import AuthorizeResult
-from orchestrator.workflows.down import DownResult
-from orchestrator.workflows.left_over import LeftOver
-from orchestrator.workflows.refresh import Refreshed
-from orchestrator.workflows.runs import short
-from orchestrator.workflows.ssh import SshResult
-from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
-from orchestrator.workflows.up import UpResult
+from orchestrator.workflows.machines.authorize import AuthorizeResult
+from orchestrator.workflows.machines.down import DownResult
+from orchestrator.workflows.machines.left_over import LeftOver
+from orchestrator.workflows.machines.refresh import Refreshed
+from orchestrator.workflows.machines.ssh import SshResult
+from orchestrator.workflows.machines.status import MachineLine, RunLine, StatusResult
+from orchestrator.workflows.machines.up import UpResult
+from orchestrator.workflows.runs.attempts import AttemptLine
+from orchestrator.workflows.runs.overview import short
 from remote.contract.wording import count
 
 _RUNS_MAX = 12  # below one machine

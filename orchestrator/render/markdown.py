@@ -16,14 +16,14 @@ from orchestrator.render import compare as compared
 from orchestrator.render import lines
 from orchestrator.render.figures import CLASSES_MAX, class_rows
 from orchestrator.render.text import clean, duration, moment, price
-from orchestrator.workflows.attempts import AttemptLine
-from orchestrator.workflows.compare import CompareResult
-from orchestrator.workflows.down import DownResult
-from orchestrator.workflows.evaluate import EvaluateResult
-from orchestrator.workflows.line import LineResult
-from orchestrator.workflows.rehearse import RehearsalResult
-from orchestrator.workflows.run import RunResult
-from orchestrator.workflows.runs import RunsResult
+from orchestrator.workflows.machines.down import DownResult
+from orchestrator.workflows.results.compare import CompareResult
+from orchestrator.workflows.results.evaluate import EvaluateResult
+from orchestrator.workflows.runs.attempts import AttemptLine
+from orchestrator.workflows.runs.line import LineResult
+from orchestrator.workflows.runs.overview import RunsResult
+from orchestrator.workflows.runs.rehearse import RehearsalResult
+from orchestrator.workflows.runs.run import RunResult
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics

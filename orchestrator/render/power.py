@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, clock, duration, price
-from orchestrator.workflows.power import ExtendResult, StartResult, StopResult
+from orchestrator.workflows.machines.power import ExtendResult, StartResult, StopResult
 
 
 def stopped(screen: Screen, result: StopResult) -> None:

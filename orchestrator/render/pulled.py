@@ -5,8 +5,8 @@ from __future__ import annotations
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import size
-from orchestrator.workflows.pull import PullAllResult, PullResult
-from orchestrator.workflows.runs import short
+from orchestrator.workflows.results.pull import PullAllResult, PullResult
+from orchestrator.workflows.runs.overview import short
 from remote.contract.wording import count
 
 

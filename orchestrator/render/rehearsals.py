@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import duration
-from orchestrator.workflows.rehearse import IMAGES_EACH, RehearsalResult
+from orchestrator.workflows.runs.rehearse import IMAGES_EACH, RehearsalResult
 from remote.contract.wording import count
 
 _WHERE = {"local": "this computer", "docker": "a container of this computer"}

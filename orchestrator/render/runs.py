@@ -8,18 +8,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.datasets.names import printable
+from orchestrator.datasets.folder.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
-from orchestrator.workflows.attempts import AttemptLine
-from orchestrator.workflows.beside import COMPARED
-from orchestrator.workflows.cancel import CancelResult
-from orchestrator.workflows.looks import ordinal
-from orchestrator.workflows.predict import PredictResult
-from orchestrator.workflows.run import RunResult
-from orchestrator.workflows.runs import RunRow, RunsResult, short
+from orchestrator.workflows.results.beside import COMPARED
+from orchestrator.workflows.results.looks import ordinal
+from orchestrator.workflows.results.predict import PredictResult
+from orchestrator.workflows.runs.attempts import AttemptLine
+from orchestrator.workflows.runs.cancel import CancelResult
+from orchestrator.workflows.runs.overview import RunRow, RunsResult, short
+from orchestrator.workflows.runs.run import RunResult
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics

@@ -7,9 +7,9 @@ from orchestrator.render.cloud import request_to
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, duration
 from orchestrator.workflows.demo import DemoResult
-from orchestrator.workflows.doctor import DoctorResult, Finding
-from orchestrator.workflows.init import InitResult
-from orchestrator.workflows.init_cloud import said
+from orchestrator.workflows.setup.doctor import DoctorResult, Finding
+from orchestrator.workflows.setup.init import InitResult
+from orchestrator.workflows.setup.init_cloud import said
 from remote.contract.wording import count
 
 _WIDTH = 100  # what to do stands in a line of its own where it would not fit

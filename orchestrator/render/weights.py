@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, size
-from orchestrator.workflows.weights import StoredWeights, WeightsResult
+from orchestrator.workflows.data.weights import StoredWeights, WeightsResult
 
 
 def listed(screen: Screen, result: WeightsResult) -> None:

@@ -16,11 +16,11 @@ from orchestrator import weights
 from orchestrator.config import DatasetSettings, RunSettings
 from orchestrator.datasets.samples import write_digits
 from orchestrator.errors import CloudError, Interruption, RunFailed
-from orchestrator.workflows.down import down
-from orchestrator.workflows.run import Detached, RunResult, run
+from orchestrator.workflows.data.upload import upload
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.up import up
+from orchestrator.workflows.runs.run import Detached, RunResult, run
 from orchestrator.workflows.throwaway import MAX_HOURS, throwaway
-from orchestrator.workflows.up import up
-from orchestrator.workflows.upload import upload
 from orchestrator.workflows.workspace import Workspace
 
 MODEL = "resnet18"

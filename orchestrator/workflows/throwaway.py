@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.config import MachineSettings, ProviderName, Settings
 from orchestrator.errors import CloudError
-from orchestrator.workflows.down import down
+from orchestrator.workflows.machines.down import down
 from orchestrator.workflows.workspace import Workspace
 
 MAX_HOURS = 1  # a process that is killed leaves a machine that ends by itself

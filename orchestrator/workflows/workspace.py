@@ -27,7 +27,7 @@ from orchestrator.records import MachineRecord, Records
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
 from orchestrator.workflows.logged import logged
-from orchestrator.workflows.named_by_run import run_of
+from orchestrator.workflows.runs.named_by_run import run_of
 from remote.contract.attempts import Attempts
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.config import Settings
 from orchestrator.progress import Silent
 from orchestrator.weights import resolve
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from remote import store as remote_store
 from remote.contract import document

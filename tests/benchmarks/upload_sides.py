@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.config import load
 from orchestrator.stores.gcs import GcsStore
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from tests.benchmarks.upload_decoding import decoded
 

@@ -30,8 +30,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LOADED = (
     "google.cloud.compute_v1", "google.cloud.storage", "orchestrator.ssh", "orchestrator.cli.app",
     "orchestrator.providers.gce", "orchestrator.stores.gcs", "orchestrator.weights", "orchestrator.render.machines",
-    "orchestrator.render.runs", "orchestrator.render.cloud", "orchestrator.workflows.up", "orchestrator.workflows.down",
-    "orchestrator.workflows.run", "orchestrator.workflows.gc", "orchestrator.workflows.status",
+    "orchestrator.render.runs", "orchestrator.render.cloud", "orchestrator.workflows.machines.up", "orchestrator.workflows.machines.down",
+    "orchestrator.workflows.runs.run", "orchestrator.workflows.machines.gc", "orchestrator.workflows.machines.status",
 )  # fmt: skip
 
 

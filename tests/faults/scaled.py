@@ -16,7 +16,7 @@ MINUTE_S = 60 / RATE
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PARTS = ("orchestrator", "remote", "infra", "configs")
 _DIVIDED = (
-    "orchestrator/workflows/following.py",
+    "orchestrator/workflows/runs/following.py",
     "orchestrator/stores/gcs.py",
     "remote/contract/attempts.py",
     "remote/contract/frames.py",

@@ -19,8 +19,8 @@ from orchestrator.stores import open_store
 from orchestrator.stores.base import Blob, Store
 from orchestrator.stores.disk import checksum_of
 from orchestrator.stores.gcs import GcsStore
-from orchestrator.workflows.download import download
-from orchestrator.workflows.upload import require_all, upload
+from orchestrator.workflows.data.download import download
+from orchestrator.workflows.data.upload import require_all, upload
 from remote.contract.attempts import Attempts
 from remote.contract.dataset_manifest import decode_manifest
 from remote.contract.run_spec import StoreRef

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.config import load
 from orchestrator.errors import TlvmError
 from orchestrator.stores import open_store
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.attempts import Attempts
 

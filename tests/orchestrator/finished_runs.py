@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 
 from orchestrator.config import load
-from orchestrator.datasets.versions import put_manifest
+from orchestrator.datasets.publishing.versions import put_manifest
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.dataset_manifest import DatasetManifest, Image, Split

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.config import Settings
 from orchestrator.render.console import Screen
-from orchestrator.workflows.doctor import DoctorResult, doctor
+from orchestrator.workflows.setup.doctor import DoctorResult, doctor
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.fakes.gcs_server import GcsServer

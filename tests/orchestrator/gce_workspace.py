@@ -13,7 +13,7 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.retrying import retrying
 from orchestrator.workflows.clock import Clock as Waiting
-from orchestrator.workflows.up import up
+from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.attempts import Attempts
 from tests.fakes.compute_server import ComputeServer

@@ -10,14 +10,14 @@ import pytest
 
 from orchestrator.errors import ConfigError, NotFoundError, RunFailed
 from orchestrator.ssh import new_key
-from orchestrator.workflows.attach import attach
-from orchestrator.workflows.authorize import authorize
-from orchestrator.workflows.cancel import cancel
 from orchestrator.workflows.clock import Clock
-from orchestrator.workflows.launch import Detached
-from orchestrator.workflows.logs import logs
-from orchestrator.workflows.run import RunResult, run
-from orchestrator.workflows.run_documents import stored_run
+from orchestrator.workflows.machines.authorize import authorize
+from orchestrator.workflows.runs.attach import attach
+from orchestrator.workflows.runs.cancel import cancel
+from orchestrator.workflows.runs.documents import stored_run
+from orchestrator.workflows.runs.launch import Detached
+from orchestrator.workflows.runs.logs import logs
+from orchestrator.workflows.runs.run import RunResult, run
 from orchestrator.workflows.workspace import Workspace
 from tests.orchestrator.test_run import LINES, go, long_run, opened, project
 from tests.remote.machine import eventually

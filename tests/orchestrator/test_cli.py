@@ -19,7 +19,7 @@ from orchestrator.cli import options
 from orchestrator.cli.app import BELOW, COMMANDS, main
 from orchestrator.cli.logs import redact
 from orchestrator.errors import Interruption, TlvmError
-from orchestrator.workflows.launch import Detached
+from orchestrator.workflows.runs.launch import Detached
 
 NAMES = [command.name for command in COMMANDS]
 HEAVY = {
@@ -120,7 +120,7 @@ def test_help_loads_nothing_heavy(helps: dict[str, str]) -> None:
 
 
 def test_a_run_loads_nothing_that_decodes_images_or_talks_before_it_must() -> None:
-    script = "import sys, orchestrator.workflows.run, orchestrator.workflows.runs, orchestrator.render.runs; print(*sys.modules)"
+    script = "import sys, orchestrator.workflows.runs.run, orchestrator.workflows.runs.overview, orchestrator.render.runs; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).parents[2])  # fmt: skip
     loaded = {name.split(".")[0] for name in done.stdout.split()}

@@ -12,9 +12,9 @@ import pytest
 from orchestrator.errors import ConfigError, DataError, NotFoundError
 from orchestrator.render.compare import compared
 from orchestrator.render.console import Screen
-from orchestrator.workflows.compare import CompareResult, compare
-from orchestrator.workflows.looks import ordinal
-from orchestrator.workflows.pairs import holm, images_needed, luck, mcnemar, pair
+from orchestrator.workflows.results.compare import CompareResult, compare
+from orchestrator.workflows.results.looks import ordinal
+from orchestrator.workflows.results.pairs import holm, images_needed, luck, mcnemar, pair
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import grouped, wilson

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.app import main
-from orchestrator.datasets import versions
+from orchestrator.datasets.publishing import versions
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.render.console import Screen
 from orchestrator.render.datasets import listed
 from orchestrator.stores.base import Store
-from orchestrator.workflows.dataset_care import gc, remove, show
-from orchestrator.workflows.datasets import datasets, resolve
-from orchestrator.workflows.download import download
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.care import gc, remove, show
+from orchestrator.workflows.data.datasets import datasets, resolve
+from orchestrator.workflows.data.download import download
+from orchestrator.workflows.data.upload import upload
 from remote.contract import layout
 from tests.orchestrator.pictures import fill
 from tests.orchestrator.uploading import BUGS, one, place

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from orchestrator.config import load
-from orchestrator.datasets.cache import FILE, Cache
-from orchestrator.datasets.judge import Unusable, judge
-from orchestrator.datasets.small import SMALL_MAX
-from orchestrator.datasets.snapshot import is_settled
-from orchestrator.workflows.datasets import resolve
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.datasets.checks.cache import FILE, Cache
+from orchestrator.datasets.checks.judge import Unusable, judge
+from orchestrator.datasets.folder.snapshot import is_settled
+from orchestrator.datasets.packs.small import SMALL_MAX
+from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from tests.orchestrator.pictures import picture
 

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.datasets import names, reading
-from orchestrator.datasets.check import Outcome, check
-from orchestrator.datasets.checked import Checked
-from orchestrator.datasets.findings import window
-from orchestrator.datasets.judge import SAMPLES, Unusable, Verdict, judge
-from orchestrator.datasets.scan import Labelled, Scan, survey
+from orchestrator.datasets.checks.check import Outcome, check
+from orchestrator.datasets.checks.checked import Checked
+from orchestrator.datasets.checks.findings import window
+from orchestrator.datasets.checks.judge import SAMPLES, Unusable, Verdict, judge
+from orchestrator.datasets.folder import names, reading
+from orchestrator.datasets.folder.scan import Labelled, Scan, survey
 from orchestrator.progress import Bar, Silent
 from tests.nobody import as_nobody, for_all
 from tests.orchestrator.pictures import fill, picture
@@ -202,8 +202,8 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
 _STOPPED_HALF_WAY = """
 import multiprocessing, sys, time
 from pathlib import Path
-from orchestrator.datasets.check import check
-from orchestrator.datasets.scan import survey
+from orchestrator.datasets.checks.check import check
+from orchestrator.datasets.folder.scan import survey
 from tests.orchestrator.test_datasets_check import Advancing
 
 def stop():

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from orchestrator.config import load
-from orchestrator.datasets.convert import AS_IT_IS, Conversion, prepared
-from orchestrator.datasets.judge import Unusable, Verdict
-from orchestrator.datasets.offer import BYTES_MIN, Offer, offer
-from orchestrator.datasets.scan import survey
+from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion, prepared
+from orchestrator.datasets.checks.judge import Unusable, Verdict
+from orchestrator.datasets.checks.offer import BYTES_MIN, Offer, offer
+from orchestrator.datasets.folder.scan import survey
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.workflows.datasets import resolve
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.images.decoding import decode

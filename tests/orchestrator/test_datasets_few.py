@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.datasets.few import few, put_few
-from orchestrator.datasets.versions import load_manifest, read_head
+from orchestrator.datasets.publishing.versions import load_manifest, read_head
 from orchestrator.errors import DataError, NotFoundError
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.dataset_manifest import Image, Split

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import load
-from orchestrator.datasets import condemned
-from orchestrator.datasets.collect import Collected, collect
+from orchestrator.datasets.packs import condemned
+from orchestrator.datasets.packs.collect import Collected, collect
 from orchestrator.errors import ConflictError, DataError, NotFoundError
 from orchestrator.stores.base import Begun, Blob, Store
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.workflows.dataset_care import diff, gc, remove, show
-from orchestrator.workflows.datasets import datasets, resolve
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.care import diff, gc, remove, show
+from orchestrator.workflows.data.datasets import datasets, resolve
+from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from tests.orchestrator.pictures import fill

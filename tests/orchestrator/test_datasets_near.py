@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.config import load
-from orchestrator.datasets.cache import Cache
-from orchestrator.datasets.check import check
-from orchestrator.datasets.columns import digests
-from orchestrator.datasets.near import Near, Pair, StandIns, candidates, candidates_of, compare
-from orchestrator.datasets.scan import Scan, survey
-from orchestrator.datasets.signature import SIGNATURE_BYTES, pixels, signature
-from orchestrator.datasets.split import by_hash
-from orchestrator.datasets.together import sets
+from orchestrator.datasets.checks.cache import Cache
+from orchestrator.datasets.checks.check import check
+from orchestrator.datasets.checks.near import Near, Pair, StandIns, candidates, candidates_of, compare
+from orchestrator.datasets.checks.signature import SIGNATURE_BYTES, pixels, signature
+from orchestrator.datasets.columns.columns import digests
+from orchestrator.datasets.folder.scan import Scan, survey
+from orchestrator.datasets.splits.split import by_hash
+from orchestrator.datasets.splits.together import sets
 from orchestrator.errors import DataError
 from orchestrator.progress import Silent
-from orchestrator.workflows.datasets import resolve
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from tests.orchestrator.pictures import fill, picture
 from tests.shared_data import shared

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.datasets import pack
-from orchestrator.datasets.checked import Checked
-from orchestrator.datasets.judge import Verdict
-from orchestrator.datasets.scan import Labelled
-from orchestrator.datasets.scratch import scratch
+from orchestrator.datasets.checks.checked import Checked
+from orchestrator.datasets.checks.judge import Verdict
+from orchestrator.datasets.folder.scan import Labelled
+from orchestrator.datasets.packs import pack
+from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.errors import CloudError
 
 files = st.lists(st.binary(max_size=1500), min_size=1, max_size=12)

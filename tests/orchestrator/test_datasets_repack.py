@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.datasets.collect import GRACE_HOURS, Collected, collect
-from orchestrator.datasets.small import SMALL_MAX
+from orchestrator.datasets.packs.collect import GRACE_HOURS, Collected, collect
+from orchestrator.datasets.packs.small import SMALL_MAX
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.stores.base import Store
-from orchestrator.workflows.dataset_care import diff, gc, remove, show
-from orchestrator.workflows.datasets import resolve
-from orchestrator.workflows.looks import looks
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.data.care import diff, gc, remove, show
+from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.upload import UploadResult, upload
+from orchestrator.workflows.results.looks import looks
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef

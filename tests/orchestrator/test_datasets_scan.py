@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.datasets import names
-from orchestrator.datasets.labels import survey_by_table
-from orchestrator.datasets.scan import survey
+from orchestrator.datasets.folder import names
+from orchestrator.datasets.folder.labels import survey_by_table
+from orchestrator.datasets.folder.scan import survey
 from orchestrator.errors import ConfigError, DataError, NotFoundError
 from remote.contract import layout
 from tests.nobody import as_nobody, for_all

@@ -8,10 +8,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.datasets.checked import Checked
-from orchestrator.datasets.judge import Verdict
-from orchestrator.datasets.scan import Labelled
-from orchestrator.datasets.split import assign, by_hash
+from orchestrator.datasets.checks.checked import Checked
+from orchestrator.datasets.checks.judge import Verdict
+from orchestrator.datasets.folder.scan import Labelled
+from orchestrator.datasets.splits.split import assign, by_hash
 from remote.contract.dataset_manifest import Split
 
 

@@ -21,8 +21,8 @@ from orchestrator.errors import (
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Blob, Store
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.workflows.datasets import datasets, load_manifest, resolve
-from orchestrator.workflows.upload import UploadResult, require_all, upload
+from orchestrator.workflows.data.datasets import datasets, load_manifest, resolve
+from orchestrator.workflows.data.upload import UploadResult, require_all, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.attempts import Attempts

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import load
-from orchestrator.datasets import names, pack, unpack
-from orchestrator.datasets.pack import Member
+from orchestrator.datasets.folder import names
+from orchestrator.datasets.packs import pack, unpack
+from orchestrator.datasets.packs.pack import Member
 from orchestrator.errors import ConflictError, DataError
-from orchestrator.workflows.download import download
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.download import download
+from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, Image, encode

@@ -14,10 +14,10 @@ from orchestrator.errors import ConfigError, DataError, NotFoundError
 from orchestrator.render.compare import compared
 from orchestrator.render.console import Screen
 from orchestrator.render.evaluate import evaluated
-from orchestrator.workflows.compare import compare
-from orchestrator.workflows.evaluate import evaluate
-from orchestrator.workflows.prevalence import moved, prevalence
-from orchestrator.workflows.weighted import Rate, rate, share_of, total
+from orchestrator.workflows.results.compare import compare
+from orchestrator.workflows.results.evaluate import evaluate
+from orchestrator.workflows.results.prevalence import moved, prevalence
+from orchestrator.workflows.results.weighted import Rate, rate, share_of, total
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import wilson

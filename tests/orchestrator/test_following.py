@@ -14,13 +14,13 @@ import pytest
 from orchestrator.errors import ConfigError
 from orchestrator.progress import Silent
 from orchestrator.providers.local_folder import MachineFolder
-from orchestrator.workflows import following
-from orchestrator.workflows.attach import attach
-from orchestrator.workflows.following import MachineLost, follow
-from orchestrator.workflows.logs import logs
-from orchestrator.workflows.run import RunResult
-from orchestrator.workflows.run_documents import stored_run
-from orchestrator.workflows.stored_streams import stored_bytes
+from orchestrator.workflows.runs import following
+from orchestrator.workflows.runs.attach import attach
+from orchestrator.workflows.runs.documents import stored_run
+from orchestrator.workflows.runs.following import MachineLost, follow
+from orchestrator.workflows.runs.logs import logs
+from orchestrator.workflows.runs.run import RunResult
+from orchestrator.workflows.runs.stored_streams import stored_bytes
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from tests.orchestrator import finished_runs

@@ -16,7 +16,7 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.gce import GceProvider
 from orchestrator.providers.gce.firewall import IAP_RANGE
-from orchestrator.workflows.gc import gc
+from orchestrator.workflows.machines.gc import gc
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.fakes.http_service import Answer, HttpService, whole

@@ -14,7 +14,7 @@ from orchestrator.errors import (
     ConnectionLost,
     QuotaError,
 )
-from orchestrator.workflows.up import up
+from orchestrator.workflows.machines.up import up
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_workspace import asked, bring_up, instances, told, waiting, workspace

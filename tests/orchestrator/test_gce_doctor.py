@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.providers.findings import Finding
 from orchestrator.render import setup as render_setup
-from orchestrator.workflows.doctor import DoctorResult
-from orchestrator.workflows.quota import quota_request
+from orchestrator.workflows.setup.doctor import DoctorResult
+from orchestrator.workflows.setup.quota import quota_request
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_server import PROJECT
 from tests.orchestrator.gce_project import ACCOUNT, BUCKET, GOOD_POLICY, Project, text, well

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import CloudError, ConfigError, ConnectionLost
-from orchestrator.workflows.up import up
+from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
 from tests.fakes.compute_hardware import Boot

@@ -12,8 +12,8 @@ import pytest
 from orchestrator.errors import AuthError, ConnectionLost
 from orchestrator.records import MachineRecord
 from orchestrator.workflows.clock import Clock as Waiting
-from orchestrator.workflows.readiness import FIRST_CONTACT_S
-from orchestrator.workflows.up import up
+from orchestrator.workflows.machines.readiness import FIRST_CONTACT_S
+from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
 from tests.fakes.compute_cloud import Clock

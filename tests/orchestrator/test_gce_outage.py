@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.providers.base import Unseen
-from orchestrator.workflows.down import down
-from orchestrator.workflows.status import status
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.status import status
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer

@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.errors import ConflictError
 from orchestrator.providers.gce import GceProvider
-from orchestrator.workflows.gc import gc
-from orchestrator.workflows.power import start
-from orchestrator.workflows.up import up
+from orchestrator.workflows.machines.gc import gc
+from orchestrator.workflows.machines.power import start
+from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock, items
 from tests.fakes.compute_server import ComputeServer

@@ -17,8 +17,8 @@ from orchestrator.config import Settings
 from orchestrator.errors import ConfigError
 from orchestrator.providers.gce.quota_requests import body, by_hand
 from orchestrator.render import cloud as render_cloud
-from orchestrator.workflows.gpus import gpus
-from orchestrator.workflows.quota import quota, quota_request
+from orchestrator.workflows.setup.gpus import gpus
+from orchestrator.workflows.setup.quota import quota, quota_request
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import cloud_quotas
 from tests.fakes.compute_server import PROJECT

@@ -15,10 +15,10 @@ from orchestrator.errors import ConfigError, ConflictError, NotFoundError
 from orchestrator.render import gc as render_gc
 from orchestrator.render import machines as render_machines
 from orchestrator.render.console import Screen
-from orchestrator.workflows.down import down
-from orchestrator.workflows.gc import GcResult, gc
-from orchestrator.workflows.power import stop
-from orchestrator.workflows.status import status
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.gc import GcResult, gc
+from orchestrator.workflows.machines.power import stop
+from orchestrator.workflows.machines.status import status
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer

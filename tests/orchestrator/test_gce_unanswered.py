@@ -12,11 +12,11 @@ import pytest
 import requests
 
 from orchestrator.errors import TransientError
-from orchestrator.workflows.asking import unanswered
 from orchestrator.workflows.clock import Clock as Waiting
-from orchestrator.workflows.down import down
-from orchestrator.workflows.status import StatusResult, status
-from orchestrator.workflows.up import up
+from orchestrator.workflows.machines.asking import unanswered
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.status import StatusResult, status
+from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer

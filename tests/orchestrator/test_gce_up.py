@@ -18,9 +18,9 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine
 from orchestrator.ssh import Output
-from orchestrator.workflows.down import down
-from orchestrator.workflows.readiness import check_gpu
-from orchestrator.workflows.up import ensure, up
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.readiness import check_gpu
+from orchestrator.workflows.machines.up import ensure, up
 from orchestrator.workflows.workspace import Workspace
 from tests.conformance.providers import eventually
 from tests.fakes import compute_loopback

@@ -21,10 +21,10 @@ from orchestrator.render import runs as render_runs
 from orchestrator.render.console import Screen
 from orchestrator.render.text import clock
 from orchestrator.ssh import Connection
-from orchestrator.workflows.down import down
-from orchestrator.workflows.run import run
-from orchestrator.workflows.runs import RunRow, RunsResult, runs
-from orchestrator.workflows.status import status
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.status import status
+from orchestrator.workflows.runs.overview import RunRow, RunsResult, runs
+from orchestrator.workflows.runs.run import run
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_status import RunStatus
@@ -139,7 +139,7 @@ def row_of(workspace: Workspace, run_id: str) -> RunRow:
 def test_a_killed_supervisor_is_never_called_running(
     project: Path, killed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.workflows.on_machine.STARTS_WITHIN", timedelta(0))
+    monkeypatch.setattr("orchestrator.workflows.runs.on_machine.STARTS_WITHIN", timedelta(0))
     workspace = opened(project)
     eventually(lambda: row_of(workspace, killed).state != "RUNNING")
     found = row_of(workspace, killed)

@@ -12,13 +12,13 @@ from orchestrator.errors import ConfigError
 from orchestrator.render import lines as render_lines
 from orchestrator.render import machines as render_machines
 from orchestrator.render.console import Screen
-from orchestrator.workflows.attach import attach
-from orchestrator.workflows.cancel import cancel
-from orchestrator.workflows.launch import Detached
-from orchestrator.workflows.line import Line, LineResult, run_line
-from orchestrator.workflows.run_documents import stored_run
-from orchestrator.workflows.runs import runs
-from orchestrator.workflows.status import RunLine, status
+from orchestrator.workflows.machines.status import RunLine, status
+from orchestrator.workflows.runs.attach import attach
+from orchestrator.workflows.runs.cancel import cancel
+from orchestrator.workflows.runs.documents import stored_run
+from orchestrator.workflows.runs.launch import Detached
+from orchestrator.workflows.runs.line import Line, LineResult, run_line
+from orchestrator.workflows.runs.overview import runs
 from remote.contract.scenarios import SCENARIOS
 from tests.orchestrator.test_run import go, opened, project
 from tests.remote.machine import eventually

@@ -9,8 +9,8 @@ import pytest
 from orchestrator.errors import AuthError
 from orchestrator.progress import Silent
 from orchestrator.stores.base import Blob, Store
-from orchestrator.workflows.looks import keep_looks, looks
-from orchestrator.workflows.pull import pull
+from orchestrator.workflows.results.looks import keep_looks, looks
+from orchestrator.workflows.results.pull import pull
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import DatasetRef
 from tests.orchestrator.finished_runs import image, opened, put_dataset, put_run

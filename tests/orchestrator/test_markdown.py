@@ -15,12 +15,12 @@ from markdown_it.token import Token
 
 from orchestrator.errors import RunFailed
 from orchestrator.render import markdown
-from orchestrator.workflows.attempts import AttemptLine
-from orchestrator.workflows.compare import compare
-from orchestrator.workflows.down import DownResult
-from orchestrator.workflows.line import LineError, LineResult, LineRun
-from orchestrator.workflows.run import RunResult
-from orchestrator.workflows.runs import runs
+from orchestrator.workflows.machines.down import DownResult
+from orchestrator.workflows.results.compare import compare
+from orchestrator.workflows.runs.attempts import AttemptLine
+from orchestrator.workflows.runs.line import LineError, LineResult, LineRun
+from orchestrator.workflows.runs.overview import runs
+from orchestrator.workflows.runs.run import RunResult
 from tests.orchestrator.finished_runs import image, opened, put_dataset, put_run
 
 _NASTY = "x | y\n# <script>alert(1)</script> ![i](http://evil/i) [l](javascript:x) `c` **b** $a$ @ana www.evil.org \x1b[2J"
@@ -102,7 +102,7 @@ def result(**changes: Any) -> RunResult:
 
 def test_a_run_is_a_head_with_its_figure_and_tables(tmp_path: Path) -> None:
     here, ids = finished(tmp_path)
-    from orchestrator.workflows.measured import measured
+    from orchestrator.workflows.results.measured import measured
 
     metrics = dataclasses.asdict(measured(here, ids[0]).metrics)
     line = AttemptLine(
@@ -124,7 +124,7 @@ def test_a_run_is_a_head_with_its_figure_and_tables(tmp_path: Path) -> None:
 
 def test_a_run_whose_words_are_hostile_turns_nothing(tmp_path: Path) -> None:
     here, ids = finished(tmp_path)
-    from orchestrator.workflows.measured import measured
+    from orchestrator.workflows.results.measured import measured
 
     found = measured(here, ids[0]).metrics
     classes = [dataclasses.replace(one, name=_NASTY) for one in found.result.classes]

@@ -11,9 +11,9 @@ import pytest
 from orchestrator.config import MachineSettings, Settings
 from orchestrator.errors import ConfigError, ConflictError, ConnectionLost, NotFoundError
 from orchestrator.providers.base import MachineState
-from orchestrator.workflows.down import down
-from orchestrator.workflows.power import extend, start, stop
-from orchestrator.workflows.up import up
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.power import extend, start, stop
+from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
 from tests.fakes.compute_cloud import Clock

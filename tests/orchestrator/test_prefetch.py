@@ -14,8 +14,8 @@ from orchestrator.config import load
 from orchestrator.errors import Interruption
 from orchestrator.progress import Silent
 from orchestrator.providers.local_folder import MachineFolder
-from orchestrator.workflows.up_upload import Stored, up_and_upload
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.data.up_upload import Stored, up_and_upload
+from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.layout import MachineHome

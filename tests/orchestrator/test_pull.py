@@ -12,9 +12,9 @@ import pytest
 
 from orchestrator.config import load
 from orchestrator.errors import CloudError, ConfigError, ConflictError, NotFoundError
-from orchestrator.workflows.pull import FILES_MAX, local_files, pull
-from orchestrator.workflows.run_record import FILES
-from orchestrator.workflows.runs import runs
+from orchestrator.workflows.results.pull import FILES_MAX, local_files, pull
+from orchestrator.workflows.results.record import FILES
+from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.document import ContractError

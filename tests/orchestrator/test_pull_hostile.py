@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from orchestrator.config import load
 from orchestrator.errors import CloudError, TlvmError
 from orchestrator.render.text import clean
-from orchestrator.workflows.pull import local_files, pull, pull_all
-from orchestrator.workflows.run_record import FILES
+from orchestrator.workflows.results.pull import local_files, pull, pull_all
+from orchestrator.workflows.results.record import FILES
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.document import ContractError
@@ -163,7 +163,7 @@ _KILLED = """
 import os, sys
 from pathlib import Path
 from orchestrator.config import load
-from orchestrator.workflows.pull import pull
+from orchestrator.workflows.results.pull import pull
 from orchestrator.workflows.workspace import Workspace
 pull(Workspace(load({}, environ=dict(os.environ), folder=Path(sys.argv[1]))), sys.argv[2])
 """

@@ -11,9 +11,9 @@ import pytest
 from orchestrator.config import load
 from orchestrator.errors import CloudError, DataError
 from orchestrator.progress import Silent
-from orchestrator.workflows.rehearse import rehearse
-from orchestrator.workflows.upload import upload
-from orchestrator.workflows.wish import Wish, resolve
+from orchestrator.workflows.data.upload import upload
+from orchestrator.workflows.runs.rehearse import rehearse
+from orchestrator.workflows.runs.wish import Wish, resolve
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.run_spec import DatasetRef, WeightsRef

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.datasets.names import decode, printable
+from orchestrator.datasets.folder.names import decode, printable
 from orchestrator.errors import NotFoundError
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.render import datasets, figures, machines, problem, pulled, runs, setup
@@ -23,14 +23,14 @@ from orchestrator.render.console import Screen
 from orchestrator.render.events import Events
 from orchestrator.render.progress import Plain, Terminal
 from orchestrator.render.text import clean, columns, duration, price, size
-from orchestrator.workflows.datasets import DatasetSummary
-from orchestrator.workflows.doctor import DoctorResult, Finding
-from orchestrator.workflows.down import DownResult
-from orchestrator.workflows.predict import Prediction, PredictResult
-from orchestrator.workflows.pull import PullResult
-from orchestrator.workflows.run import RunResult
-from orchestrator.workflows.runs import RunRow, RunsResult
-from orchestrator.workflows.status import MachineLine, RunLine, StatusResult
+from orchestrator.workflows.data.datasets import DatasetSummary
+from orchestrator.workflows.machines.down import DownResult
+from orchestrator.workflows.machines.status import MachineLine, RunLine, StatusResult
+from orchestrator.workflows.results.predict import Prediction, PredictResult
+from orchestrator.workflows.results.pull import PullResult
+from orchestrator.workflows.runs.overview import RunRow, RunsResult
+from orchestrator.workflows.runs.run import RunResult
+from orchestrator.workflows.setup.doctor import DoctorResult, Finding
 from remote.contract.metrics import ClassFigures, Counters, Evaluation, Frozen, Metrics
 from remote.contract.run_spec import StoreRef
 

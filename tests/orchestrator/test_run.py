@@ -18,13 +18,13 @@ from orchestrator.progress import Silent
 from orchestrator.providers.base import Machine
 from orchestrator.ssh import Connection
 from orchestrator.ssh.connection import Output
-from orchestrator.workflows.following import follow
-from orchestrator.workflows.logs import logs
-from orchestrator.workflows.run import Detached, RunResult, run
-from orchestrator.workflows.run_documents import stored_run
-from orchestrator.workflows.runs import runs
-from orchestrator.workflows.up import Clock, ensure
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.upload import upload
+from orchestrator.workflows.machines.up import Clock, ensure
+from orchestrator.workflows.runs.documents import stored_run
+from orchestrator.workflows.runs.following import follow
+from orchestrator.workflows.runs.logs import logs
+from orchestrator.workflows.runs.overview import runs
+from orchestrator.workflows.runs.run import Detached, RunResult, run
 from orchestrator.workflows.workspace import Workspace
 from tests.remote.machine import eventually
 
@@ -184,7 +184,7 @@ class InterruptedStart(Workspace):
 def test_ctrl_c_before_a_run_has_started_takes_it_back(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.workflows.launch._ACCEPTS_WITHIN_S", 0.5)
+    monkeypatch.setattr("orchestrator.workflows.runs.launch._ACCEPTS_WITHIN_S", 0.5)
     workspace = opened(project, kind=InterruptedStart)
     before = (runs(workspace).runs, workspace.records.runs())
     with pytest.raises(KeyboardInterrupt) as raised:

@@ -11,11 +11,11 @@ import pytest
 from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.providers.base import MachineState
 from orchestrator.stores.base import Store
-from orchestrator.workflows.down import down
-from orchestrator.workflows.run_care import RunsRemoved, remove, tag
-from orchestrator.workflows.run_documents import run_ids
-from orchestrator.workflows.run_notes import notes_of_all, was_removed
-from orchestrator.workflows.runs import runs
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.runs.care import RunsRemoved, remove, tag
+from orchestrator.workflows.runs.documents import run_ids
+from orchestrator.workflows.runs.notes import notes_of_all, was_removed
+from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef

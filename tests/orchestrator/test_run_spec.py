@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.config import load
 from orchestrator.errors import CloudError, ConfigError, NotFoundError
-from orchestrator.workflows.run import run
-from orchestrator.workflows.run_documents import stored_run
-from orchestrator.workflows.wish import Repeat, Wish, wish_of
+from orchestrator.workflows.runs.documents import stored_run
+from orchestrator.workflows.runs.run import run
+from orchestrator.workflows.runs.wish import Repeat, Wish, wish_of
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout, scenarios
 from remote.contract.run_spec import DatasetRef, EvaluatedRun, RunSpec, WeightsRef

@@ -18,11 +18,11 @@ from orchestrator.providers.base import Machine
 from orchestrator.render import markdown
 from orchestrator.render import runs as drawn
 from orchestrator.render.console import Screen
-from orchestrator.workflows.ephemeral_run import run_ephemeral
-from orchestrator.workflows.run import Repeat, RunResult, run
-from orchestrator.workflows.run_documents import stored_run
-from orchestrator.workflows.unchanged import unchanged
-from orchestrator.workflows.wish import Wish, wish_of
+from orchestrator.workflows.runs.documents import stored_run
+from orchestrator.workflows.runs.ephemeral_run import run_ephemeral
+from orchestrator.workflows.runs.run import Repeat, RunResult, run
+from orchestrator.workflows.runs.unchanged import unchanged
+from orchestrator.workflows.runs.wish import Wish, wish_of
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, WeightsRef

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.cli import bug
 from orchestrator.config import load
 from orchestrator.errors import ConfigError
-from orchestrator.workflows.secrets import require, variables
+from orchestrator.workflows.runs.secrets import require, variables
 
 SECRET = "correct-horse-battery-staple"
 

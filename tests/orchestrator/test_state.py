@@ -12,12 +12,12 @@ import pytest
 
 from orchestrator.errors import CloudError
 from orchestrator.records import Records, RunRecord
-from orchestrator.workflows.attach import attach
-from orchestrator.workflows.launch import Detached
-from orchestrator.workflows.lives import begun
-from orchestrator.workflows.run import RunResult, run
-from orchestrator.workflows.runs import runs
-from orchestrator.workflows.status import status
+from orchestrator.workflows.machines.lives import begun
+from orchestrator.workflows.machines.status import status
+from orchestrator.workflows.runs.attach import attach
+from orchestrator.workflows.runs.launch import Detached
+from orchestrator.workflows.runs.overview import runs
+from orchestrator.workflows.runs.run import RunResult, run
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.document import ContractError

@@ -25,11 +25,11 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
 from orchestrator.records import RunRecord
-from orchestrator.workflows.down import down
-from orchestrator.workflows.runs import runs
-from orchestrator.workflows.ssh import Forward, forward, ssh
-from orchestrator.workflows.status import status
-from orchestrator.workflows.up import Clock, ensure, own_key, up
+from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.ssh import Forward, forward, ssh
+from orchestrator.workflows.machines.status import status
+from orchestrator.workflows.machines.up import Clock, ensure, own_key, up
+from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
@@ -378,7 +378,7 @@ def test_a_run_that_never_started_keeps_no_machine(
     local.store.delete(layout.run_key(RUN, "status.json"))
     with pytest.raises(ConflictError, match="at work"):  # it may be just starting, from another terminal
         down(local)
-    monkeypatch.setattr("orchestrator.workflows.on_machine.STARTS_WITHIN", timedelta(0))
+    monkeypatch.setattr("orchestrator.workflows.runs.on_machine.STARTS_WITHIN", timedelta(0))
     ((ghost,),) = [found.runs for found in status(local).machines]
     assert (ghost.state, "never started" in ghost.doubt) == ("LOST", True)
     result = down(local)

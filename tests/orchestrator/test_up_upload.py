@@ -10,10 +10,10 @@ import pytest
 from orchestrator.config import load
 from orchestrator.errors import CapacityError, DataError, Interruption
 from orchestrator.providers.base import MachineSpec
-from orchestrator.workflows.datasets import resolve
-from orchestrator.workflows.up import UpResult
-from orchestrator.workflows.up_upload import Stored, up_and_upload
-from orchestrator.workflows.upload import UploadResult
+from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.up_upload import Stored, up_and_upload
+from orchestrator.workflows.data.upload import UploadResult
+from orchestrator.workflows.machines.up import UpResult
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import StoreRef
 from tests.orchestrator.pictures import fill

@@ -12,10 +12,10 @@ from orchestrator.errors import DataError, NotFoundError
 from orchestrator.render.console import Screen
 from orchestrator.render.dataset_care import collected, shown
 from orchestrator.render.datasets import uploaded
-from orchestrator.workflows.dataset_care import diff, gc, show
-from orchestrator.workflows.datasets import resolve
-from orchestrator.workflows.download import download
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.data.care import diff, gc, show
+from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.download import download
+from orchestrator.workflows.data.upload import UploadResult, upload
 from remote.contract import layout
 from tests.orchestrator.pictures import fill, picture
 from tests.orchestrator.uploading import BUGS, one, place

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.config import load
-from orchestrator.datasets.offer import Offer
+from orchestrator.datasets.checks.offer import Offer
 from orchestrator.errors import DataError
 from orchestrator.progress import Silent
-from orchestrator.workflows.upload import upload
+from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from tests.orchestrator.pictures import fill, picture
 from tests.shared_data import shared

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.datasets import versions
+from orchestrator.datasets.publishing import versions
 from orchestrator.errors import CloudError, DataError
 from orchestrator.stores.base import Store
-from orchestrator.workflows.datasets import resolve
-from orchestrator.workflows.download import download
+from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.download import download
 from remote.contract import layout
 from remote.contract.dataset_manifest import encode
 from tests.orchestrator.pictures import fill

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.datasets import versions
+from orchestrator.datasets.publishing import versions
 from orchestrator.errors import DataError
 from orchestrator.stores.base import Begun, Blob, Store
 from orchestrator.stores.directory import DirectoryStore

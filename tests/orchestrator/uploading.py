@@ -9,7 +9,7 @@ from orchestrator.config import load
 from orchestrator.errors import TransientError
 from orchestrator.stores.base import Begun, Blob, Store
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.workflows.upload import UploadResult, upload
+from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 
 BUGS = {"train/ants": 4, "train/bees": 3, "val/ants": 2, "val/bees": 2}

@@ -1,0 +1,1 @@
+"""Rows of which there may be a million, kept in columns."""

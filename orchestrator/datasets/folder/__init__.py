@@ -1,0 +1,1 @@
+"""What a folder of the user holds, as the file system tells it."""

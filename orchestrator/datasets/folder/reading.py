@@ -1,0 +1,55 @@
+"""A file's bytes, if it still is the file that the scan saw. Read whole: its hash and its verdict need all of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.datasets.checks.judge import Unusable
+
+FILE_BYTES_MAX = 512 * 1024**2  # a worker holds one file in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A file that was there and is not, or is another one now: run it again."""
+
+    reason: str
+
+
+class Seen(Protocol):
+    """A file as the scan saw it."""
+
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def inode(self) -> int: ...
+
+
+def read(root: bytes, file: Seen) -> bytes | Unusable | Missed:
+    """All bytes of `file` below the dataset's folder `root`."""
+    if file.size > FILE_BYTES_MAX:
+        return Unusable(f"larger than {FILE_BYTES_MAX // 1024**2} MiB")
+    try:
+        with os.fdopen(os.open(root + b"/" + file.path, os.O_RDONLY), "rb") as opened:
+            before = os.fstat(opened.fileno())
+            data = opened.read(file.size + 1) if _same(before, file) else b""
+            after = os.fstat(opened.fileno())
+    except FileNotFoundError:
+        return Missed("it vanished meanwhile")
+    except PermissionError:
+        return Unusable("no permission to read it")
+    except OSError as error:
+        return Missed(f"it can't be read: {error.strerror}")
+    if not _same(after, file) or len(data) != file.size:
+        return Missed("it changed meanwhile")
+    return data
+
+
+def _same(seen: os.stat_result, file: Seen) -> bool:
+    return (seen.st_size, seen.st_mtime_ns, seen.st_ino) == (file.size, file.mtime_ns, file.inode)

@@ -1,0 +1,341 @@
+"""What a folder means: which datasets it holds, with which splits, classes and files. Contents are not read.
+
+A folder whose children are named train, val, valid, validation or test has splits; children that hold images are
+classes; otherwise each child that fits is a dataset of its own. Images in folders below a class folder belong to
+that class, as torchvision's ImageFolder has it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.datasets.columns.columns import Blobs, Numbers, Words
+from orchestrator.datasets.columns.rows import Form, Rows
+from orchestrator.datasets.folder import names
+from orchestrator.datasets.folder.names import SetAside
+from orchestrator.datasets.folder.tree import beside
+from orchestrator.datasets.folder.walk import Folder, walk
+from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
+from remote.contract import layout
+from remote.contract.dataset_manifest import Split
+from remote.contract.document import ContractError
+from remote.contract.wording import count
+
+_SHOWN = 10
+SPLITS: dict[bytes, Split] = {
+    b"train": "train",
+    b"val": "val",
+    b"valid": "val",
+    b"validation": "val",
+    b"test": "test",
+}
+
+
+class Labelled(NamedTuple):
+    """A file in a class folder."""
+
+    path: bytes  # below the dataset's folder
+    size: int
+    mtime_ns: int
+    inode: int
+    split: Split | None  # None: the dataset has no split folders
+    class_name: str
+    label_source: str = "folder"  # or the name of the table that said it
+    group: str | None = None  # patient, slide, video, as the user calls it: it never leaves this computer
+
+
+LABELLED = Form(
+    Labelled,
+    path=Blobs,
+    size=Numbers,
+    mtime_ns=Numbers,
+    inode=Numbers,
+    split=Words,
+    class_name=Words,
+    label_source=Words,
+    group=Words,
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One dataset as it lies on the disk."""
+
+    name: str
+    root: Path
+    files: Rows[Labelled]  # in path order
+    splits: tuple[Split, ...]  # that have a folder
+    set_aside: list[SetAside]
+    warnings: list[str]
+    folders: Mapping[bytes, int] = field(
+        default_factory=dict
+    )  # modification time by path, before each was listed
+    began_ns: int = 0  # Unix time
+
+
+@dataclass(frozen=True)
+class Survey:
+    datasets: list[Scan]
+    ignored: list[SetAside]  # children that are no dataset, where others are
+
+
+def survey(folder: Path, *, name: str | None = None) -> Survey:
+    """Walk `folder` once and say what it holds.
+
+    name            of the dataset, instead of the folder's own; only where there is one
+    NotFoundError   no such folder
+    DataError       nothing in it is a dataset; shows the tree that was found beside the one that was expected
+    """
+    root = folder.resolve()
+    if not root.is_dir():
+        raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
+    began_ns = time.time_ns()
+    try:
+        top = walk(root, os.fsencode(root.name if folder.name in ("", "..") else folder.name))
+    except OSError as error:
+        raise CloudError(
+            f"The folder {names.shown(os.fsencode(folder))} can't be listed",
+            detail=str(error.strerror),
+            next="Check its permissions.",
+        ) from None
+    require_listed(top, root)
+    if _kind(top):
+        return Survey([_scan(top, root, name, began_ns)], [])
+    return _children(top, root, name, began_ns)
+
+
+def require_listed(top: Folder, root: Path) -> None:
+    """DataError naming the folders that can't be listed: without what they hold, it is another dataset."""
+    if unlisted := [item for folder in top.everything() for item in folder.unlisted]:
+        more = [f"and {len(unlisted) - _SHOWN} more"] if len(unlisted) > _SHOWN else []
+        raise DataError(
+            f"{count(len(unlisted), 'folder')} in {names.shown(os.fsencode(root))} can't be looked into",
+            detail="\n".join([f"{item.path}: {item.reason}" for item in unlisted[:_SHOWN]] + more),
+            next="Check the permissions, or move away what is no part of the dataset.",
+        )
+
+
+def folder_times(top: Folder) -> dict[bytes, int]:
+    """Of every folder of a dataset, by its path below the dataset's."""
+    cut = len(top.path) + 1 if top.path else 0
+    return {folder.path[cut:]: folder.mtime_ns for folder in top.everything()}
+
+
+def _children(top: Folder, root: Path, name: str | None, began_ns: int) -> Survey:
+    fitting = [child for child in _visible(top) if _kind(child)]
+    if not fitting:
+        raise DataError(
+            f"The folder {names.shown(os.fsencode(root))} holds no dataset",
+            detail=beside(top),
+            next="Put the images of each class into a folder of its own.",
+        )
+    if name and len(fitting) > 1:
+        found = ", ".join(names.shown(child.name) for child in fitting)
+        raise ConfigError(
+            f"The name {name!r} was given for {len(fitting)} datasets",
+            detail=f"Found: {found}",
+            next="Leave the name out, or upload one folder at a time.",
+        )
+    _unlike({child.name: names.dataset_name(child.name) for child in fitting}, "dataset", root)
+    ignored = [
+        SetAside(names.encode(child.path), "not a dataset") for child in top.folders if child not in fitting
+    ]
+    ignored += [SetAside(names.encode(file.path), "not in a dataset") for file in top.files]
+    scans = [_scan(child, root / os.fsdecode(child.name), name, began_ns) for child in fitting]
+    return Survey(scans, ignored + top.set_aside)
+
+
+def _kind(folder: Folder) -> str | None:
+    """ "splits", "classes", or None where the folder is not a dataset."""
+    if any(_split_of(child) for child in _visible(folder)):
+        return "splits"
+    holding = [child for child in _visible(folder) if child.files]
+    if holding and any(child.name.lower() not in SPLITS for child in holding):
+        return "classes"
+    return None
+
+
+def _split_of(folder: Folder) -> Split | None:
+    """The split of a folder that is named like one and holds class folders.
+
+    A folder "train" that holds only images is a class (of vehicles, say) or not labelled, but no split.
+    """
+    split = SPLITS.get(folder.name.lower())
+    return split if split and any(child.holds_images() for child in _visible(folder)) else None
+
+
+def _visible(folder: Folder) -> list[Folder]:
+    return [child for child in folder.folders if not child.hidden]
+
+
+def _scan(top: Folder, root: Path, name: str | None, began_ns: int) -> Scan:
+    """`top` is a dataset; paths of the result begin below it."""
+    gathered = _Gathered(len(top.path) + 1 if top.path else 0)
+    gathered.leave_out(top, "not in a class folder")
+    splits: list[Split] = []
+    if _kind(top) == "splits":
+        for child in top.folders:
+            if split := _split_of(child):
+                splits.append(split)
+                gathered.leave_out(child, "not in a class folder")
+                gathered.classes(child.folders, split)
+            else:
+                gathered.leave_out_all(child, "not in a class folder of train, val or test")
+        _one_folder_each(top, root)
+    else:
+        _no_dataset_among_classes(top, root)
+        gathered.classes(top.folders, None)
+    _unlike_classes(gathered.class_folders, root)
+    _unlike_files(top, root)
+    return Scan(
+        checked_name(name) if name else names.dataset_name(top.name),
+        root,
+        gathered.files.sorted_by("path"),
+        tuple(sorted(set(splits))),
+        sorted(gathered.set_aside, key=lambda item: item.path),
+        gathered.warnings,
+        folder_times(top),
+        began_ns,
+    )
+
+
+class _Gathered:
+    """What one dataset's folders add up to."""
+
+    def __init__(self, cut: int) -> None:
+        self._cut = cut  # bytes of path above the dataset's folder
+        self.files = LABELLED.rows()
+        self.set_aside: list[SetAside] = []
+        self.warnings: list[str] = []
+        self.class_folders: list[bytes] = []
+
+    def classes(self, folders: Iterable[Folder], split: Split | None) -> None:
+        for folder in folders:
+            shown = names.shown(folder.path[self._cut :])
+            if folder.hidden and folder.files:
+                raise DataError(
+                    f"The folder {shown} holds images, but its name begins with a dot",
+                    next="Rename it if it is a class; move it away if it is not.",
+                )
+            if folder.hidden or not folder.holds_images():
+                self.leave_out_all(folder, "in a hidden folder")
+                if not folder.hidden:
+                    self.warnings.append(f"The folder {shown} holds no image and is not a class")
+            else:
+                self._one_class(folder, split, shown)
+
+    def _one_class(self, folder: Folder, split: Split | None, shown: str) -> None:
+        self.class_folders.append(folder.path[self._cut :])
+        label = names.class_name(folder.name)
+        deeper = 0
+        for place in _below(folder):
+            self._keep_set_aside(place)
+            deeper += len(place.files) if place is not folder else 0
+            cut = self._cut
+            self.files.extend(
+                Labelled(path[cut:], size, mtime_ns, inode, split, label)
+                for path, size, mtime_ns, inode in place.files.tuples("path", "size", "mtime_ns", "inode")
+            )
+            for hidden in (child for child in place.folders if child.hidden):
+                self.leave_out_all(hidden, "in a hidden folder")
+        if deeper:
+            self.warnings.append(f"In folders below {shown}, of that class: {count(deeper, 'image')}")
+
+    def leave_out(self, folder: Folder, reason: str) -> None:
+        """The files of this folder, not those of folders in it."""
+        self._keep_set_aside(folder)
+        self.set_aside += [SetAside(names.encode(file.path[self._cut :]), reason) for file in folder.files]
+
+    def leave_out_all(self, folder: Folder, reason: str) -> None:
+        for place in folder.everything():
+            self.leave_out(place, reason)
+
+    def _keep_set_aside(self, folder: Folder) -> None:
+        for item in folder.set_aside:
+            path = names.decode(item.path)[self._cut :]
+            self.set_aside.append(SetAside(names.encode(path), item.reason))
+
+
+def _below(folder: Folder) -> Iterable[Folder]:
+    yield folder
+    for child in _visible(folder):
+        yield from _below(child)
+
+
+def _no_dataset_among_classes(top: Folder, root: Path) -> None:
+    for child in _visible(top):
+        if _kind(child) == "splits":
+            raise DataError(
+                f"The folder {names.shown(child.name)} in {names.shown(os.fsencode(root))} is a dataset, "
+                "but its neighbours are classes",
+                next="Move it away, or upload it by itself.",
+            )
+
+
+def _one_folder_each(top: Folder, root: Path) -> None:
+    found: dict[Split, bytes] = {}
+    for child in top.folders:
+        if split := _split_of(child):
+            if split in found:
+                both = f"{names.shown(found[split])} and {names.shown(child.name)}"
+                raise DataError(
+                    f"{names.shown(os.fsencode(root))} has two folders for {split}: {both}",
+                    next="Merge or rename one.",
+                )
+            found[split] = child.name
+
+
+def _unlike_classes(folders: Sequence[bytes], root: Path) -> None:
+    """Two classes that other systems hold for one, in one split or in two, are refused."""
+    spelled: dict[str, bytes] = {}
+    for folder in folders:
+        label = names.class_name(folder.rpartition(b"/")[2])
+        other = spelled.setdefault(names.folded(label), folder)
+        same_parent = other.rpartition(b"/")[0] == folder.rpartition(b"/")[0]
+        if other != folder and (same_parent or names.class_name(other.rpartition(b"/")[2]) != label):
+            _refuse(other, folder, root)
+
+
+def _unlike_files(top: Folder, root: Path) -> None:
+    for folder in top.everything():
+        found = b"/".join(folder.files.columns["name"])
+        if not found.isascii() or len(set(found.lower().split(b"/"))) < len(folder.files):
+            _unlike({file.name: _lower(file.name) for file in folder.files}, "file", root, below=folder.path)
+
+
+def _unlike(keys: dict[bytes, str], what: str, root: Path, *, below: bytes = b"") -> None:
+    if len(set(keys.values())) == len(keys):
+        return
+    first: dict[str, bytes] = {}
+    for name, key in keys.items():
+        other = first.setdefault(key, name)
+        if other != name and what == "dataset":
+            both = f"{names.shown(other)} and {names.shown(name)}"
+            raise DataError(f"Two folders would be the dataset {key}: {both}", next="Rename one of them.")
+        if other != name:
+            place = below + b"/" if below else b""
+            _refuse(place + other, place + name, root)
+
+
+def _lower(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace").lower()
+
+
+def _refuse(one: bytes, other: bytes, root: Path) -> None:
+    raise DataError(
+        f"Two names in {names.shown(os.fsencode(root))} are the same on other systems",
+        detail=f"{names.shown(one)}\n{names.shown(other)}",
+        next="Rename one of them.",
+    )
+
+
+def checked_name(name: str) -> str:
+    try:
+        return layout.dataset_name(name)
+    except ContractError as error:
+        raise ConfigError(str(error), next="Give another name.") from None

@@ -1,0 +1,1 @@
+"""Packs: made, sent, made anew, unpacked, and deleted when nobody names them."""

@@ -1,0 +1,155 @@
+"""Packs on their way: gathered in memory, written to the disk, sent, each while the next one is under way.
+
+One pack is gathered and at most one written at a time, and a few wait on the disk for their sending: memory and disk
+stay bounded whatever the dataset. What a pack holds follows from the order in which images come and from what is
+packed already, so an upload that is done again makes the same packs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.datasets.columns.columns import Digests
+from orchestrator.datasets.columns.images import at_path
+from orchestrator.datasets.columns.places import LOCATED, Located, Places
+from orchestrator.datasets.columns.rows import Rows
+from orchestrator.datasets.folder.names import encode
+from orchestrator.datasets.packs.pack import PACK_BYTES, Member, Pack, cost, room, write_members
+from orchestrator.errors import TlvmError
+from remote.contract.dataset_manifest import Image
+
+SENDERS = 4
+_SHORT = 16  # digits of a hash
+ON_DISK = 8  # packs that are being written, sent, or wait for that
+
+
+class Packer:
+    """Takes images in path order. Used from one thread; `send` is called from several.
+
+    folder          for packs until they are sent
+    there           contents that need no packing
+    before          the images of the version before
+    send            brings a pack into the store
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        there: Places,
+        before: Rows[Image],
+        send: Callable[[Pack], None],
+        *,
+        limit: int = PACK_BYTES,
+    ) -> None:
+        self.sums: dict[str, tuple[int, str]] = {}  # size and checksum of the packs that were written
+        self._written = LOCATED.rows()
+        self._folder = folder
+        self._there = there
+        self._before = before
+        self._send = send
+        self._limit = limit
+        self._taken: set[int] = set()  # contents; of two that begin alike `plan` would find one unpacked
+        self._gathered: list[Member] = []
+        self._room = 0
+        self._threads: list[threading.Thread] = []
+        self._gone = 0
+        self._error: Exception | None = None
+        self._on_disk = threading.BoundedSemaphore(ON_DISK)
+        self._writing = threading.BoundedSemaphore(1)
+        self._sending = threading.BoundedSemaphore(SENDERS)
+        self._released = threading.Event()  # the last pack may go
+        self._stopped = False
+
+    def needs(self, hashes: Digests) -> NDArray[np.bool_]:
+        return self._there.find(hashes) < 0
+
+    def expected(self, path: bytes) -> str:
+        if not len(self._before):
+            return ""
+        found = at_path(self._before, encode(path))
+        return found.sha256 if found is not None and found.sha256 in self._there else ""
+
+    def add(self, sha256: str, extension: str, data: bytes) -> None:
+        """Waits while too much is on its way. Raises what went wrong with a pack before."""
+        short = int(sha256[:_SHORT], 16)
+        if short in self._taken or sha256 in self._there:
+            return
+        size = cost(len(data))
+        if self._gathered and size > self._room:
+            self._seal(last=False)
+        if not self._gathered:
+            self._room = room(self._limit)
+        self._taken.add(short)
+        self._gathered.append(Member(sha256, extension, data))
+        self._room -= size
+
+    def end(self) -> Places:
+        """No image comes any more: where they are, now that every pack is written. The last one waits for `release`."""
+        self._taken.clear()
+        if self._gathered:
+            self._seal(last=True)
+        with self._writing:
+            self._raise()
+        return Places(self._written)
+
+    def release(self) -> None:
+        """The check has passed: the last pack may go."""
+        self._released.set()
+
+    def finish(self) -> None:
+        """Wait until every pack was sent; they are released."""
+        for thread in self._threads:
+            thread.join()
+        self._raise()
+        if self._gone < len(self._threads):
+            raise RuntimeError("a thread that sends packs died")  # and has shown why
+
+    def stop(self) -> None:
+        """After an error: what has not begun to be sent is not; what is on its way is not waited for."""
+        self._stopped = True
+        self._released.set()
+
+    def _seal(self, *, last: bool) -> None:
+        self._on_disk.acquire()
+        self._writing.acquire()
+        try:
+            self._raise()
+        except BaseException:
+            self._writing.release()
+            raise
+        members, self._gathered = self._gathered, []
+        # A daemon, so that Ctrl-C does not wait for a slow line.
+        thread = threading.Thread(target=self._travel, args=(members, last), name="pack", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _travel(self, members: list[Member], last: bool) -> None:
+        try:
+            try:
+                members.sort()
+                pack = write_members(members, self._folder)
+                members.clear()
+                self.sums[pack.sha256] = (pack.size, pack.crc32c)
+                self._written.extend(Located(sha256, pack.sha256, at) for sha256, at in pack.offsets.items())
+            finally:
+                self._writing.release()
+            if last:
+                self._released.wait()
+            with self._sending:
+                if not self._stopped:
+                    self._send(pack)
+            pack.path.unlink()
+            self._gone += 1
+        except (TlvmError, OSError) as error:
+            self._error = self._error or error
+        finally:
+            self._on_disk.release()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error

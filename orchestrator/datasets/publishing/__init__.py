@@ -1,0 +1,1 @@
+"""Dataset versions: planned, published, read."""

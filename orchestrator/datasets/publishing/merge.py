@@ -1,0 +1,151 @@
+"""What becomes of the images that the newest version has and this folder lacks.
+
+A folder is compared with what it held when it was last uploaded. What others added or changed since is kept. What
+this folder lost since is removed, unless somebody else published meanwhile: then that, and what was changed on both
+sides, is a conflict. A folder that was never uploaded may add to a dataset with which it shares images.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from orchestrator.datasets.columns.images import IMAGES
+from orchestrator.datasets.columns.rows import Rows
+from orchestrator.errors import ConflictError
+from remote.contract.dataset_manifest import DatasetManifest, Image, values
+
+LOSS_SHARE_MAX = 0.2
+_LOSS_IMAGES_MIN = 10
+_SHOWN = [field.name for field in fields(Image) if field.name not in ("pack", "offset")]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a folder held when it was last uploaded: the images of that version, but for those that others added."""
+
+    images: Rows[Image]
+    differing: Mapping[str, str | None]  # by path: the hash of what it held instead
+
+    def by_path(self) -> Iterator[tuple[str, str]]:
+        held = {**dict(self.images.tuples("path", "sha256")), **self.differing}
+        return ((path, sha256) for path, sha256 in held.items() if sha256 is not None)
+
+
+@dataclass(frozen=True)
+class Merged:
+    images: Rows[Image]
+    kept: dict[
+        str, str | None
+    ]  # by path of what others published: hash of what this folder has there instead
+
+
+def merge(here: Rows[Image], newest: DatasetManifest, seen: Held | None, *, moved: bool) -> Merged:
+    """The images of the next version.
+
+    here            as the folder has them
+    seen            when this folder was last uploaded
+    moved           somebody else published since
+    """
+    theirs = IMAGES.rows(newest.images)
+    if seen is None:
+        return _added(here, theirs, newest.dataset)
+    if (
+        seen.images is theirs and not moved
+    ):  # all that the folder held can only be as it was, changed here, or gone
+        return _three_way(
+            here, _at(theirs, set(seen.differing)), dict(seen.differing), newest.dataset, moved=False
+        )
+    return _three_way(here, theirs, dict(seen.by_path()), newest.dataset, moved=moved)
+
+
+def same_images(one: DatasetManifest, other: DatasetManifest) -> bool:
+    """Whether two versions differ at most in where their images are: `gc` packs them anew."""
+    if _header(one) != _header(other) or len(one.images) != len(other.images):
+        return False
+    return all(map(operator.eq, values(one.images, *_SHOWN), values(other.images, *_SHOWN)))  # in path order
+
+
+def require_no_loss(images: Rows[Image], newest: DatasetManifest) -> None:
+    """ConflictError when so many images are gone that a disk may not be mounted."""
+    before = IMAGES.rows(newest.images)
+    gone = before.take(np.flatnonzero(~np.isin(before.hashes("sha256"), images.hashes("sha256"))))
+    paths = set(images.columns["path"]) if len(gone) >= _LOSS_IMAGES_MIN else set()
+    lost = sum(path not in paths for path in gone.columns["path"])
+    if lost >= _LOSS_IMAGES_MIN and lost > LOSS_SHARE_MAX * len(before):
+        raise ConflictError(
+            f"{lost} of the {len(before)} images of the dataset {newest.dataset} are gone from this folder",
+            next="If that is meant: --allow-shrink. Else look whether the whole folder is there.",
+        )
+
+
+def _added(here: Rows[Image], theirs: Rows[Image], dataset: str) -> Merged:
+    shared = np.isin(theirs.hashes("sha256"), here.hashes("sha256"))
+    if not shared.any():
+        raise ConflictError(
+            f"The store has a dataset {dataset} already, and this folder shares no image with it",
+            next="Give this one another name (--dataset NAME), or replace that one with it (--replace).",
+        )
+    paths = set(here.columns["path"])
+    elsewhere = np.array([path not in paths for path in theirs.columns["path"]])
+    kept = theirs.take(np.flatnonzero(elsewhere & ~shared))
+    return Merged(here.joined(kept), dict.fromkeys(kept.columns["path"]))
+
+
+def _three_way(
+    here: Rows[Image],
+    theirs: Rows[Image],
+    seen: Mapping[str, str | None],
+    dataset: str,
+    *,
+    moved: bool,
+) -> Merged:
+    """`theirs` are of the newest version; `seen` says what the folder held at their paths."""
+    if not len(theirs):
+        return Merged(here, {})
+    wanted = set(theirs.columns["path"])
+    mine = {path: sha256 for path, sha256 in here.tuples("path", "sha256") if path in wanted}
+    contents = set(here.columns["sha256"])
+    disputed: list[str] = []
+    kept: dict[str, str | None] = {}
+    removed: list[str] = []
+    for path, sha256 in theirs.tuples("path", "sha256"):
+        before, ours = seen.get(path), mine.get(path)
+        if sha256 in (ours, before):
+            if ours is None and sha256 not in contents:
+                removed.append(path)
+        elif ours != before:
+            disputed.append(path)
+        elif ours is not None or sha256 not in contents:  # changed or added there, and not moved here
+            kept[path] = ours
+    if disputed or (removed and moved):
+        raise _conflict(dataset, disputed, removed)
+    if not kept:
+        return Merged(here, {})
+    rest = np.flatnonzero([path not in kept for path in here.columns["path"]])
+    return Merged(here.take(rest).joined(_at(theirs, kept)), kept)
+
+
+def _at(images: Rows[Image], paths: Collection[str]) -> Rows[Image]:
+    return images.take(
+        np.flatnonzero([path in paths for path in images.columns["path"]]) if paths else np.arange(0)
+    )
+
+
+def _conflict(dataset: str, disputed: list[str], removed: list[str]) -> ConflictError:
+    what = [f"changed here and there: {path}" for path in disputed[:5]]
+    what += [f"gone from this folder: {path}" for path in removed[:5]]
+    more = len(disputed) + len(removed) - len(what)
+    return ConflictError(
+        f"Somebody else published a version of {dataset} since this folder was last uploaded",
+        detail="\n".join(what + ([f"and {more} more"] if more else [])),
+        next="--replace makes the dataset what this folder holds; or bring these images back.",
+    )
+
+
+def _header(manifest: DatasetManifest) -> dict[str, object]:
+    where = ("images", "pack_bytes", "pack_crc32c")
+    return {name: value for name, value in vars(manifest).items() if name not in where}

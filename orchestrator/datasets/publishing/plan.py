@@ -1,0 +1,204 @@
+"""From checked images and the version that is there to the next version: a pure function, nothing is read or sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.datasets.checks import findings
+from orchestrator.datasets.checks.checked import Checked, Images
+from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion
+from orchestrator.datasets.checks.near import NOTHING, Near
+from orchestrator.datasets.checks.signature import DEEP
+from orchestrator.datasets.columns.columns import (
+    Blobs,
+    Indices,
+    Lookup,
+    Numbers,
+    Texts,
+    Words,
+    laid_over,
+    matched,
+)
+from orchestrator.datasets.columns.images import IMAGES
+from orchestrator.datasets.columns.places import Places
+from orchestrator.datasets.columns.rows import Rows
+from orchestrator.datasets.folder import names
+from orchestrator.datasets.packs.pack import groups
+from orchestrator.datasets.publishing.merge import Held, Merged, merge, require_no_loss
+from orchestrator.datasets.splits import grouping, split, together
+from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split, values
+
+_LOOKS = ("width", "height", "orientation", "pages", "mode")  # that follow from the bytes
+
+
+@dataclass(frozen=True)
+class Base:
+    """The version that is there."""
+
+    newest: DatasetManifest
+    seen: Held | None  # when this folder was last uploaded
+    moved: bool  # somebody else published since
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said."""
+
+    flips: Flips | None = None  # default: as the version before, else guessed
+    replace: bool = False  # the folder is right, whatever others published meanwhile
+    allow_shrink: bool = False  # many images may be gone
+    group_by: str | None = None  # a pattern or a table, or "none"
+    conversion: Conversion = AS_IT_IS
+
+
+@dataclass(frozen=True)
+class Plan:
+    manifest: DatasetManifest  # `pack` is "" for what must be packed first
+    to_pack: list[list[Checked]]  # one pack each
+    added: int  # images, against the version that is there
+    changed: int
+    moved: int
+    removed: int
+    kept: dict[
+        str, str | None
+    ]  # by path of what others published: hash of what this folder has there instead
+
+
+def plan(
+    name: str,
+    checked: Sequence[Checked],
+    *,
+    places: Places,
+    base: Base | None,
+    classes_found: set[str],
+    wishes: Wishes,
+    near: Near = NOTHING,
+) -> Plan:
+    """The next version.
+
+    places          what is in packs of the store already
+    classes_found   that have files, usable or not
+    near            which of `checked` look the same
+    DataError       the images can't be used; ConflictError: see `merge`
+    """
+    usable = Images.of(checked)
+    newest = base.newest if base else None
+    if newest:
+        grouping.require_same_way(wishes.group_by, usable.files, newest)
+    sets = together.sets(usable.verdicts.hashes("sha256"), list(usable.files.columns["group"]), near)
+    sides, source = split.assign(usable, _earlier(newest), sets)
+    before = IMAGES.rows(newest.images if newest else ())
+    here = _rows(usable, sides, sets)
+    same = matched(here.columns["path"].encoded(), before.columns["path"].encoded())
+    here = _as_before(here, before, same) if len(before) else here
+    merged = Merged(here, {})
+    if base and not wishes.replace:
+        merged = merge(here, base.newest, base.seen, moved=base.moved)
+    images = here if merged.images is here else merged.images.sorted_by("path")
+    images = findings.without_leaks(_placed(images, places), near)
+    classes = set(images.columns["class_name"])
+    findings.require_usable(name, images, found=classes_found | classes)
+    if newest and not wishes.allow_shrink:
+        require_no_loss(images, newest)
+    window = findings.window(usable, sides)
+    if window is None and newest and DEEP & set(images.columns["mode"]):
+        window = newest.intensity_window  # of images that were kept, whose files are not here
+    manifest = DatasetManifest(
+        dataset=name,
+        classes=sorted(classes),
+        split_source=source,
+        flips=wishes.flips or (newest.flips if newest else findings.flips(sorted(classes))),
+        intensity_window=window,
+        images=images,
+    )
+    if merged.images is not here:
+        same = matched(images.columns["path"].encoded(), before.columns["path"].encoded())
+    to_pack = groups(_unpacked(usable, images))
+    return Plan(manifest, to_pack, *_differences(images, before, same), merged.kept)
+
+
+def _earlier(newest: DatasetManifest | None) -> dict[str, Split]:
+    if newest is None or newest.split_source != "hash":
+        return {}
+    return {sha256: side for sha256, side in values(newest.images, "sha256", "split") if side != "test"}
+
+
+def _rows(usable: Images, sides: Sequence[Split], sets: Sequence[str | None]) -> Rows[Image]:
+    """The rows of the manifest, in no pack yet."""
+    count = len(usable)
+    files, verdicts = usable.files.columns, usable.verdicts.columns
+    rows = Rows(
+        IMAGES,
+        {
+            "path": _encoded(files["path"]),
+            "split": Words.of_values(sides),
+            "class_name": files["class_name"],
+            "label_source": files["label_source"],
+            "group": Words.of_values(sets),
+            "size": Numbers.of(usable.sizes()),
+            "sha256": verdicts["sha256"],
+            "mtime_ns": files["mtime_ns"],
+            **{name: verdicts[name] for name in _LOOKS},
+            "page": verdicts["page"],
+            "pack": Words.repeated("", count),
+            "offset": Numbers.of(np.zeros(count, dtype=np.int64)),
+            "excluded": Words.repeated(None, count),
+        },
+    )
+    return rows.sorted_by("path")
+
+
+def _encoded(paths: Blobs) -> Texts:
+    if names.is_plain(paths.whole()):
+        return Texts.of(paths)
+    encoded = Texts()
+    encoded.extend([names.encode(path) for path in paths])
+    return encoded
+
+
+def _as_before(here: Rows[Image], before: Rows[Image], same: Indices) -> Rows[Image]:
+    """Of content that the version before has, everything that follows from the bytes is taken over, and at an unchanged
+    path its time too: a fresh copy of the same files is the same version.
+
+    same            the place of each path in the version before
+    """
+    known = Lookup(before.hashes("sha256")).find(here.hashes("sha256"))
+    looks = {name: laid_over(here.columns[name], before.columns[name], known) for name in _LOOKS}
+    unchanged = (same >= 0) & (before.hashes("sha256")[same] == here.hashes("sha256"))
+    times = laid_over(here.columns["mtime_ns"], before.columns["mtime_ns"], np.where(unchanged, same, -1))
+    return here.but(**looks, mtime_ns=times)
+
+
+def _placed(images: Rows[Image], places: Places) -> Rows[Image]:
+    at = places.find(images.hashes("sha256"))
+    nowhere = {
+        "pack": Words.repeated("", len(images)),
+        "offset": Numbers.of(np.zeros(len(images), dtype=np.int64)),
+    }
+    return images.but(
+        **{name: laid_over(column, places.rows.columns[name], at) for name, column in nowhere.items()}
+    )
+
+
+def _unpacked(usable: Images, images: Rows[Image]) -> Images:
+    """What must be packed first."""
+    codes, packs = images.codes("pack")
+    if "" not in packs or not len(waiting := np.flatnonzero(codes == packs.index(""))):
+        return usable[:0]
+    wanted = images.hashes("sha256")[waiting]
+    return usable.take(np.flatnonzero(np.isin(usable.verdicts.hashes("sha256"), wanted)))
+
+
+def _differences(images: Rows[Image], before: Rows[Image], same: Indices) -> tuple[int, int, int, int]:
+    """Added, changed, moved, removed. A path that is new and holds what another path lost was moved."""
+    new = np.flatnonzero(same < 0)
+    held = np.flatnonzero(same >= 0)
+    gone = np.delete(np.arange(len(before)), same[held])
+    changed = images.hashes("sha256")[held] != before.hashes("sha256")[same[held]]
+    lost = Counter(before.take(gone).columns["sha256"])
+    moved = (lost & Counter(images.take(new).columns["sha256"])).total()
+    return len(new) - moved, int(changed.sum()), moved, len(gone) - moved

@@ -1,0 +1,332 @@
+"""One dataset on its way into the store: packs, manifest, HEAD, and again from the start when somebody was faster.
+
+Full packs travel while the check goes on; the last one, the manifest and HEAD only after it has passed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.datasets.checks.cache import Cache
+from orchestrator.datasets.checks.check import Outcome, check
+from orchestrator.datasets.checks.checked import Checked, Images
+from orchestrator.datasets.checks.near import NOTHING, Near
+from orchestrator.datasets.columns.images import IMAGES
+from orchestrator.datasets.columns.places import LOCATED, NOWHERE, Located, Places
+from orchestrator.datasets.folder.names import SetAside
+from orchestrator.datasets.folder.names import encode as encode_name
+from orchestrator.datasets.folder.remembered import Remembered
+from orchestrator.datasets.folder.scan import Scan
+from orchestrator.datasets.packs import pack
+from orchestrator.datasets.packs.packing import Packer
+from orchestrator.datasets.packs.small import mergeable
+from orchestrator.datasets.publishing import versions
+from orchestrator.datasets.publishing.merge import Held, same_images
+from orchestrator.datasets.publishing.plan import Base, Plan, Wishes, plan
+from orchestrator.datasets.publishing.versions import Head
+from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
+from orchestrator.progress import Progress
+from orchestrator.stores.base import Store
+from remote.contract.dataset_manifest import DatasetManifest, encode, values
+from remote.contract.wording import count
+
+_TRIES = 3  # against others who publish the same dataset at the same time
+
+
+@dataclass(frozen=True)
+class Published:
+    head: Head
+    plan: Plan
+    unchanged: bool  # the store had this version already, nothing was written
+    missed: list[SetAside]
+    packs_sent: set[str]
+    packs_verified: set[str]  # that lay in the store whole: the others were sent, or not looked at
+    bytes_sent: int
+
+    @property
+    def version(self) -> str:
+        return self.head.version
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What this folder held when it was last uploaded."""
+
+    version: str
+    differing: Mapping[str, str | None]  # by path: the hash of what it held instead
+
+
+def first_plan(scan: Scan, outcome: Outcome, wishes: Wishes) -> Plan:
+    """The plan for a store that knows nothing: says whether the images can be used at all."""
+    return _planned(scan, outcome.images, NOWHERE, None, wishes, outcome.near)
+
+
+class Publication:
+    """What is known of the store grows with each try. `find_head`, `take_in`, `settle`, `publish`, `stop`, in this order."""
+
+    def __init__(
+        self,
+        store: Store,
+        scan: Scan,
+        wishes: Wishes,
+        seen: Seen | None,
+        remembered: Remembered,
+        progress: Progress,
+        spool: Path,
+        *,
+        pack_bytes: int = pack.PACK_BYTES,
+        verify: bool = False,
+        stored: Callable[[str], None] | None = None,
+    ) -> None:
+        """`verify` looks at every pack in the store, also where nothing is to be written.
+
+        `stored` is told each pack that this upload sends or meets in the store; several threads call it.
+        """
+        self._store = store
+        self._scan = scan
+        self._wishes = wishes
+        self._seen = seen
+        self._remembered = remembered
+        self._progress = progress
+        self._spool = spool
+        self._pack_bytes = pack.limit_for(int(scan.files.numbers("size").sum()), pack_bytes)
+        self._verify = verify or wishes.replace
+        self._stored = stored
+        self._images = Images.of([])
+        self._missed: list[SetAside] = []
+        self._near = NOTHING
+        self._placed = NOWHERE  # by this upload
+        self._written: dict[str, tuple[int, str]] = {}  # size and checksum of packs, by this upload
+        self._verified: set[str] = set()
+        self._lost: set[str] = set()  # packs that a version names and the store does not have
+        self._sums = remembered.sums()
+        self._packs_sent: set[str] = set()
+        self._bytes_sent = 0
+        self._lock = threading.Lock()
+        self._head = Head("", 0)
+        self._base: Base | None = None
+        self._packer: Packer | None = None
+
+    def find_head(self) -> Head:
+        """One request where nobody published since."""
+        known = self._remembered.last()
+        self._head = self._read_head(known.head if known else None)
+        return self._head
+
+    def take_in(self, cache: Cache, *, processes: int | None = None) -> Outcome:
+        """Check every file, and pack on the way what the newest version lacks."""
+        self._base = self._based(self._head.version)
+        there = self._there(self._base)
+        before = IMAGES.rows(self._base.newest.images if self._base else ())
+        there = there.without_contents(mergeable(self._scan, before))
+        packer = self._packer = Packer(self._spool, there, before, self._put, limit=self._pack_bytes)
+        outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
+        self._placed = packer.end()
+        self._written |= packer.sums
+        self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
+        return outcome
+
+    def settle(self) -> Plan:
+        """Whether the images can be used: DataError, ConflictError. Nothing is published yet."""
+        planned = self._plan(self._base)
+        if planned.kept:  # others' images do not make this folder a dataset
+            _planned(self._scan, self._images, NOWHERE, None, self._wishes, self._near)
+        return planned
+
+    def publish(self, planned: Plan) -> Published:
+        """ConflictError when somebody else was faster each time, or when `merge` finds a contradiction."""
+        for _ in range(_TRIES):
+            if published := self._try(planned):
+                return published
+            self._head = self._read_head(None)
+            self._base = self._based(self._head.version)
+            planned = self._plan(self._base)
+        raise ConflictError(
+            f"The dataset {self._scan.name} kept changing in {self._store.url}",
+            next="Run it again when nobody else uploads it.",
+        )
+
+    def stop(self) -> None:
+        """Done, or given up: nothing more is begun to be sent."""
+        if self._packer is not None:
+            self._packer.stop()
+
+    def _try(self, planned: Plan) -> Published | None:
+        """None when somebody else was faster."""
+        assert self._packer is not None
+        self._packer.release()
+        data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
+        self._packer.finish()
+        met = planned.manifest.packs() <= self._sums.keys()  # else another computer sent them: look once
+        if version and version == self._head.version and met and not self._verify:
+            return self._published(self._head, planned, unchanged=True)
+        whole = self._with_packs(planned)
+        if whole is not planned or not version:
+            planned = whole
+            data, version = encode(planned.manifest)
+        sent = versions.put_encoded(self._store, self._scan.name, version, data)
+        self._bytes_sent += sent
+        if version == self._head.version:  # only looked after, or repaired
+            unchanged = not sent and not self._packs_sent
+            return self._published(self._head, planned, unchanged=unchanged)
+        try:
+            head = versions.move_head(self._store, self._scan.name, version, head=self._head)
+        except ConflictError:
+            return None
+        if self._find_lost(planned.manifest):
+            return None
+        return self._published(head, planned, unchanged=False)
+
+    def _read_head(self, known: Head | None) -> Head:
+        head = versions.read_head(
+            self._store, self._scan.name, known=known, may_be_damaged=self._wishes.replace
+        )
+        if head.is_damaged:
+            self._progress.warn(
+                f"HEAD of {self._scan.name} can't be read: replaced by what this folder holds"
+            )
+        return head
+
+    def _based(self, version: str) -> Base | None:
+        if not version:
+            return None
+        try:
+            newest = self._load(version)
+        except (DataError, NotFoundError) as error:
+            if not self._wishes.replace:
+                raise
+            self._progress.warn(f"{error.what}: replaced by what this folder holds")
+            return None
+        if self._seen is None:
+            return Base(newest, None, moved=True)
+        if self._seen.version == version:
+            return Base(newest, Held(IMAGES.rows(newest.images), self._seen.differing), moved=False)
+        try:
+            before = self._load(self._seen.version)
+        except (DataError, NotFoundError):  # that version is gone: this folder is a stranger
+            return Base(newest, None, moved=True)
+        held = Held(IMAGES.rows(before.images), self._seen.differing)
+        return Base(newest, held, moved=not same_images(before, newest))
+
+    def _load(self, version: str) -> DatasetManifest:
+        """From the copy that is here, else from the store."""
+        copy = self._remembered.manifest(version)
+        if copy is not None:
+            return copy
+        found = versions.load_manifest(self._store, self._scan.name, version)
+        in_order = sorted(found.images, key=operator.attrgetter("path"))
+        return dataclasses.replace(found, images=IMAGES.rows(in_order))
+
+    def _there(self, base: Base | None) -> Places:
+        """What need not be packed, by content hash."""
+        known = Places.of(IMAGES.rows(base.newest.images)) if base else NOWHERE
+        return self._placed.before(known).without(self._lost)
+
+    def _plan(self, base: Base | None) -> Plan:
+        there = self._there(base)
+        planned = _planned(self._scan, self._images, there, base, self._wishes, self._near)
+        known = (base.newest.sums() if base else {}) | self._written
+        return dataclasses.replace(planned, manifest=versions.with_sums(planned.manifest, known))
+
+    def _with_packs(self, planned: Plan) -> Plan:
+        """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
+        if self._find_lost(planned.manifest, but=self._packs_sent):  # those were verified as they were sent
+            planned = self._plan(self._base)
+        while planned.to_pack:
+            gone = self._send([image for group in planned.to_pack for image in group])
+            self._missed += gone
+            paths = {item.path for item in gone}
+            left = [encode_name(path) not in paths for path in self._images.files.columns["path"]]
+            self._images = self._images.take(np.flatnonzero(left))
+            planned = self._plan(self._base)
+        if "" in planned.manifest.packs():
+            unplaced = [path for path, pack in values(planned.manifest.images, "path", "pack") if not pack]
+            raise CloudError(
+                f"{self._store.url} has lost {count(len(unplaced), 'image')} of {self._scan.name} that this folder lacks",
+                detail="\n".join(unplaced[:10]),
+                next="Upload the folder that has them, or leave them out with --replace.",
+            )
+        return planned
+
+    def _find_lost(self, manifest: DatasetManifest, *, but: Set[str] = frozenset()) -> set[str]:
+        least = {pack: size for pack, size in manifest.least_bytes().items() if pack and pack not in but}
+        sums = manifest.sums() | self._sums
+        if self._verify:
+            sums |= versions.sums_by_reading(self._store, least.keys() - sums.keys())
+        lost = versions.lost_packs(self._store, least, sums)
+        self._sums |= {pack: sums[pack] for pack in least if pack in sums and pack not in lost}
+        self._verified |= (least.keys() & sums.keys()) - lost
+        for lost_pack in sorted(lost - self._lost):
+            self._progress.warn(f"Pack {lost_pack[:12]} is missing or damaged in the store: sent again")
+        self._lost |= lost
+        return lost
+
+    def _send(self, images: Sequence[Checked]) -> list[SetAside]:
+        """Write and send packs one after the other: lost ones as they were, then what is new. What was missed."""
+        missed = []
+        lost = dict(values(self._base.newest.images, "sha256", "pack")) if self._base else {}
+        again: dict[str, list[Checked]] = defaultdict(list)
+        for image in images:
+            again[lost.get(image.verdict.sha256, "")].append(image)
+        new = pack.groups(again.pop("", []), self._pack_bytes)
+        with self._progress.bar("send", sum(image.size for image in images), "bytes") as bar:
+            for group in (*again.values(), *new):
+                written, gone = pack.write(group, self._scan.root, self._spool, self._wishes.conversion)
+                missed += gone
+                if written is not None:
+                    self._put(written)
+                    self._place(written)
+                    written.path.unlink()
+                bar.advance(sum(image.size for image in group))
+        return missed
+
+    def _put(self, written: pack.Pack) -> None:
+        """May be called by several threads."""
+        blob, was_sent = versions.put_pack(self._store, written.path, written.sha256)
+        with self._lock:
+            self._sums[written.sha256] = (blob.size, blob.crc32c)
+            self._lost.discard(written.sha256)
+            if was_sent:
+                self._packs_sent.add(written.sha256)
+                self._bytes_sent += written.size
+        if self._stored is not None:
+            self._stored(written.sha256)
+
+    def _place(self, written: pack.Pack) -> None:
+        self._written[written.sha256] = (written.size, written.crc32c)
+        located = (Located(sha256, written.sha256, at) for sha256, at in written.offsets.items())
+        self._placed = Places(LOCATED.rows(located)).before(self._placed)
+
+    def _published(self, head: Head, planned: Plan, *, unchanged: bool) -> Published:
+        self._remembered.keep_manifest(planned.manifest, head.version)
+        named = planned.manifest.packs()
+        self._remembered.keep_sums({name: sums for name, sums in self._sums.items() if name in named})
+        verified = (self._verified & named) - self._packs_sent
+        return Published(head, planned, unchanged, self._missed, self._packs_sent, verified, self._bytes_sent)
+
+
+def _planned(
+    scan: Scan,
+    images: Images,
+    there: Places,
+    base: Base | None,
+    wishes: Wishes,
+    near: Near,
+) -> Plan:
+    return plan(
+        scan.name,
+        images,
+        places=there,
+        base=base,
+        classes_found=set(scan.files.columns["class_name"]),
+        wishes=wishes,
+        near=near,
+    )

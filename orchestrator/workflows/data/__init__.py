@@ -1,0 +1,1 @@
+"""Datasets and weights between this computer, the store and machines."""

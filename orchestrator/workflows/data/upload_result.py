@@ -1,0 +1,135 @@
+"""What an upload found and did; as it is told, kept, and told again when nothing has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.datasets import tally
+from orchestrator.datasets.checks.check import Outcome
+from orchestrator.datasets.checks.leaks import Leak, leaks
+from orchestrator.datasets.checks.remarks import remarks
+from orchestrator.datasets.columns.rows import column
+from orchestrator.datasets.folder.names import SetAside
+from orchestrator.datasets.folder.scan import Scan
+from orchestrator.datasets.publishing.plan import Plan
+from orchestrator.datasets.publishing.publication import Published
+
+
+@dataclass(frozen=True)
+class UploadResult:
+    """What was found and done. Paths are below the dataset's folder, percent-encoded."""
+
+    name: str
+    version: str  # "" when it was only checked
+    store: str
+    unchanged: bool  # the store had this version already, nothing was written
+    checked_only: bool
+    images: int
+    image_bytes: int
+    counts: Mapping[str, Mapping[str, int]]  # images by split and class, those left out of training aside
+    split_source: str  # "folders" or "hash"
+    flips: str
+    intensity_window: list[float] | None
+    modes: Mapping[str, int]  # images by Pillow's mode
+    turned: int  # images that EXIF turns
+    longer_sides: Mapping[str, int]  # images by the pixels of their longer side: "up to 512"
+    excluded: list[SetAside]  # images in train that are left out of training, and why
+    leaks: list[Leak]  # images on two sides of the split: equal, near copies, or of one group
+    unusable: list[SetAside]  # images that can't be used, and why
+    foreign: list[SetAside]  # files and folders that are no part of the dataset, and why
+    missed: list[SetAside]  # vanished, changed or appeared meanwhile: the rest is done, run it again
+    warnings: list[str]
+    added: int  # images, against the version before
+    changed: int
+    moved: int
+    removed: int
+    kept: int  # that the store has and this folder lacks
+    packs_sent: int
+    packs_reused: int
+    packs_verified: int  # of these, looked at in the store, where they lie whole
+    bytes_sent: int
+    seconds: float
+
+
+_REPORT = TypeAdapter(UploadResult)
+
+
+def result_of(
+    scan: Scan,
+    outcome: Outcome,
+    planned: Plan,
+    seconds: float,
+    *,
+    store: str = "",
+    done: Published | None = None,
+) -> UploadResult:
+    manifest, images = planned.manifest, planned.manifest.images
+    packs = manifest.packs() - {""}
+    return UploadResult(
+        name=scan.name,
+        version=done.version if done else "",
+        store=store,
+        unchanged=done.unchanged if done else False,
+        checked_only=done is None,
+        images=len(images),
+        image_bytes=sum(column(images, "size")),
+        counts=tally.counts(images),
+        split_source=manifest.split_source,
+        flips=manifest.flips,
+        intensity_window=manifest.intensity_window,
+        modes=dict(Counter(column(images, "mode")).most_common()),
+        turned=sum(orientation > 1 for orientation in column(images, "orientation")),
+        longer_sides=tally.longer_sides(images),
+        excluded=[SetAside(images[at].path, why) for at, why in enumerate(column(images, "excluded")) if why],
+        leaks=leaks(images, outcome.near),
+        unusable=outcome.unusable,
+        foreign=scan.set_aside,
+        missed=done.missed if done else outcome.missed,
+        warnings=remarks(scan, outcome, planned),
+        added=planned.added,
+        changed=planned.changed,
+        moved=planned.moved,
+        removed=planned.removed,
+        kept=len(planned.kept),
+        packs_sent=len(done.packs_sent) if done else 0,
+        packs_reused=len(packs - done.packs_sent) if done else 0,
+        packs_verified=len(done.packs_verified) if done else 0,
+        bytes_sent=done.bytes_sent if done else 0,
+        seconds=seconds,
+    )
+
+
+def and_missed(result: UploadResult, more: Sequence[SetAside]) -> UploadResult:
+    known = {item.path for item in result.missed}
+    missed = result.missed + [item for item in more if item.path not in known]
+    return dataclasses.replace(result, missed=sorted(missed, key=lambda item: item.path))
+
+
+def report(result: UploadResult) -> str:
+    """As JSON, from which `again` makes it."""
+    return _REPORT.dump_json(result).decode()
+
+
+def again(report: str) -> UploadResult | None:
+    """The result before, of an upload that changes nothing; None when it was written by another version of tlvm."""
+    try:
+        before = _REPORT.validate_json(report)
+    except ValidationError:
+        return None
+    return dataclasses.replace(
+        before,
+        unchanged=True,
+        added=0,
+        changed=0,
+        moved=0,
+        removed=0,
+        packs_sent=0,
+        packs_reused=before.packs_sent + before.packs_reused,
+        packs_verified=0,
+        bytes_sent=0,
+    )

@@ -1,0 +1,1 @@
+"""Machines: asked for, watched, stopped, and proven gone."""

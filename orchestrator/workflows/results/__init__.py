@@ -1,0 +1,1 @@
+"""What runs leave behind: brought here, verified, compared, asked."""

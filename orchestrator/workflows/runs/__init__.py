@@ -1,0 +1,1 @@
+"""A run, from what is wanted to its end, on whatever machines that takes."""

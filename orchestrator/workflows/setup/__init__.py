@@ -1,0 +1,1 @@
+"""Before the first machine: what this computer and the cloud can do, and a `tlvm.toml`."""
