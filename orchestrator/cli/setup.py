@@ -74,7 +74,8 @@ def init(
     For Google Cloud it looks at login, billing and quota first, since a new account has no GPU. Asks on a terminal; elsewhere what no option names takes its default. An existing file is replaced only with --yes.
     """
     from orchestrator.render import setup
-    from orchestrator.workflows.setup.init import Answers, init
+    from orchestrator.workflows.setup.answers import Answers
+    from orchestrator.workflows.setup.init import init
 
     given = Answers(
         common.provider, store, project, zones, accelerator, accelerator_count, machine_type, spot, disk_gb,

@@ -15,7 +15,8 @@ from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.render import setup as render_setup
 from orchestrator.render.console import Screen
 from orchestrator.resources import folder as shipped
-from orchestrator.workflows.setup.init import Answers, InitResult, init
+from orchestrator.workflows.setup.answers import Answers
+from orchestrator.workflows.setup.init import InitResult, init
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.fakes.gcs_server import GcsServer

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from orchestrator.config import FILE, PROVIDERS, load
 from orchestrator.errors import CloudError, ConfigError, ConflictError
 from orchestrator.providers.rented import QuotaRequest, Standing
 from orchestrator.resources import folder as shipped
+from orchestrator.workflows.setup.answers import Answers, Asking, Chosen
+from orchestrator.workflows.setup.init_cloud import in_the_cloud
 from remote.contract import document
 
 _QUESTION = "Where to run?"
@@ -22,38 +22,6 @@ _CHOICES = {
     "gce": "Google Cloud",
 }
 _EXAMPLE = {"local": FILE, "docker": FILE, "gce": "google-cloud.toml"}
-
-
-class Asking(Protocol):
-    """Somebody at a terminal."""
-
-    def choose(self, question: str, choices: Mapping[str, str]) -> str:
-        """The key of the chosen one."""
-
-    def text(self, question: str, default: str) -> str: ...
-
-    def yes(self, question: str) -> bool: ...
-
-    def say(self, text: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What was given; None and "" are asked for, or take their default where nobody can be asked."""
-
-    provider: str | None = None
-    store: str | None = None
-    project: str | None = None
-    zones: str | None = None
-    accelerator: str | None = None
-    accelerator_count: int | None = None
-    machine_type: str | None = None
-    spot: bool | None = None
-    disk_gb: int | None = None
-    image_family: str | None = None
-    max_hours: float | None = None
-    budget: float | None = None
-    create_bucket: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,18 +36,6 @@ class InitResult:
     notes: list[str] = field(default_factory=list)  # what was decided without asking, and why
     requests: list[QuotaRequest] = field(default_factory=list)  # for a GPU: sent, or how to
     asked: bool = False  # somebody was, and has been told on the way
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What goes into the file."""
-
-    provider: str
-    values: Mapping[str, object]  # by dotted key: {"machine.max_hours": 4.0}
-    standing: Standing | None = None
-    bucket: str = ""
-    notes: list[str] = field(default_factory=list)
-    requests: list[QuotaRequest] = field(default_factory=list)
 
 
 def init(folder: Path, given: Answers, *, replace: bool = False, asking: Asking | None = None) -> InitResult:
@@ -144,8 +100,6 @@ def filled(text: str, chosen: Chosen) -> str:
 
 def _chosen(folder: Path, provider: str, given: Answers, asking: Asking | None) -> Chosen:
     if provider == "gce":
-        from orchestrator.workflows.setup.init_cloud import in_the_cloud
-
         return in_the_cloud(folder, given, asking)
     for name, value in vars(given).items():
         if value and name not in ("provider", "store"):

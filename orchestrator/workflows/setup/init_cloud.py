@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.config import Settings, load
 from orchestrator.errors import ConfigError, TlvmError
 from orchestrator.providers.rented import QuotaRequest, Rented, Standing
-from orchestrator.workflows.setup.init import Answers, Asking, Chosen
+from orchestrator.workflows.setup.answers import Answers, Asking, Chosen
 from orchestrator.workflows.setup.quota import ALL_GPUS
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import StoreRef
