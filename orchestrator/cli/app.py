@@ -181,5 +181,7 @@ def _error_document(argv: list[str], kind: str, what: str, detail: str, next: st
 
 
 def _command(words: list[str]) -> str:
-    """The name of the command: the first word that is no option; those of the program itself take no value."""
-    return next((word for word in words if not word.startswith("-")), "")
+    """The name of the command, as its result says it: "status", "runs rm". Options of the program take no value."""
+    name, *more = [*(word for word in words if not word.startswith("-")), ""]
+    below = {command.name for command in BELOW.get(name, ())}
+    return f"{name} {more[0]}" if more and more[0] in below else name

@@ -190,6 +190,21 @@ def test_an_error_is_three_parts_on_stderr_and_an_object_with_json(tlvm: Tlvm) -
 
 
 @pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("runs rm nothing", "runs rm"),
+        ("runs tag nothing good", "runs tag"),
+        ("datasets rm nothing", "datasets rm"),
+        ("runs --tag bad --machine nothing", "runs"),
+        ("runs tag", "runs tag"),  # which typer refuses
+        ("nothing", "nothing"),
+    ],
+)
+def test_an_error_names_the_command_as_its_result_does(tlvm: Tlvm, words: str, command: str) -> None:
+    assert json.loads(tlvm(*words.split(), "--json").out)["command"] == command
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["upload"], "Missing argument"),
