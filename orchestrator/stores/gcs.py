@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -258,7 +259,9 @@ def _parse(url: str) -> tuple[str, str]:
 def _credentials(endpoint: str | None, credentials_file: str | None) -> Credentials:
     credentials: Credentials
     if credentials_file is not None:
-        credentials, _ = google.auth.load_credentials_from_file(credentials_file, scopes=_SCOPES)
+        with warnings.catch_warnings():  # of files from strangers; this one is its user's own
+            warnings.simplefilter("ignore", DeprecationWarning)
+            credentials, _ = google.auth.load_credentials_from_file(credentials_file, scopes=_SCOPES)
     elif endpoint is not None and endpoint.startswith("http://"):
         credentials = AnonymousCredentials()
     else:

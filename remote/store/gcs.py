@@ -6,6 +6,7 @@ On Google Cloud the credentials are those of the machine's service account; noth
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -241,7 +242,9 @@ class GcsStore:
 def _credentials(ref: StoreRef) -> Credentials:
     credentials: Credentials
     if ref.credentials_file is not None:
-        credentials, _ = google.auth.load_credentials_from_file(ref.credentials_file, scopes=_SCOPES)
+        with warnings.catch_warnings():  # of files from strangers; this one is its user's own
+            warnings.simplefilter("ignore", DeprecationWarning)
+            credentials, _ = google.auth.load_credentials_from_file(ref.credentials_file, scopes=_SCOPES)
     elif ref.endpoint is not None and ref.endpoint.startswith("http://"):
         credentials = AnonymousCredentials()
     else:

@@ -121,7 +121,7 @@ def test_it_listens_on_several_addresses() -> None:
             assert GcsStore("gs://trees", endpoint=server.endpoint_at(address)).get("a") is None
 
 
-@pytest.mark.filterwarnings("ignore:The load_credentials_from_file method:DeprecationWarning")
+@pytest.mark.filterwarnings("error")
 def test_a_credentials_file_opens_a_closed_service(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"hello")
@@ -140,7 +140,7 @@ def test_a_credentials_file_opens_a_closed_service(tmp_path: Path) -> None:
         GcsStore(url, endpoint=server.endpoint, credentials_file=key).get("a")
 
 
-@pytest.mark.filterwarnings("ignore:The load_credentials_from_file method:DeprecationWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("content", [None, "", "{}", '{"type": "service_account"}', "not json"])
 def test_a_credentials_file_that_is_none(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "credentials.json"
