@@ -6,6 +6,7 @@ below the run's folder, events as they happen, and a plain log to stdout.
     0     done
     3     the data, the weights or the settings can't be used; the last `log` event says why
     12    told to stop (SIGTERM): what is needed to go on has been written
+    13    the disk took no more: what was kept before is whole, and with room the run goes on from it
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from pathlib import Path
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.events import EventWriter
-from remote.contract.full_disk import ForgivingLog
+from remote.contract.full_disk import ForgivingLog, is_from_full_disk
 from remote.contract.layout import RunFolder
 from remote.contract.run_spec import RunSpec
 from remote.errors import CannotRun, Stopped
 
-DONE, UNUSABLE, STOPPED = 0, 3, 12
+DONE, UNUSABLE, STOPPED, NO_ROOM = 0, 3, 12, 13
 
 
 def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_cost: float = 50.0) -> int:
@@ -56,6 +57,10 @@ def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_
         return _end(
             events, STOPPED, "warning", f"Stopped {stopped}, as the machine was told to; the run can go on"
         )
+    except Exception as error:
+        if not is_from_full_disk(error):
+            raise
+        return _end(events, NO_ROOM, "warning", f"The disk of the machine takes no more ({error})")
     finally:
         signal.signal(signal.SIGTERM, before)
         events.close()
@@ -84,6 +89,6 @@ def _set_up_torch() -> None:
 
 
 def _end(events: EventWriter, code: int, level: str, text: str) -> int:
-    print(text, flush=True)
+    print(text, file=ForgivingLog(sys.stdout), flush=True)
     events.log(text, level=level)
     return code

@@ -46,11 +46,11 @@ def tag(
     ] = None,
 ) -> None:
     """Tag a run, or note something on it. What is tagged keep stays when runs are removed by age or state."""
-    from orchestrator.render import run_care
-    from orchestrator.workflows.runs.care import tag
+    from orchestrator.render import runs_changed
+    from orchestrator.workflows.runs.tag import tag
 
     result = tag(common.workspace(), run, add=tags or [], remove=remove or [], note=note)
-    common.show("runs tag", result, run_care.tagged)
+    common.show("runs tag", result, runs_changed.tagged)
 
 
 @command(NotFoundError, AuthError, CloudError, ConflictError, below="runs")
@@ -75,8 +75,8 @@ def rm(
     ] = False,
 ) -> None:
     """Remove runs from the store: results, logs, checkpoints. What was pulled stays where it is."""
-    from orchestrator.render import run_care
-    from orchestrator.workflows.runs.care import remove
+    from orchestrator.render import runs_changed
+    from orchestrator.workflows.runs.remove import remove
 
     result = remove(
         common.workspace(),
@@ -87,7 +87,7 @@ def rm(
         force=force,
         confirm=common.confirm,
     )
-    common.show("runs rm", result, run_care.removed)
+    common.show("runs rm", result, runs_changed.removed)
 
 
 COMMANDS: tuple[Command, ...] = (tag, rm)  # below `tlvm runs`

@@ -25,11 +25,12 @@ def show(
     version: Version = None,
 ) -> None:
     """What a version of a dataset holds: classes, splits, sizes, what is left out and why."""
-    from orchestrator.render import dataset_care
-    from orchestrator.workflows.data.care import show, split_name
+    from orchestrator.render import dataset_versions
+    from orchestrator.workflows.data.datasets import split_name
+    from orchestrator.workflows.data.show import show
 
     named, at = split_name(name) if name else (common.dataset, None)
-    common.show("datasets show", show(common.workspace(), named, version or at), dataset_care.shown)
+    common.show("datasets show", show(common.workspace(), named, version or at), dataset_versions.shown)
 
 
 @command(NotFoundError, AuthError, CloudError, DataError, below="datasets")
@@ -39,10 +40,10 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="B", help="The same; what B has that A has not is added.")],
 ) -> None:
     """What differs between two versions: images added, removed, changed, moved, of another class or split."""
-    from orchestrator.render import dataset_care
-    from orchestrator.workflows.data.care import diff
+    from orchestrator.render import dataset_versions
+    from orchestrator.workflows.data.diff import diff
 
-    common.show("datasets diff", diff(common.workspace(), first, second), dataset_care.compared)
+    common.show("datasets diff", diff(common.workspace(), first, second), dataset_versions.compared)
 
 
 @command(NotFoundError, AuthError, CloudError, ConflictError, DataError, below="datasets")
@@ -60,12 +61,13 @@ def rm(
 
     Runs that name it are listed: they can't be repeated. Its images go with a later `tlvm datasets gc`.
     """
-    from orchestrator.render import dataset_care
-    from orchestrator.workflows.data.care import remove, split_name
+    from orchestrator.render import dataset_versions
+    from orchestrator.workflows.data.datasets import split_name
+    from orchestrator.workflows.data.remove import remove
 
     named, version = split_name(name)
     result = remove(common.workspace(), named, version, force=force, confirm=common.confirm)
-    common.show("datasets rm", result, dataset_care.removed)
+    common.show("datasets rm", result, dataset_versions.removed)
 
 
 @command(AuthError, CloudError, ConflictError, DataError, below="datasets")
@@ -81,11 +83,11 @@ def gc(
 
     A pack is first condemned, and deleted by a later gc when it was unnamed all the time; an upload saves what it uses.
     """
-    from orchestrator.render import dataset_care
-    from orchestrator.workflows.data.care import gc
+    from orchestrator.render import dataset_versions
+    from orchestrator.workflows.data.gc import gc
 
     result = gc(common.workspace(), grace_hours=grace_hours, dry_run=dry_run)
-    common.show("datasets gc", result, dataset_care.collected)
+    common.show("datasets gc", result, dataset_versions.collected)
 
 
 COMMANDS = (show, diff, rm, gc)

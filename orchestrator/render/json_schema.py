@@ -13,9 +13,11 @@ from pathlib import Path
 
 from orchestrator.datasets.packs.collect import Collected
 from orchestrator.render.console import SCHEMA
-from orchestrator.workflows.data.care import DatasetDiff, DatasetRemoved, DatasetShown
 from orchestrator.workflows.data.datasets import DatasetSummary
+from orchestrator.workflows.data.diff import DatasetDiff
 from orchestrator.workflows.data.download import DownloadResult
+from orchestrator.workflows.data.remove import DatasetRemoved
+from orchestrator.workflows.data.show import DatasetShown
 from orchestrator.workflows.data.upload import UploadResult
 from orchestrator.workflows.data.weights import WeightsResult
 from orchestrator.workflows.demo import DemoResult
@@ -31,12 +33,13 @@ from orchestrator.workflows.results.evaluate import EvaluateResult
 from orchestrator.workflows.results.predict import PredictResult
 from orchestrator.workflows.results.pull import PullAllResult, PullResult
 from orchestrator.workflows.runs.cancel import CancelResult
-from orchestrator.workflows.runs.care import RunsRemoved, TagResult
 from orchestrator.workflows.runs.launch import DetachedRun
 from orchestrator.workflows.runs.line import LineResult
 from orchestrator.workflows.runs.overview import RunsResult
 from orchestrator.workflows.runs.rehearse import RehearsalResult
+from orchestrator.workflows.runs.remove import RunsRemoved
 from orchestrator.workflows.runs.run import RunResult
+from orchestrator.workflows.runs.tag import TagResult
 from orchestrator.workflows.setup.doctor import DoctorResult
 from orchestrator.workflows.setup.gpus import GpusResult
 from orchestrator.workflows.setup.init import InitResult

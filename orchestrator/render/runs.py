@@ -13,7 +13,7 @@ from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
-from orchestrator.workflows.results.beside import COMPARED
+from orchestrator.workflows.results.fine_tuned import COMPARED
 from orchestrator.workflows.results.looks import ordinal
 from orchestrator.workflows.results.predict import PredictResult
 from orchestrator.workflows.runs.attempts import AttemptLine

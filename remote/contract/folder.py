@@ -22,6 +22,7 @@ import base64
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 import time
@@ -30,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from .keys import HIDDEN, checked_key, is_key
+from .keys import HIDDEN, begins, checked_key, fits, is_key, pattern_of
 from .store import Begun, Blob
 
 STALE_S = 24 * 3600  # a file in `.tmp/` that is older belongs to a writer that died
@@ -105,16 +106,18 @@ class Folder:
         with file:
             return self._entry(key, file)
 
-    def entries(self, prefix: str, delimiter: str | None) -> Iterator[Blob]:
+    def entries(self, prefix: str, delimiter: str | None, match: str | None = None) -> Iterator[Blob]:
         """The blobs whose key starts with `prefix`, in key order; those that vanish meanwhile are left out.
 
-        With `delimiter`, only those that have none after the prefix. Files whose names are no keys are left out.
+        With `delimiter`, only those that have none after the prefix; with `match`, only those that go on so. Files
+        whose names are no keys are left out.
         """
         folder = prefix.rpartition("/")[0]
         if folder and not is_key(folder):
             return
-        for key in self._keys(folder, prefix, deep=delimiter != "/"):
-            if delimiter is None or delimiter not in key[len(prefix) :]:
+        pattern = pattern_of(prefix, match) if match is not None else []
+        for key in self._keys(folder, prefix, pattern, deep=delimiter != "/"):
+            if (delimiter is None or delimiter not in key[len(prefix) :]) and (not pattern or fits(key, pattern)):
                 entry = self.get(key)
                 if entry is not None:
                     yield entry
@@ -198,7 +201,9 @@ class Folder:
             self._known[key] = known
         return Blob(key, found.st_size, known[1], max(1, found.st_mtime_ns))
 
-    def _keys(self, folder: str, prefix: str, *, deep: bool) -> Iterator[str]:
+    def _keys(
+        self, folder: str, prefix: str, pattern: list[re.Pattern[str]], *, deep: bool
+    ) -> Iterator[str]:
         for name in self._names(folder):
             key = f"{folder}/{name}" if folder else name
             if not is_key(key.removesuffix("/")):
@@ -206,8 +211,10 @@ class Folder:
             if not key.endswith("/"):
                 if key.startswith(prefix):
                     yield key
-            elif prefix.startswith(key) or (deep and key.startswith(prefix)):
-                yield from self._keys(key[:-1], prefix, deep=deep)
+            elif prefix.startswith(key) or (
+                deep and key.startswith(prefix) and begins(key[:-1].split("/"), pattern)
+            ):
+                yield from self._keys(key[:-1], prefix, pattern, deep=deep)
 
     def _names(self, folder: str) -> list[str]:
         """The names in a folder, those of folders with a "/", which is what makes the order that of the keys."""

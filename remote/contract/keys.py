@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from . import layout
 from .document import ContractError
 
@@ -25,6 +27,27 @@ def is_key(text: str) -> bool:
     except ContractError:
         return False
     return True
+
+
+def pattern_of(prefix: str, match: str) -> list[re.Pattern[str]]:
+    """What the parts of a key must be, one after the other, that is `prefix` and goes on as `match` says."""
+    text = re.escape(prefix) + re.escape(match).replace(re.escape("*"), ".*")
+    return [re.compile(part) for part in text.split("/")]
+
+
+def fits(key: str, pattern: list[re.Pattern[str]]) -> bool:
+    parts = key.split("/")
+    return len(parts) == len(pattern) and begins(parts, pattern)
+
+
+def begins(parts: list[str], pattern: list[re.Pattern[str]]) -> bool:
+    """Whether a key that fits may begin with these parts."""
+    return all(one.fullmatch(part) for part, one in zip(parts, pattern, strict=False))
+
+
+def glob_of(prefix: str, match: str | None) -> str | None:
+    """The same for a service that knows globs; None where the prefix has what a glob would take for its own."""
+    return None if match is None or set(prefix) & set("*?[]{}\\") else prefix + match
 
 
 def _is_text(key: str) -> bool:

@@ -51,10 +51,13 @@ class Store(Protocol):
     def get(self, key: str) -> Blob | None:
         """What is known of a blob, None when there is none."""
 
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
+    def blobs(
+        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
+    ) -> Iterator[Blob]:
         """Every blob whose key starts with `prefix`, in key order, every page.
 
-        With `delimiter`, only blobs that have none after the prefix.
+        With `delimiter`, only blobs that have none after the prefix. With `match`, only those whose key goes on so behind
+        the prefix: "*/MANIFEST.json", where * stands for anything but "/"; whatever else lies there costs little.
         """
 
     def folders(self, prefix: str) -> Iterator[str]:
@@ -91,7 +94,9 @@ class Resumable(Protocol):
 
     def get(self, key: str) -> Blob | None: ...
 
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]: ...
+    def blobs(
+        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
+    ) -> Iterator[Blob]: ...
 
     def folders(self, prefix: str) -> Iterator[str]: ...
 
@@ -131,13 +136,15 @@ class Retrying:
     def get(self, key: str) -> Blob | None:
         return self._attempts.call(lambda: self._store.get(key))
 
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
+    def blobs(
+        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
+    ) -> Iterator[Blob]:
         """Goes on behind the last blob that was seen; each blob that comes through makes the count start anew."""
         last = ""
         waits = self._attempts.waits()
         while True:
             try:
-                for blob in self._store.blobs(prefix, delimiter=delimiter):
+                for blob in self._store.blobs(prefix, delimiter=delimiter, match=match):
                     if blob.key > last:
                         last, waits = blob.key, self._attempts.waits()
                         yield blob

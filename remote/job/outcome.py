@@ -17,6 +17,7 @@ RESULT = {
 }
 UNUSABLE_EXIT = 3  # of the training: data or settings can't be used; the last error event says why
 INTERRUPTED_EXIT = 12  # of the training: checkpointed, goes on when it is started again
+NO_ROOM_EXIT = 13  # of the training: the disk took no more
 TAKEN_AWAY = "the machine is being taken away"
 
 
@@ -54,6 +55,11 @@ def judged(end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error:
         message = "The training ended without a result"
     elif end.exit_code == UNUSABLE_EXIT and error:
         message = error
+    elif end.exit_code == NO_ROOM_EXIT:
+        message = (
+            f"The disk of the machine is full, and no room came within {limits.room_s / 60:.0f} minutes. "
+            "Remove what fills it, or choose a machine with more disk_gb"
+        )
     else:
         message = in_words(end)
     return Outcome("FAILED", message, end.exit_code, tail(folder.log))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import sys
 import time
 import traceback
@@ -23,6 +22,7 @@ from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import State
 from remote.job import line, training_process
+from remote.job.again import Again
 from remote.job.asked import environment, forget_environment, read_asked
 from remote.job.claim import Superseded
 from remote.job.fetch import fetch
@@ -42,7 +42,6 @@ from remote.store import StoreError, open_store
 __all__ = ["EXIT_CODES", "cancel_mark", "prepare", "supervise"]
 
 TRAIN = (sys.executable, "-m", "remote", "train")
-_BEGUN_AGAIN = 2  # times at most, after it was killed without having come any further
 
 
 def supervise(
@@ -135,12 +134,11 @@ class _Job:
             spec.run_id,
             folder,
             attempt=record.status.attempt,
-            warn=self._warn_of_the_store,
+            warn=self._warn,
             position=lambda: (self._news.step, self._news.epoch),
         )
         reasons.publisher = self._publisher
-        self._used_s = 0.0  # of max_hours, in this attempt
-        self._told_at = time.monotonic()
+        self._works_since = self._told_at = time.monotonic()
 
     def carry_out(self) -> int:
         self._publisher.start()
@@ -206,31 +204,32 @@ class _Job:
             pool.shutdown(wait=False)
 
     def _train_to_the_end(self, places: line.Places) -> End:
-        """A training that somebody kills goes on from what it has kept. One killed for memory would be killed again."""
-        left, epoch = _BEGUN_AGAIN, 0
+        """As often as it begins again. Waiting for room counts for max_hours, too: the machine is there for it."""
+        self._works_since = time.monotonic()
+        again = Again(
+            self._folder.root,
+            self._limits,
+            tell=self._warn,
+            status=lambda text: self._record.save(message=text),
+            check=self._check_and_note,
+        )
         while True:
             end = self._train(places)
-            if self._news.epoch > epoch:
-                left, epoch = _BEGUN_AGAIN, self._news.epoch
-            if not left or end.exit_code != -signal.SIGKILL or end.why or end.out_of_memory:
-                return end
-            left -= 1
-            self._record.events.log(
-                "The training was killed; it goes on from what it has kept", level="warning"
-            )
+            try:
+                ended = again.after(end, epoch=self._news.epoch, left_s=self._left_s())
+            finally:
+                self._note_used()
+            if ended:
+                return ended
 
     def _train(self, places: line.Places) -> End:
-        began, before_s = time.monotonic(), self._used_s
         accelerators = places.numbers if line.accelerators() else []
         gauge = Gauge(self._folder.root, accelerators)
 
         def tick() -> None:
             self._read_news()
             gauge.look()
-            self._used_s = before_s + time.monotonic() - began
-            if time.monotonic() - self._told_at >= self._limits.tell_s:
-                self._told_at = time.monotonic()
-                self._record.used(self._used_s)
+            self._note_used(again_after_s=self._limits.tell_s)
 
         try:
             return training_process.train(
@@ -240,14 +239,28 @@ class _Job:
                 keep=[*places.descriptors, self._lock],
                 environment=environment(self._folder),
                 limits=self._limits,
-                remaining_s=self._spec.max_hours * 3600 - self._record.supervisor.used_s,
+                remaining_s=self._left_s(),
                 stop=self._reasons.why,
                 tick=tick,
             )
         finally:
             tick()
-            self._record.used(self._used_s)
+            self._note_used()
             self._record.save(resources=gauge.read())
+
+    def _check_and_note(self) -> None:
+        self._reasons.check()
+        self._note_used(again_after_s=self._limits.tell_s)
+
+    def _note_used(self, *, again_after_s: float = 0.0) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_at >= again_after_s:
+            self._told_at = now_s
+            self._record.used(now_s - self._works_since)
+
+    def _left_s(self) -> float:
+        """Of max_hours, all attempts together."""
+        return self._spec.max_hours * 3600 - self._record.supervisor.used_s
 
     def _judge(self, end: End) -> Outcome:
         outcome = judged(end, self._spec, self._folder, self._limits, error=self._news.error)
@@ -326,5 +339,5 @@ class _Job:
         if self._news.step != self._record.status.step:
             self._record.save(step=self._news.step)
 
-    def _warn_of_the_store(self, text: str) -> None:
+    def _warn(self, text: str) -> None:
         self._record.events.log(text, level="warning")

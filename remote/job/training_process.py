@@ -34,6 +34,8 @@ class Limits:
     hang_s: float = 30 * 60  # no event, no line of log, no heartbeat for so long
     grace_s: float = 20  # from SIGTERM to SIGKILL; Google gives a machine that it takes away 30 s
     publish_s: float = 3600  # how long a store that refuses the result is tried
+    room_s: float = 3600  # how long a run whose disk is full waits for room
+    room_bytes: int = 64_000_000  # of the disk: with less free it is full, and what failed failed for that
     poll_s: float = 0.2
     tell_s: float = 30  # between two times that a run which has nothing else to say notes what it has used
     unmeasured_s: float = 30  # that a checkpoint may take to the store before one was sent

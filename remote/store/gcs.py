@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 
 from remote.contract.document import ContractError
 from remote.contract.folder import crc32c_of, replacing
-from remote.contract.keys import checked_key, is_key
+from remote.contract.keys import checked_key, fits, glob_of, is_key, pattern_of
 from remote.contract.resumable import send
 from remote.contract.run_spec import StoreRef
 
@@ -93,19 +93,23 @@ class GcsStore:
                 return None
             return _blob(blob, key)
 
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
+    def blobs(
+        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
+    ) -> Iterator[Blob]:
         with self._translated(prefix):
             found = self._client.list_blobs(
                 self._bucket,
                 prefix=self._prefix + prefix,
                 delimiter=delimiter,
+                match_glob=glob_of(self._prefix + prefix, match),
                 fields=_LISTED,
                 retry=None,
                 timeout=self._timeout_s,
             )
+            pattern = pattern_of(prefix, match) if match is not None else []
             for blob in found:
                 key = blob.name[len(self._prefix) :]
-                if is_key(key):
+                if is_key(key) and (not pattern or fits(key, pattern)):
                     yield _blob(blob, key)
 
     def folders(self, prefix: str) -> Iterator[str]:

@@ -85,7 +85,9 @@ def told(made: Workspace) -> str:
 class NoRuns:
     url = "gs://trees-4711-tlvm"
 
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[object]:
+    def blobs(
+        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
+    ) -> Iterator[object]:
         return iter(())
 
     def folders(self, prefix: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from orchestrator.render.compare import compared
 from orchestrator.render.console import Screen
 from orchestrator.workflows.results.compare import CompareResult, compare
 from orchestrator.workflows.results.looks import ordinal
-from orchestrator.workflows.results.pairs import holm, images_needed, luck, mcnemar, pair
+from orchestrator.workflows.results.paired import holm, images_needed, luck, mcnemar, pair
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import grouped, wilson

@@ -14,9 +14,11 @@ from orchestrator.errors import DataError, NotFoundError
 from orchestrator.render.console import Screen
 from orchestrator.render.datasets import listed
 from orchestrator.stores.base import Store
-from orchestrator.workflows.data.care import gc, remove, show
 from orchestrator.workflows.data.datasets import datasets, resolve
 from orchestrator.workflows.data.download import download
+from orchestrator.workflows.data.gc import gc
+from orchestrator.workflows.data.remove import remove
+from orchestrator.workflows.data.show import show
 from orchestrator.workflows.data.upload import upload
 from remote.contract import layout
 from tests.orchestrator.pictures import fill

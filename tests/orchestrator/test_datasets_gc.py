@@ -14,8 +14,11 @@ from orchestrator.datasets.packs.collect import Collected, collect
 from orchestrator.errors import ConflictError, DataError, NotFoundError
 from orchestrator.stores.base import Begun, Blob, Store
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.workflows.data.care import diff, gc, remove, show
 from orchestrator.workflows.data.datasets import datasets, resolve
+from orchestrator.workflows.data.diff import diff
+from orchestrator.workflows.data.gc import gc
+from orchestrator.workflows.data.remove import remove
+from orchestrator.workflows.data.show import show
 from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
@@ -45,8 +48,10 @@ class Paused:
     def get(self, key: str) -> Blob | None:
         return self._step().get(key)
 
-    def blobs(self, prefix: str, *, delimiter: str | None = None) -> Iterator[Blob]:
-        return iter(list(self._step().blobs(prefix, delimiter=delimiter)))
+    def blobs(
+        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
+    ) -> Iterator[Blob]:
+        return iter(list(self._step().blobs(prefix, delimiter=delimiter, match=match)))
 
     def folders(self, prefix: str) -> Iterator[str]:
         return iter(list(self._step().folders(prefix)))

@@ -15,8 +15,11 @@ from orchestrator.datasets.packs.collect import GRACE_HOURS, Collected, collect
 from orchestrator.datasets.packs.small import SMALL_MAX
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.stores.base import Store
-from orchestrator.workflows.data.care import diff, gc, remove, show
 from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.diff import diff
+from orchestrator.workflows.data.gc import gc
+from orchestrator.workflows.data.remove import remove
+from orchestrator.workflows.data.show import show
 from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.results.looks import looks
 from orchestrator.workflows.workspace import Workspace

@@ -11,9 +11,9 @@ import pytest
 from orchestrator.errors import ConflictError
 from orchestrator.providers.base import MachineState
 from orchestrator.render.console import Screen
-from orchestrator.render.dataset_care import removed
-from orchestrator.workflows.data.care import remove
+from orchestrator.render.dataset_versions import removed
 from orchestrator.workflows.data.datasets import datasets, resolve, versions_of
+from orchestrator.workflows.data.remove import remove
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef

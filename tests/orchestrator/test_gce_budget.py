@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, ConflictError
+from orchestrator.workflows.machines.allowance import left_of
 from orchestrator.workflows.machines.down import down
-from orchestrator.workflows.machines.lives import left_of
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock

@@ -14,7 +14,7 @@ from orchestrator.errors import (
     TransientError,
 )
 from orchestrator.providers.base import MachineState
-from orchestrator.workflows.machines.lives import spent
+from orchestrator.workflows.machines.allowance import spent
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted

@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.errors import CapacityError
 from orchestrator.providers.base import Machine
-from orchestrator.workflows.machines.asking import wait_until_gone
 from orchestrator.workflows.machines.gc import plan
+from orchestrator.workflows.machines.placement import wait_until_gone
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted

@@ -13,8 +13,8 @@ import requests
 
 from orchestrator.errors import TransientError
 from orchestrator.workflows.clock import Clock as Waiting
-from orchestrator.workflows.machines.asking import unanswered
 from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.placement import unanswered
 from orchestrator.workflows.machines.status import StatusResult, status
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.errors import CloudError
 from orchestrator.records import Records, RunRecord
-from orchestrator.workflows.machines.lives import begun
+from orchestrator.workflows.machines.allowance import begun
 from orchestrator.workflows.machines.status import status
 from orchestrator.workflows.runs.attach import attach
 from orchestrator.workflows.runs.launch import Detached

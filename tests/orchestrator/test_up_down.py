@@ -378,7 +378,7 @@ def test_a_run_that_never_started_keeps_no_machine(
     local.store.delete(layout.run_key(RUN, "status.json"))
     with pytest.raises(ConflictError, match="at work"):  # it may be just starting, from another terminal
         down(local)
-    monkeypatch.setattr("orchestrator.workflows.runs.on_machine.STARTS_WITHIN", timedelta(0))
+    monkeypatch.setattr("orchestrator.workflows.runs.machine_runs.STARTS_WITHIN", timedelta(0))
     ((ghost,),) = [found.runs for found in status(local).machines]
     assert (ghost.state, "never started" in ghost.doubt) == ("LOST", True)
     result = down(local)

@@ -10,11 +10,13 @@ from PIL import Image
 
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.render.console import Screen
-from orchestrator.render.dataset_care import collected, shown
+from orchestrator.render.dataset_versions import collected, shown
 from orchestrator.render.datasets import uploaded
-from orchestrator.workflows.data.care import diff, gc, show
 from orchestrator.workflows.data.datasets import resolve
+from orchestrator.workflows.data.diff import diff
 from orchestrator.workflows.data.download import download
+from orchestrator.workflows.data.gc import gc
+from orchestrator.workflows.data.show import show
 from orchestrator.workflows.data.upload import UploadResult, upload
 from remote.contract import layout
 from tests.orchestrator.pictures import fill, picture

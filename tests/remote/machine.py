@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -35,7 +35,7 @@ from remote.job.training_process import Limits
 lock = int(sys.argv[3]) if len(sys.argv) > 2 else None
 ticket = sys.argv[5] if len(sys.argv) > 4 else None
 limits = Limits(hang_s={hang_s}, grace_s={grace_s}, publish_s={publish_s}, poll_s=0.02,
-    unmeasured_s={unmeasured_s}, margin_s={margin_s}, tell_s={tell_s})
+    unmeasured_s={unmeasured_s}, margin_s={margin_s}, tell_s={tell_s}, room_s={room_s}, room_bytes={room_bytes})
 command = [sys.executable, {standin!r}]
 sys.exit(supervise(Path(sys.argv[1]), MachineHome.of_this_user(), command=command, limits=limits, lock=lock,
     ticket=ticket))
@@ -53,6 +53,8 @@ class TestMachine:
     unmeasured_s: float = 30
     margin_s: float = 30
     tell_s: float = 30
+    room_s: float = 60
+    room_bytes: int = 64_000_000
     first_paths: list[str] = field(default_factory=list)  # of PYTHONPATH
     variables: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -104,14 +106,16 @@ class TestMachine:
             unmeasured_s=self.unmeasured_s,
             margin_s=self.margin_s,
             tell_s=self.tell_s,
+            room_s=self.room_s,
+            room_bytes=self.room_bytes,
             standin=str(STANDIN),
         )
         return [sys.executable, "-c", script]
 
-    def begin(self, spec: RunSpec) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [*self.supervisor(), str(self.write(spec))], env=self.environment, stdin=subprocess.DEVNULL
-        )
+    def begin(self, spec: RunSpec, *, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """within      a command that is followed by the supervisor's"""
+        command = [*within, *self.supervisor(), str(self.write(spec))]
+        process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL)
         self.processes.append(process)
         return process
 

@@ -39,6 +39,8 @@ def main() -> int:
             os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if behaviour == "no room" and not write(folder.result / "large"):
+        return 13
     if behaviour == "nothing":
         return 0
     if behaviour == "noisy":
@@ -85,6 +87,17 @@ def count(parameters: Mapping[str, Any], folder: RunFolder) -> bool:
             time.sleep(0.01)
         if asked:
             return False
+    return True
+
+
+def write(path: Path) -> bool:
+    """Half a megabyte; False when the disk does not take it."""
+    try:
+        path.write_bytes(bytes(500_000))
+    except OSError as error:
+        path.unlink()
+        print(f"the disk: {error}", flush=True)
+        return False
     return True
 
 

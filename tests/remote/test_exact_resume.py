@@ -15,6 +15,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,11 +31,14 @@ from PIL import Image
 from safetensors import safe_open
 
 from remote.contract.layout import MachineHome, RunFolder
+from remote.job.outcome import NO_ROOM_EXIT
 from remote.results import sample_page
 from remote.train import main
 from remote.training.checkpoint import digest
 from tests.remote import fixtures
+from tests.small_disk import small_disk
 
+ROOT = Path(__file__).parents[2]
 # Small enough for a step to take a fraction of a second; normalisation, dropout, averaging and mixing all take part.
 SCENARIOS: dict[str, dict[str, Any]] = {
     "fixed-extractor": {"model": "mobilenet_v3_small", "views": 2},
@@ -196,6 +201,23 @@ def test_a_full_disk_costs_no_more_than_what_came_after_the_last_whole_checkpoin
     finish(folder)  # there is room again
     assert model(folder) == expected.model
     assert newest(folder) <= expected.checkpoints + 1, "it did not go on from the last whole one"
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_training(
+    machines: Iterator[Machine], whole: Callable[[str], Whole]
+) -> None:
+    """The result finds no room; with room, the last checkpoint becomes the same one."""
+    folder = next(machines).put("from-scratch", decode_workers=2, **SCENARIOS["from-scratch"])
+    folder.result.mkdir()
+    command = [*small_disk(folder.result, "64k"), sys.executable, "-m", "remote", "train", str(folder.spec)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    assert done.returncode == NO_ROOM_EXIT
+    assert b"The disk of the machine takes no more" in folder.events.read_bytes()
+    epochs = folder.events.read_bytes().count(b'"type": "epoch"')
+    assert newest(folder) == 1 and epochs
+    finish(folder)
+    assert model(folder) == whole("from-scratch").model
+    assert folder.events.read_bytes().count(b'"type": "epoch"') == epochs, "it was trained again"
 
 
 def test_told_to_stop_it_writes_a_checkpoint_within_seconds(machines: Iterator[Machine]) -> None:

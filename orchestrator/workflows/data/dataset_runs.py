@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from orchestrator.errors import ConflictError
 from orchestrator.workflows.runs.documents import StoredRun, stored_runs
-from orchestrator.workflows.runs.heard import heard
 from orchestrator.workflows.runs.overview import short
+from orchestrator.workflows.runs.unfinished import heard
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_status import LOST
 from remote.contract.wording import count

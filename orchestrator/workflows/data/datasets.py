@@ -16,7 +16,7 @@ from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest
 from remote.contract.document import ContractError
 
-__all__ = ["DatasetSummary", "datasets", "load_manifest", "meant", "resolve", "versions_of"]
+__all__ = ["DatasetSummary", "datasets", "load_manifest", "meant", "resolve", "split_name", "versions_of"]
 
 _VERSION_DIGITS_MIN = 4
 _MANIFEST = ".jsonl.gz"
@@ -76,6 +76,12 @@ def versions_of(workspace: Workspace, name: str) -> tuple[list[str], str]:
     keys = [blob.key for blob in workspace.store.blobs(prefix) if blob.key.endswith(_MANIFEST)]
     found = [key.removeprefix(prefix).removesuffix(_MANIFEST) for key in keys]
     return found, read_head(workspace.store, name, may_be_damaged=True).version
+
+
+def split_name(text: str) -> tuple[str, str | None]:
+    """NAME@VERSION."""
+    name, _, version = text.partition("@")
+    return name, version or None
 
 
 def _checked(name: str | None) -> str | None:

@@ -35,7 +35,7 @@ from orchestrator.datasets.publishing.publication import Publication, Seen, firs
 from orchestrator.datasets.splits.grouping import grouped
 from orchestrator.errors import PartialError, TlvmError
 from orchestrator.records import SeenRecord
-from orchestrator.workflows.data.as_before import conversion_now
+from orchestrator.workflows.data.upload_as_before import conversion_now
 from orchestrator.workflows.data.upload_result import UploadResult, again, and_missed, report, result_of
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Flips

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 
 from orchestrator.errors import ConflictError, Interruption, TlvmError
 from orchestrator.providers.base import Machine
-from orchestrator.workflows.machines.asking import came_late
+from orchestrator.workflows.machines.allowance import spent
 from orchestrator.workflows.machines.left_over import LeftOver, left_over, things_of
-from orchestrator.workflows.machines.lives import spent
+from orchestrator.workflows.machines.placement import came_late
 from orchestrator.workflows.machines.up import Clock, wait_until_gone
 from orchestrator.workflows.runs.documents import StoredRun, result_problem, stored_runs
-from orchestrator.workflows.runs.heard import heard
+from orchestrator.workflows.runs.machine_runs import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.runs.notes import was_removed
-from orchestrator.workflows.runs.on_machine import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.runs.overview import short
+from orchestrator.workflows.runs.unfinished import heard
 from orchestrator.workflows.workspace import Workspace
 
 

@@ -16,8 +16,8 @@ from orchestrator.errors import ConfigError, ConflictError, NotFoundError, TlvmE
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.providers.rented import Thing
 from orchestrator.workflows.clock import Clock
-from orchestrator.workflows.machines.asking import GONE_TIMEOUT_S
 from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.placement import GONE_TIMEOUT_S
 from orchestrator.workflows.workspace import Workspace
 
 Fate = Literal["expired", "asked for", "listed", "not touched"]

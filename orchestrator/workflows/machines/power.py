@@ -11,9 +11,9 @@ from orchestrator.providers.base import Machine, MachineState
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.readiness import make_ready
 from orchestrator.workflows.runs.documents import stored_runs
-from orchestrator.workflows.runs.heard import heard
-from orchestrator.workflows.runs.on_machine import runs_of
+from orchestrator.workflows.runs.machine_runs import runs_of
 from orchestrator.workflows.runs.overview import short
+from orchestrator.workflows.runs.unfinished import heard
 from orchestrator.workflows.workspace import Workspace, of_owner
 
 STOPPED_WITHIN_S = 300.0

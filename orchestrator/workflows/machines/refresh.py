@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.errors import TlvmError
 from orchestrator.providers.base import Machine, MachineState
-from orchestrator.workflows.machines.lives import begun
+from orchestrator.workflows.machines.allowance import begun
 from orchestrator.workflows.machines.readiness import let_in
 from orchestrator.workflows.results.pulled_files import local_files
 from orchestrator.workflows.runs.attempts import as_record, know_lives

@@ -12,16 +12,16 @@ from orchestrator.config import nearest
 from orchestrator.errors import NotFoundError, TlvmError
 from orchestrator.providers.base import Machine, MachineState, Unseen
 from orchestrator.providers.rented import Rented
-from orchestrator.workflows.machines.asking import unanswered
+from orchestrator.workflows.machines.allowance import spent
 from orchestrator.workflows.machines.left_over import LeftOver, left_over, things_of
-from orchestrator.workflows.machines.lives import spent
+from orchestrator.workflows.machines.placement import unanswered
 from orchestrator.workflows.machines.refresh import Refreshed
 from orchestrator.workflows.machines.refresh import refresh as refresh_records
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.runs.documents import StoredRun, stored_runs
-from orchestrator.workflows.runs.heard import IS_GONE, Heard, heard
-from orchestrator.workflows.runs.on_machine import runs_of
+from orchestrator.workflows.runs.machine_runs import runs_of
 from orchestrator.workflows.runs.remembered import RememberedRuns
+from orchestrator.workflows.runs.unfinished import IS_GONE, Heard, heard
 from orchestrator.workflows.workspace import Workspace
 
 _BOOTS_WITHIN = timedelta(minutes=5)  # so long a new machine need not answer

@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.errors import Interruption, NotFoundError
 from orchestrator.providers.base import Machine, MachineSpec, Offer
 from orchestrator.workflows.clock import Clock
-from orchestrator.workflows.machines.asking import Attempt, adopt, ask, wait_until_gone
-from orchestrator.workflows.machines.lives import begun, left_of, worth_it
+from orchestrator.workflows.machines.allowance import begun, left_of, worth_it
+from orchestrator.workflows.machines.placement import Attempt, adopt, ask, wait_until_gone
 from orchestrator.workflows.machines.readiness import READY_TIMEOUT_S, make_ready, own_key
 from orchestrator.workflows.runs.named_by_run import run_of
 from orchestrator.workflows.workspace import Workspace, agree

@@ -10,7 +10,7 @@ from orchestrator.errors import ConfigError, DataError, NotFoundError, TlvmError
 from orchestrator.workflows.data.datasets import load_manifest
 from orchestrator.workflows.results.looks import looks
 from orchestrator.workflows.results.measured import Measured, measured
-from orchestrator.workflows.results.pairs import Pair, holm, images_needed, luck, pair
+from orchestrator.workflows.results.paired import Pair, holm, images_needed, luck, pair
 from orchestrator.workflows.runs.overview import short
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Image

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import CloudError, ConflictError, NotFoundError, TlvmError
-from orchestrator.workflows.results.bring import Damaged, bring
+from orchestrator.workflows.results.fetch_files import Damaged, bring
 from orchestrator.workflows.results.looks import keep_looks
 from orchestrator.workflows.results.pulled_files import FILES_MAX, LocalFile, local_files
 from orchestrator.workflows.results.record import FILES, write_record

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.errors import CloudError
 from orchestrator.workflows.machines.down import DownResult
-from orchestrator.workflows.results.beside import Beside, beside
+from orchestrator.workflows.results.fine_tuned import Beside, beside
 from orchestrator.workflows.results.looks import looks
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines
 from orchestrator.workflows.runs.documents import stored_run

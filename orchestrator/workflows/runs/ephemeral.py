@@ -22,8 +22,8 @@ from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.down import AtWork, DownResult, down
 from orchestrator.workflows.results.pull import pull
 from orchestrator.workflows.runs.documents import StoredRun, stored_run
+from orchestrator.workflows.runs.machine_runs import is_silent
 from orchestrator.workflows.runs.named_by_run import run_of
-from orchestrator.workflows.runs.on_machine import is_silent
 from orchestrator.workflows.runs.overview import called
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.document import ContractError

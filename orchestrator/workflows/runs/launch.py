@@ -28,7 +28,7 @@ from orchestrator.workflows.runs import ephemeral
 from orchestrator.workflows.runs.attempts import announce
 from orchestrator.workflows.runs.documents import stored_run
 from orchestrator.workflows.runs.following import Position, follow, follow_events
-from orchestrator.workflows.runs.on_machine import take_back
+from orchestrator.workflows.runs.machine_runs import take_back
 from orchestrator.workflows.runs.overview import called
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout

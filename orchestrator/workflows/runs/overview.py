@@ -16,9 +16,9 @@ from orchestrator.workflows.machines.status import no_machine
 from orchestrator.workflows.results.metrics import accuracies
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.runs.documents import StoredRun, run_ids, short, stored_runs
-from orchestrator.workflows.runs.heard import Heard, heard
 from orchestrator.workflows.runs.notes import RunNotes, notes_of_all
 from orchestrator.workflows.runs.remembered import RememberedRuns
+from orchestrator.workflows.runs.unfinished import Heard, heard
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError

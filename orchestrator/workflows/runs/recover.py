@@ -33,7 +33,7 @@ from orchestrator.workflows.runs import attempts, secrets
 from orchestrator.workflows.runs.documents import StoredRun, latest_checkpoints, required_run, stored_runs
 from orchestrator.workflows.runs.following import MachineLost, Position
 from orchestrator.workflows.runs.launch import ask_to_start, follow_to_the_end, refused
-from orchestrator.workflows.runs.on_machine import is_silent
+from orchestrator.workflows.runs.machine_runs import is_silent
 from orchestrator.workflows.runs.overview import called
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import RunSpec

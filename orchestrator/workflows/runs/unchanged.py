@@ -14,9 +14,9 @@ from orchestrator import bundle
 from orchestrator.workflows.results.result import RunResult, started
 from orchestrator.workflows.runs.attach import attach
 from orchestrator.workflows.runs.documents import StoredRun, result_problem, stored_runs
-from orchestrator.workflows.runs.heard import heard
 from orchestrator.workflows.runs.recover import Recovery
 from orchestrator.workflows.runs.remembered import RememberedRuns
+from orchestrator.workflows.runs.unfinished import heard
 from orchestrator.workflows.runs.wish import Wish
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import RunSpec

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator import bundle
 from orchestrator.errors import AuthError, ConnectionLost, TlvmError, TransientError
 from orchestrator.providers.base import Machine, MachineState
-from orchestrator.workflows.runs import on_machine
+from orchestrator.workflows.runs import machine_runs
 from orchestrator.workflows.runs.documents import StoredRun
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document
@@ -56,7 +56,7 @@ def heard(workspace: Workspace, runs: Sequence[StoredRun], machines: Sequence[Ma
             found[run.spec.run_id] = _without_machine(workspace, run)
         elif machine.state in (MachineState.STOPPED, MachineState.STOPPING):
             found[run.spec.run_id] = _doubted(run, "INTERRUPTED", f"its machine is {machine.state.value}")
-        elif machine.owner == workspace.settings.owner_label and on_machine.is_silent(run):
+        elif machine.owner == workspace.settings.owner_label and machine_runs.is_silent(run):
             on.setdefault(machine.name, []).append(run)
     for machine in machines:
         if asked := on.get(machine.name):
@@ -78,7 +78,7 @@ def _last_word(run: StoredRun) -> Heard:
 
 
 def _machine(run: StoredRun, machines: Sequence[Machine]) -> Machine | None:
-    return next((machine for machine in machines if on_machine.runs_of(machine, [run])), None)
+    return next((machine for machine in machines if machine_runs.runs_of(machine, [run])), None)
 
 
 def _elsewhere(workspace: Workspace, run: StoredRun) -> str:
@@ -98,7 +98,7 @@ def _why_it_ended(workspace: Workspace, run: StoredRun) -> str:
     """As the provider remembers; "" when this computer did not rent the machine, or nobody can say."""
     why_it_ended = getattr(workspace.provider, "why_it_ended", None)
     lives = workspace.records.lives(workspace.settings.provider, run.machine)
-    earlier = [life for life in lives if on_machine.time_of(life.began) <= on_machine.time_of(run.asked)]
+    earlier = [life for life in lives if machine_runs.time_of(life.began) <= machine_runs.time_of(run.asked)]
     if why_it_ended is None or not earlier:
         return ""
     try:
@@ -133,7 +133,7 @@ def _ask(workspace: Workspace, machine: Machine, bundle_hash: str) -> _Told | No
         return None
     try:
         with workspace.connect(machine) as connection:
-            names = on_machine.names_of_runs(connection)
+            names = machine_runs.names_of_runs(connection)
             output = connection.run(bundle.command(bundle_hash, "status"))
     except (AuthError, ConnectionLost, TransientError) as error:
         workspace.progress.warn(f"{machine.name} can't be asked for its runs, the store is: {error.what}")

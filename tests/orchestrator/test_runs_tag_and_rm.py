@@ -12,10 +12,11 @@ from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.providers.base import MachineState
 from orchestrator.stores.base import Store
 from orchestrator.workflows.machines.down import down
-from orchestrator.workflows.runs.care import RunsRemoved, remove, tag
 from orchestrator.workflows.runs.documents import run_ids
 from orchestrator.workflows.runs.notes import notes_of_all, was_removed
 from orchestrator.workflows.runs.overview import runs
+from orchestrator.workflows.runs.remove import RunsRemoved, remove
+from orchestrator.workflows.runs.tag import tag
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef

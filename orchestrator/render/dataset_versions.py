@@ -10,7 +10,9 @@ from orchestrator.render.console import Screen
 from orchestrator.render.datasets import aside, classes, sides, window
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import columns, size
-from orchestrator.workflows.data.care import DatasetDiff, DatasetRemoved, DatasetShown
+from orchestrator.workflows.data.diff import DatasetDiff
+from orchestrator.workflows.data.remove import DatasetRemoved
+from orchestrator.workflows.data.show import DatasetShown
 from orchestrator.workflows.runs.overview import short
 from remote.contract.wording import count
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.records import Records, RunRecord
 from orchestrator.render.runs import beside_line
-from orchestrator.workflows.results.beside import Beside, beside
+from orchestrator.workflows.results.fine_tuned import Beside, beside
 from orchestrator.workflows.runs.run import RunResult
 from remote.contract import document
 from remote.contract.metrics import Counters, Evaluation, Frozen, Metrics

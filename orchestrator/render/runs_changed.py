@@ -5,9 +5,10 @@ from __future__ import annotations
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import size
-from orchestrator.workflows.runs.care import RunsRemoved, TagResult
 from orchestrator.workflows.runs.documents import short
 from orchestrator.workflows.runs.notes import KEEP
+from orchestrator.workflows.runs.remove import RunsRemoved
+from orchestrator.workflows.runs.tag import TagResult
 from remote.contract.wording import count
 
 _LISTED_MAX = 10

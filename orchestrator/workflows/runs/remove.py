@@ -1,36 +1,23 @@
-"""`tlvm runs tag` and `tlvm runs rm`: what is said of a run, and runs that are no longer wanted."""
+"""`tlvm runs rm`: runs that are no longer wanted go from the store."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from orchestrator.errors import CloudError, ConfigError, ConflictError
+from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.runs.documents import short
-from orchestrator.workflows.runs.notes import KEEP, RunNotes, read_notes, write_notes
+from orchestrator.workflows.runs.notes import KEEP, RunNotes, write_notes
 from orchestrator.workflows.runs.overview import RunRow, find, runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
-from remote.contract.document import ContractError
 from remote.contract.run_status import FINAL, LOST
 from remote.contract.wording import count
 
-NOTE_LENGTH_MAX = 1000
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-_TAGS_MAX = 50
-_TRIES = 5
 _NAMED_MAX = 10
-
-
-@dataclass(frozen=True)
-class TagResult:
-    run_id: str
-    tags: list[str]
-    note: str
 
 
 @dataclass(frozen=True)
@@ -46,53 +33,6 @@ class RunsRemoved:
     here: list[str] = field(
         default_factory=list
     )  # folders of their results on this computer, left as they are
-
-
-def tag(
-    workspace: Workspace,
-    run: str,
-    *,
-    add: Sequence[str] = (),
-    remove: Sequence[str] = (),
-    note: str | None = None,
-) -> TagResult:
-    """Add and take away tags of a run, and replace its note; without either, what it has.
-
-    note            "" takes it away; None leaves it
-    ConfigError     a tag or a note that can't be one
-    NotFoundError   no such run
-    """
-    for one in [*add, *remove]:
-        if not _TAG.fullmatch(one):
-            raise ConfigError(
-                f"{one[:80]!r} is not a tag", next="Letters, digits, '.', '_' and '-', at most 40 of them."
-            )
-    if note is not None and len(note) > NOTE_LENGTH_MAX:
-        raise ConfigError(f"The note has {len(note):,} letters", next=f"At most {NOTE_LENGTH_MAX:,} fit.")
-    run_id = find(workspace, run)
-    for _ in range(_TRIES):
-        before, generation = _notes(workspace.store, run_id)
-        tags = sorted({*before.tags, *add} - set(remove))
-        if len(tags) > _TAGS_MAX:
-            raise ConfigError(f"{run_id} would have {len(tags)} tags", next=f"At most {_TAGS_MAX} fit.")
-        after = RunNotes(tags, before.note if note is None else note.strip())
-        try:
-            if after != before:
-                write_notes(workspace.store, run_id, after, generation)
-        except ConflictError:  # somebody else wrote at the same time
-            continue
-        return TagResult(run_id, after.tags, after.note)
-    raise ConflictError(f"The tags of {run_id} are being changed by somebody else", next="Try again.")
-
-
-def _notes(store: Store, run_id: str) -> tuple[RunNotes, int]:
-    try:
-        return read_notes(store, run_id)
-    except ContractError as error:
-        key = layout.notes_key(run_id)
-        raise CloudError(
-            f"The tags of {run_id} can't be read", detail=str(error), next=f"Delete {key} in {store.url}."
-        ) from None
 
 
 def remove(

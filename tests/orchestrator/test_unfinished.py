@@ -139,7 +139,7 @@ def row_of(workspace: Workspace, run_id: str) -> RunRow:
 def test_a_killed_supervisor_is_never_called_running(
     project: Path, killed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.workflows.runs.on_machine.STARTS_WITHIN", timedelta(0))
+    monkeypatch.setattr("orchestrator.workflows.runs.machine_runs.STARTS_WITHIN", timedelta(0))
     workspace = opened(project)
     eventually(lambda: row_of(workspace, killed).state != "RUNNING")
     found = row_of(workspace, killed)
