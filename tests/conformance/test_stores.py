@@ -242,6 +242,32 @@ def test_listing_folders(here: Place) -> None:
         assert list(here.store.folders(nothing)) == []
 
 
+def test_listing_what_matches(here: Place) -> None:
+    for run in ("x", "y-1", "y", "z*"):
+        for name in ("spec.json", "log/0", "log/1", "log/2", "model/spec.json", "spec.json.old"):
+            here.put(f"runs/{run}/{name}")
+    here.put("runs/spec.json")
+    here.put("runs-old/x/spec.json")
+
+    def keys(prefix: str, match: str) -> list[str]:
+        return [blob.key for blob in here.store.blobs(prefix, match=match)]
+
+    asked = here.server.requests["objects.list"] if here.server else 0
+    specs = [f"runs/{run}/spec.json" for run in ("x", "y-1", "y", "z*")]
+    assert keys("runs/", "*/spec.json") == specs
+    if here.server:
+        assert (
+            here.server.requests["objects.list"] - asked == 2
+        )  # pages of three: what does not match fills none
+    assert keys("runs/y", "*/spec.json") == ["runs/y-1/spec.json", "runs/y/spec.json"]
+    assert keys("runs/", "*/log/*")[:4] == ["runs/x/log/0", "runs/x/log/1", "runs/x/log/2", "runs/y-1/log/0"]
+    assert keys("runs/z*/", "*.json") == ["runs/z*/spec.json"]
+    assert keys("runs/x/spec", ".json") == ["runs/x/spec.json"]
+    assert keys("runs/", "*") == ["runs/spec.json"]
+    for nothing in ("*/none", "spec", "[xy]/spec.json", ""):
+        assert keys("runs/", nothing) == []
+
+
 def test_one_of_many_threads_creates(here: Place) -> None:
     def create(number: int) -> bool:
         file = here.file(str(number).encode(), f"file-{number}")
