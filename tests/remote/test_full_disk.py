@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,7 +201,7 @@ def test_a_run_whose_disk_is_full_waits_and_ends_well(machine: TestMachine) -> N
     """A disk of 2 MB with a large file on it, which somebody removes."""
     spec = machine.spec("no room")
     home = machine.home.root.parent
-    fill = f'head -c 1500000 /dev/zero >"{home}/fill"'
+    fill = f'head -c 1850000 /dev/zero >"{home}/fill"'
     supervisor = machine.begin(spec, within=small_disk(home, "2m", then=fill))
     seen = Path(f"/proc/{supervisor.pid}/root")
     folder = RunFolder(seen / machine.run_folder(spec).root.relative_to("/"))
