@@ -40,10 +40,16 @@ class Quota:
     needed: float = 0  # by a machine as tlvm.toml describes it
     asked: float = 0  # what Google was asked to raise it to, and has not granted; 0: nothing
     is_pending: bool = False  # it has not answered yet
+    asked_on: str = ""  # the day of that, ISO 8601; "" when Google does not say
 
     @property
     def left(self) -> float:
         return max(0.0, self.limit - self.used)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Google has been asked for enough of it, and has not answered: to ask again would change nothing."""
+        return self.is_pending and self.asked >= self.used + max(1.0, self.needed)
 
 
 @dataclass(frozen=True)

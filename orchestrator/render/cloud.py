@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest
 from orchestrator.render.console import Screen
@@ -18,12 +19,19 @@ def allowed(screen: Screen, result: QuotaResult) -> None:
     lacking = [True, *(quota in result.lacking for quota in result.quotas)]
     for line, is_short in zip(columns(rows), lacking, strict=True):
         screen.line(line, style="yellow" if is_short and line.startswith("short") else "")
+    without_gpu = [quota for quota in result.quotas if quota.metric == ALL_GPUS and quota.limit == 0]
+    awaited = [quota for quota in result.lacking or without_gpu if quota.is_awaited]
+    for quota in awaited:
+        screen.line(_awaited(quota))
     if result.lacking:
-        screen.line(
-            "A GPU that is not allowed yet: minutes to days; a Free Trial account must upgrade first."
-        )
-        screen.next("tlvm quota request     meanwhile: tlvm up --accelerator none, or --provider local")
-    elif any(quota.metric == ALL_GPUS and quota.limit == 0 for quota in result.quotas):
+        unasked = [quota for quota in result.lacking if quota not in awaited]
+        if any("GPU" in quota.metric for quota in unasked):
+            screen.line(
+                "A GPU that is not allowed yet: minutes to days; a Free Trial account must upgrade first."
+            )
+        first = "tlvm quota request" if unasked else "tlvm quota shows the answer"
+        screen.next(f"{first}     {_meanwhile(quota.metric for quota in result.lacking)}")
+    elif without_gpu and not awaited:
         screen.next("tlvm up --dry-run     for a GPU: tlvm quota request")
     else:
         screen.next("tlvm up --dry-run")
@@ -31,9 +39,7 @@ def allowed(screen: Screen, result: QuotaResult) -> None:
 
 def asked(screen: Screen, result: QuotaRequests) -> None:
     for quota in result.pending:
-        screen.line(
-            f"{quota.metric}{_where(quota.region)}: {quota.asked:g} were asked for; Google has not answered yet."
-        )
+        screen.line(_awaited(quota))
     if not result.requests and not result.pending:
         screen.line("Your quotas are enough for this machine.")
         screen.next("tlvm up --dry-run     to ask for more: tlvm quota request QUOTA --value N")
@@ -44,9 +50,8 @@ def asked(screen: Screen, result: QuotaRequests) -> None:
         screen.line(f"or on the page {result.requests[0].link}")
         screen.next("run that; the answer comes by mail, and tlvm quota shows it")
     else:
-        screen.next(
-            "tlvm quota shows the answer     meanwhile: tlvm up --accelerator none, or --provider local"
-        )
+        short = [quota.metric for quota in result.pending] + [one.metric for one in result.requests]
+        screen.next(f"tlvm quota shows the answer     {_meanwhile(short)}")
 
 
 def request_to(screen: Screen, request: QuotaRequest, dry_run: bool = False) -> None:
@@ -75,8 +80,23 @@ def offered(screen: Screen, result: GpusResult) -> None:
 def _quota(quota: Quota) -> tuple[str, ...]:
     word = "short" if quota.left < quota.needed else "ok"
     where = quota.region or "project"
-    asked = f"{quota.asked:g}, {'pending' if quota.is_pending else 'not granted'}" if quota.asked else ""
+    on = f" on {quota.asked_on}" if quota.asked_on else ""
+    asked = f"{quota.asked:g}{on}, {'pending' if quota.is_pending else 'not granted'}" if quota.asked else ""
     return word, quota.metric, where, f"{quota.limit:g}", f"{quota.used:g}", f"{quota.needed:g}", asked
+
+
+def _awaited(quota: Quota) -> str:
+    return (
+        f"{quota.metric}{_where(quota.region)}: {quota.asked:g} asked for"
+        + (f" on {quota.asked_on}" if quota.asked_on else "")
+        + ", pending: Google answers by mail, after minutes to days."
+    )
+
+
+def _meanwhile(metrics: Iterable[str]) -> str:
+    """What runs while these are too small."""
+    without = "tlvm up --accelerator none, or " if all("GPU" in metric for metric in metrics) else ""
+    return f"meanwhile: {without}tlvm run SCENARIO --provider local"
 
 
 def _where(region: str) -> str:

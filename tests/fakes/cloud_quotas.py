@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from tests.fakes.compute_faults import Refused
@@ -47,7 +48,7 @@ def recognised(verb: str, path: str, query: Mapping[str, list[str]], body: Any) 
 
 
 def patched(
-    there: dict[str, Resource], name: str, query: Mapping[str, list[str]], body: Resource
+    there: dict[str, Resource], name: str, query: Mapping[str, list[str]], body: Resource, now: datetime
 ) -> Resource:
     if name not in there and query.get("allowMissing") != ["true"]:
         raise Refused(404, "notFound", f"Quota preference {name} was not found.")
@@ -62,7 +63,10 @@ def patched(
     if any(other["quotaId"] == body["quotaId"] and other.get("dimensions") == body.get("dimensions")
            for known, other in there.items() if known != name):  # fmt: skip
         raise Refused(409, "alreadyExists", "A quota preference with the same dimensions exists.")
+    stamp = f"{now:%Y-%m-%dT%H:%M:%S.%f}000Z"
+    made = there.get(name, {}).get("createTime", stamp)
     there[name] = {**body, "name": name, "reconciling": True, "etag": f"e{len(there)}"}
+    there[name] |= {"createTime": made, "updateTime": stamp}
     there[name]["quotaConfig"] = {"preferredValue": wanted, "grantedValue": "0"}
     return there[name]
 

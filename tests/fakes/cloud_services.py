@@ -133,7 +133,7 @@ class Services:
                 "quotaPreferences": list(self.project.quota_requests.values())
             },
             "cloudquotas.quotaPreferences.patch": lambda call, query, body: cloud_quotas.patched(
-                self.project.quota_requests, call.path["name"], query, body
+                self.project.quota_requests, call.path["name"], query, body, self.cloud.now()
             ),
             "orgpolicy.projects.policies.getEffectivePolicy": self._org_policy,
         }

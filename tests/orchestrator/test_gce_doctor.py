@@ -166,7 +166,12 @@ def test_a_request_that_google_has_is_told_with_the_quota_that_lacks(project: Pr
         Workspace(project.settings(credentials_file=str(project.server.credentials_file(project.folder))))
     )
     (found,) = [finding for finding in bad(project.doctor()) if finding.name == "quota"]
-    assert "GPUS_ALL_REGIONS 0 of 0 left, 1 asked for, pending" in found.text and "tlvm quota" in found.next
+    today = f"{project.server.clock.now():%Y-%m-%d}"
+    assert f"GPUS_ALL_REGIONS 0 of 0 left, 1 asked for on {today}, pending" in found.text
+    assert "tlvm quota shows the answer" in found.next and "--accelerator none" in found.next
+    two = project.doctor(machine={"accelerator_count": 2}, zones="us-central1-a")
+    (found,) = [finding for finding in bad(two) if finding.name == "quota"]
+    assert "tlvm quota request asks" in found.next  # the one that was asked for would not do
 
 
 def test_without_a_gpu_no_gpu_quota_matters(project: Project) -> None:

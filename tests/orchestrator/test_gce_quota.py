@@ -82,15 +82,38 @@ def test_what_lacks_is_asked_for_once_and_the_answer_is_shown(project: Project) 
         "GPUS-ALL-REGIONS-per-project", "NVIDIA-L4-GPUS-per-project-region",
     ]  # fmt: skip
     assert {one["contactEmail"].partition("@")[0] for one in asked.values()} == {"tester"}
+    today = f"{cloud.now():%Y-%m-%d}"
     shown = text(render_cloud.allowed, quota(with_login(project)))
-    assert shown.count("1, pending") == 2
+    assert shown.count(f"1 on {today}, pending") == 2
+    assert f"GPUS_ALL_REGIONS of the project: 1 asked for on {today}, pending:" in shown
+    assert "quota request" not in shown and "tlvm up --accelerator none, or tlvm run SCENARIO" in shown
     again = quota_request(with_login(project))
     assert again.requests == [] and len(again.pending) == 2
-    assert "Google has not answered yet" in text(render_cloud.asked, again)
+    told = text(render_cloud.asked, again)
+    assert f"1 asked for on {today}, pending:" in told and "shows the answer     meanwhile" in told
     cloud_quotas.answered(asked, "GPUS-ALL-REGIONS-per-project", 0)
     cloud_quotas.answered(asked, "NVIDIA-L4-GPUS-per-project-region", 1)
     shown = text(render_cloud.allowed, quota(with_login(project)))
-    assert shown.count("1, not granted") == 1 and "pending" not in shown
+    assert shown.count(f"1 on {today}, not granted") == 1 and "pending" not in shown
+    assert "next: tlvm quota request" in shown
+
+
+def test_what_was_asked_for_and_is_too_little_is_asked_for_again(project: Project) -> None:
+    project.server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    quota_request(with_login(project))
+    file = project.server.credentials_file(project.folder)
+    two = Workspace(
+        project.settings(machine={"accelerator_count": 2}, credentials_file=str(file), zones="us-central1")
+    )
+    assert "next: tlvm quota request" in text(render_cloud.allowed, quota(two))
+    assert [one.value for one in quota_request(two).requests] == [2]
+
+
+def test_while_something_else_than_a_gpu_lacks_only_this_computer_runs(project: Project) -> None:
+    project.server.cloud.region_quotas["us-central1"]["CPUS"] = 2
+    workspace = Workspace(project.settings(zones="us-central1"))
+    shown = text(render_cloud.allowed, quota(workspace))
+    assert "meanwhile: tlvm run SCENARIO --provider local" in shown and "A GPU" not in shown
 
 
 def test_a_project_without_any_gpu_may_ask_for_one_whatever_its_machine(project: Project) -> None:
@@ -100,6 +123,9 @@ def test_a_project_without_any_gpu_may_ask_for_one_whatever_its_machine(project:
     (found,) = quota_request(workspace, dry_run=True).requests
     assert (found.metric, found.value) == ("GPUS_ALL_REGIONS", 1)
     assert "for a GPU: tlvm quota request" in text(render_cloud.allowed, quota(workspace))
+    quota_request(with_login(project), "GPUS_ALL_REGIONS", value=1)
+    shown = text(render_cloud.allowed, quota(workspace))
+    assert ", pending: Google answers" in shown and "quota request" not in shown
 
 
 def test_where_google_takes_no_request_the_way_by_hand_is_shown(project: Project) -> None:

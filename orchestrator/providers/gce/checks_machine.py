@@ -20,7 +20,6 @@ from .prices import LIST
 
 _ASK = "tlvm quota request asks for one (minutes to days; a Free Trial account must upgrade first)"
 _ANSWER = "tlvm quota shows the answer"
-_MEANWHILE = "meanwhile: tlvm up --accelerator none, or --provider local"
 _CLOCK_OFF_S = 60.0  # from here on signatures come close to being refused
 _CLOCK_WRONG_S = 240.0
 _SHOWN = 6
@@ -158,8 +157,10 @@ def _allowed(
             allowed.append(offer.place)
     if not allowed:
         told = quota_requests.with_requests(context.rest, short.values())
+        without = "tlvm up --accelerator none, or " if all("GPU" in quota.metric for quota in told) else ""
+        runs = f"meanwhile: {without}tlvm run SCENARIO --provider local"
         return [
-            Finding("fail", "quota", _word(quota), f"{_ANSWER if quota.asked else _ASK}; {_MEANWHILE}", QUOTA)
+            Finding("fail", "quota", _word(quota), f"{_ANSWER if quota.is_awaited else _ASK}; {runs}", QUOTA)
             for quota in told
         ]
     findings = [
@@ -171,7 +172,8 @@ def _allowed(
 
 def _word(quota: Quota) -> str:
     where = f" in {quota.region}" if quota.region else ""
-    asked = f", {quota.asked:g} asked for, {'pending' if quota.is_pending else 'not granted'}"
+    on = f" on {quota.asked_on}" if quota.asked_on else ""
+    asked = f", {quota.asked:g} asked for{on}, {'pending' if quota.is_pending else 'not granted'}"
     return f"{quota.metric} {quota.left:g} of {quota.limit:g} left{where}" + (asked if quota.asked else "")
 
 

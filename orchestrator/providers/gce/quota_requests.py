@@ -28,6 +28,7 @@ class Asked:
     value: float
     granted: float
     is_pending: bool
+    day: str  # ISO 8601
 
 
 def by_hand(project: str, metric: str, region: str, value: float, email: str = "") -> QuotaRequest:
@@ -82,7 +83,7 @@ def with_requests(rest: Rest, known: Iterable[Quota]) -> list[Quota]:
 def _with(quota: Quota, asked: Asked | None) -> Quota:
     if asked is None or asked.value <= max(quota.limit, asked.granted):
         return quota
-    return replace(quota, asked=asked.value, is_pending=asked.is_pending)
+    return replace(quota, asked=asked.value, is_pending=asked.is_pending, asked_on=asked.day)
 
 
 def _asked(rest: Rest) -> dict[tuple[str, str], Asked]:
@@ -109,6 +110,7 @@ def _read(one: Mapping[str, Any]) -> Asked:
         float(config.get("preferredValue") or 0),
         float(config.get("grantedValue") or 0),
         bool(one.get("reconciling")),
+        str(one.get("updateTime") or one.get("createTime") or "")[:10],
     )
 
 

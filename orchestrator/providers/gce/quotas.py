@@ -7,6 +7,7 @@ that regions do not tell.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.config import GceSettings
@@ -67,4 +68,8 @@ def needs(offer: Offer, spec: MachineSpec, settings: GceSettings, cpus: float) -
 def lacking(needed: Mapping[str, float], *tables: Mapping[str, Quota]) -> list[Quota]:
     """Those that are too small; one that nobody tells does not count."""
     known = {name: quota for table in tables for name, quota in table.items()}
-    return [known[name] for name, amount in needed.items() if name in known and known[name].left < amount]
+    return [
+        replace(known[name], needed=amount)
+        for name, amount in needed.items()
+        if name in known and known[name].left < amount
+    ]

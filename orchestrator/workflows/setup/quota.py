@@ -62,7 +62,7 @@ def quota_request(
         found = quota(workspace)
         short = found.lacking or [one for one in found.quotas if one.metric == ALL_GPUS and one.limit == 0]
         wanted = [(one, value or one.used + max(1.0, one.needed)) for one in short]
-        pending = [one for one, most in wanted if one.is_pending and one.asked >= most]
+        pending = [one for one, most in wanted if one.is_awaited and one.asked >= most]
         requests = [
             account.quota_request(one.metric, one.region, most) for one, most in wanted if one not in pending
         ]
