@@ -36,9 +36,7 @@ class DirectoryStore:
         with self._translated(key):
             return self._folder.get(key)
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         with self._translated(prefix):
             yield from self._folder.entries(prefix, delimiter, match)
 

@@ -96,9 +96,7 @@ class GcsStore:
                 return None
             return _blob(blob, key)
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         """Objects whose names are no keys (the "folders" that the console makes end with a slash) are left out."""
         with self._translated(prefix):
             found = self._client.list_blobs(

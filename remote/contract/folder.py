@@ -117,7 +117,9 @@ class Folder:
             return
         pattern = pattern_of(prefix, match) if match is not None else []
         for key in self._keys(folder, prefix, pattern, deep=delimiter != "/"):
-            if (delimiter is None or delimiter not in key[len(prefix) :]) and (not pattern or fits(key, pattern)):
+            if (delimiter is None or delimiter not in key[len(prefix) :]) and (
+                not pattern or fits(key, pattern)
+            ):
                 entry = self.get(key)
                 if entry is not None:
                     yield entry
@@ -201,9 +203,7 @@ class Folder:
             self._known[key] = known
         return Blob(key, found.st_size, known[1], max(1, found.st_mtime_ns))
 
-    def _keys(
-        self, folder: str, prefix: str, pattern: list[re.Pattern[str]], *, deep: bool
-    ) -> Iterator[str]:
+    def _keys(self, folder: str, prefix: str, pattern: list[re.Pattern[str]], *, deep: bool) -> Iterator[str]:
         for name in self._names(folder):
             key = f"{folder}/{name}" if folder else name
             if not is_key(key.removesuffix("/")):

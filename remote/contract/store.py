@@ -51,9 +51,7 @@ class Store(Protocol):
     def get(self, key: str) -> Blob | None:
         """What is known of a blob, None when there is none."""
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         """Every blob whose key starts with `prefix`, in key order, every page.
 
         With `delimiter`, only blobs that have none after the prefix. With `match`, only those whose key goes on so behind
@@ -136,9 +134,7 @@ class Retrying:
     def get(self, key: str) -> Blob | None:
         return self._attempts.call(lambda: self._store.get(key))
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         """Goes on behind the last blob that was seen; each blob that comes through makes the count start anew."""
         last = ""
         waits = self._attempts.waits()

@@ -93,9 +93,7 @@ class GcsStore:
                 return None
             return _blob(blob, key)
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         with self._translated(prefix):
             found = self._client.list_blobs(
                 self._bucket,
