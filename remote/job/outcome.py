@@ -18,6 +18,7 @@ RESULT = {
 UNUSABLE_EXIT = 3  # of the training: data or settings can't be used; the last error event says why
 INTERRUPTED_EXIT = 12  # of the training: checkpointed, goes on when it is started again
 NO_ROOM_EXIT = 13  # of the training: the disk took no more
+_REFUSED = "The result is on the machine only: the store refused it all the time"
 TAKEN_AWAY = "the machine is being taken away"
 
 
@@ -27,6 +28,16 @@ class Outcome:
     message: str = ""
     exit_code: int | None = None
     log_tail: list[str] = dataclasses.field(default_factory=list)
+
+
+def without_result(message: str) -> str:
+    """The message of a run whose store refused all the time."""
+    return f"{message} {_REFUSED}".strip()
+
+
+def without_excuse(message: str) -> str:
+    """The message that it had before."""
+    return message.removesuffix(_REFUSED).rstrip()
 
 
 class Stopped(Exception):

@@ -17,6 +17,7 @@ from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import FINAL, AttemptTimes, RunStatus, State
 from remote.job.asked import Asked, read_asked
 from remote.job.follow import read_status
+from remote.job.outcome import Outcome, without_excuse
 from remote.job.publish import now
 from remote.job.streams import size_of
 
@@ -28,8 +29,9 @@ class Supervisor:
     pid: int
     attempt: int
     used_s: float = 0.0  # of the run's max_hours, all attempts together
-    trained: bool = False  # the result is complete in the run's folder; only publishing is left
-    exit_code: int | None = None  # of the training process
+    outcome: Outcome | None = (
+        None  # how it ended for good: it is never trained again, only publishing is left
+    )
     schema: int = 1
 
 
@@ -96,6 +98,7 @@ def begin(folder: RunFolder, spec: RunSpec) -> Record:
     if earlier:
         used_s = max(earlier.used_s, supervisor.used_s)
         supervisor = dataclasses.replace(earlier, pid=os.getpid(), attempt=number, used_s=used_s)
+    supervisor = dataclasses.replace(supervisor, outcome=supervisor.outcome or _ended(before))
     status = RunStatus(
         spec.run_id,
         "QUEUED",
@@ -108,6 +111,13 @@ def begin(folder: RunFolder, spec: RunSpec) -> Record:
     record.remember(supervisor)
     record.state("QUEUED")
     return record
+
+
+def _ended(before: RunStatus | None) -> Outcome | None:
+    """As the status tells it, where the supervisor's record does not. A result is where it was made, or nowhere."""
+    if before is None or before.state not in FINAL or before.state == "SUCCEEDED":
+        return None
+    return Outcome(before.state, without_excuse(before.message), before.exit_code, before.log_tail)
 
 
 def read_supervisor(folder: RunFolder) -> Supervisor | None:

@@ -28,7 +28,7 @@ from remote.job.claim import Superseded
 from remote.job.fetch import fetch
 from remote.job.follow import read_status
 from remote.job.news import LogMarks, News
-from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped
+from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped, without_result
 from remote.job.publish import Publisher, now
 from remote.job.reasons import Reasons, cancel_mark
 from remote.job.record import Record, begin, is_over, read_spec
@@ -77,6 +77,7 @@ def supervise(
                 return EXIT_CODES["INTERRUPTED"]
             status = read_status(folder)
             if status and is_over(status):
+                forget_environment(folder)
                 return EXIT_CODES[status.state]
             record = begin(folder, spec)
             for text in known:
@@ -148,7 +149,9 @@ class _Job:
             return EXIT_CODES[self._stand_back(str(superseded))]
         except BaseException as error:
             last = "".join(traceback.format_exception(error)).splitlines()[-training_process.TAIL_LINES :]
-            self._record.state("FAILED", f"The supervisor broke: {error!r}")
+            broke = Outcome("FAILED", f"The supervisor broke: {error!r}", log_tail=last)
+            self._decide(self._record.supervisor.outcome or broke)
+            self._record.state("FAILED", broke.message)
             self._record.close("FAILED", finished=now(), log_tail=last)
             if self._publisher.stop(patience_s=self._limits.grace_s):
                 self._publisher.send(patience_s=self._limits.grace_s)
@@ -156,9 +159,9 @@ class _Job:
 
     def _attempt(self) -> Outcome:
         """Everything up to the result in the run's folder."""
-        if self._record.supervisor.trained:
+        if self._record.supervisor.outcome:
             self._ticket.leave()
-            return Outcome("SUCCEEDED", exit_code=0)
+            return self._record.supervisor.outcome
         try:
             self._reasons.check()
             places = wait_in_line(self._ticket, self._spec, self._record, self._limits, self._reasons.check)
@@ -264,11 +267,7 @@ class _Job:
 
     def _judge(self, end: End) -> Outcome:
         outcome = judged(end, self._spec, self._folder, self._limits, error=self._news.error)
-        trained = outcome.state == "SUCCEEDED"
-        self._record.remember(
-            dataclasses.replace(self._record.supervisor, trained=trained, exit_code=end.exit_code)
-        )
-        if end.why in ("cancelled", "interrupted", "superseded") and not trained:
+        if end.why in ("cancelled", "interrupted", "superseded") and outcome.state != "SUCCEEDED":
             return stopped(end.why, self._reasons.text, end.exit_code)
         return outcome
 
@@ -279,6 +278,7 @@ class _Job:
             return self._stand_back(self._publisher.superseded)
         if outcome.state == "INTERRUPTED":
             return self._interrupt(outcome)
+        self._decide(outcome)
         if outcome.state == "SUCCEEDED":
             self._record.save(message="publishing the result")
         self._record.say(outcome.state, outcome.message)
@@ -292,16 +292,11 @@ class _Job:
         )
         if manifest is None and self._reasons.why() == "interrupted":
             return self._interrupt(dataclasses.replace(outcome, message="interrupted while publishing"))
-        message = outcome.message
-        if manifest is None:
-            message = (
-                f"{message} The result is on the machine only: the store refused it all the time".strip()
-            )
-        else:
-            self._forget()
+        if manifest is not None:
+            self._forget_checkpoints()
         self._record.close(
             outcome.state,
-            message=message,
+            message=without_result(outcome.message) if manifest is None else outcome.message,
             finished=now(),
             exit_code=outcome.exit_code,
             log_tail=outcome.log_tail,
@@ -310,9 +305,13 @@ class _Job:
         self._publisher.send_status(patience_s=self._limits.grace_s)
         return outcome.state
 
-    def _forget(self) -> None:
-        """What only a run that goes on needs."""
+    def _decide(self, outcome: Outcome) -> None:
+        """Whatever happens from here on, the run is never trained again; so it needs no secrets, published or not."""
         forget_environment(self._folder)
+        self._record.remember(dataclasses.replace(self._record.supervisor, outcome=outcome))
+
+    def _forget_checkpoints(self) -> None:
+        """Only a run that goes on needs them."""
         try:
             self._publisher.forget_checkpoints()
         except StoreError as error:  # the store's own rule takes them after some days

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from remote.contract import layout
 from remote.contract.run_spec import DatasetRef, WeightsRef
+from remote.job.resume import unfinished
 from tests.remote.machine import TestMachine, events_of, eventually
 
 
@@ -153,6 +156,95 @@ def test_a_result_that_is_complete_is_published_without_training_again(machine: 
     assert machine.carry_out(spec) == 0
     assert machine.stored_status(spec).published
     assert machine.run_folder(spec).log.read_bytes() == log
+
+
+def test_a_run_that_failed_is_published_later_and_never_trained_again(machine: TestMachine) -> None:
+    """Nor does it keep its secrets while the store refuses."""
+    spec = machine.spec("crash")
+    machine.publish_s = machine.grace_s = 0.5
+    runs = machine.store / "runs"
+    runs.write_text("in the way: nothing can be written below")
+    folder = machine.run_folder(spec)
+    assert machine.start(spec, environment={"TOKEN": "secret"}) == 0
+    eventually(lambda: machine.is_at_rest(spec))
+    assert (machine.status(spec).state, machine.status(spec).published) == ("FAILED", False)
+    assert not folder.environment.exists()
+    log = folder.log.read_bytes()
+    runs.unlink()
+    assert [found.root for found in unfinished(machine.home)] == [folder.root]  # what a boot starts again
+    assert machine.carry_out(spec) == 9
+    assert folder.log.read_bytes() == log
+    status = machine.stored_status(spec)
+    assert (status.state, status.published, status.exit_code) == ("FAILED", True, 1)
+    assert (
+        status.message.startswith("The training ended with exit code 1") and "refused" not in status.message
+    )
+    assert status.log_tail[-1] == "RuntimeError: out of luck"
+    assert machine.manifest(spec).state == "FAILED"
+    assert unfinished(machine.home) == []
+
+
+@pytest.mark.parametrize(("behaviour", "code"), [("crash", 9), ("succeed", 0)])
+def test_a_supervisor_that_is_killed_while_it_publishes_trains_nothing_again(
+    machine: TestMachine, behaviour: str, code: int
+) -> None:
+    spec = machine.spec(behaviour)
+    machine.publish_s = 60
+    runs = machine.store / "runs"
+    runs.write_text("in the way")
+    assert machine.start(spec, environment={"TOKEN": "secret"}) == 0
+    folder = machine.run_folder(spec)
+    eventually(lambda: folder.supervisor.exists() and '"outcome": {' in folder.supervisor.read_text())
+    assert not folder.environment.exists()
+    os.kill(json.loads(folder.supervisor.read_text())["pid"], signal.SIGKILL)
+    eventually(lambda: machine.is_at_rest(spec))
+    runs.unlink()
+    assert machine.carry_out(spec) == code
+    assert machine.stored_stream(spec, "log").decode().count("training begins") == 1
+
+
+def test_a_supervisor_that_broke_keeps_no_secrets_and_trains_nothing_again(machine: TestMachine) -> None:
+    spec = machine.spec("succeed")
+    folder = machine.run_folder(spec)
+    folder.log.mkdir(parents=True)  # where the log should be
+    machine.grace_s = 0.5
+    assert machine.start(spec, environment={"TOKEN": "secret"}) == 0
+    eventually(lambda: machine.is_at_rest(spec))
+    assert machine.status(spec).message.startswith("The supervisor broke: IsADirectoryError")
+    assert not folder.environment.exists()
+    folder.log.rmdir()
+    assert machine.carry_out(spec) == 9
+    assert not folder.log.exists()
+    assert machine.stored_status(spec).published
+    assert machine.stored_status(spec).message.startswith("The supervisor broke")
+
+
+def test_a_start_of_a_run_that_is_over_elsewhere_leaves_no_secrets(machine: TestMachine) -> None:
+    spec = machine.spec("succeed")
+    assert machine.carry_out(spec) == 0
+    other = TestMachine(machine.folder, "other")
+    assert other.start(spec, attempt=2, environment={"TOKEN": "secret"}) == 0
+    eventually(lambda: other.is_at_rest(spec))
+    assert other.status(spec).published and not other.run_folder(spec).environment.exists()
+    other.end()
+
+
+def test_a_run_that_is_known_to_have_failed_elsewhere_is_published_and_not_trained(
+    machine: TestMachine,
+) -> None:
+    """Its supervisor broke, and its machine is gone: the store has its status, and no manifest."""
+    spec = machine.spec("succeed")
+    machine.run_folder(spec).log.mkdir(parents=True)
+    machine.grace_s = 0.5
+    machine.carry_out(spec)
+    other = TestMachine(machine.folder, "other")
+    assert other.start(spec, attempt=2) == 0
+    eventually(lambda: other.is_at_rest(spec))
+    assert other.stored_status(spec).published and other.manifest(spec).state == "FAILED"
+    assert (
+        not other.run_folder(spec).log.exists() or b"training" not in other.run_folder(spec).log.read_bytes()
+    )
+    other.end()
 
 
 def test_a_store_that_refuses_is_said_and_training_goes_on(machine: TestMachine) -> None:
