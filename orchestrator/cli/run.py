@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +13,6 @@ from orchestrator.cli.options import Common, command, overrides
 from orchestrator.errors import (
     AuthError,
     CloudError,
-    ConfigError,
     ConflictError,
     ConnectionLost,
     DataError,
@@ -118,108 +113,40 @@ def run(
     """
     from orchestrator.render import lines, markdown, rehearsals, runs
     from orchestrator.render.events import Events
-    from orchestrator.workflows.runs.ephemeral_run import run_ephemeral
-    from orchestrator.workflows.runs.line import ALL, Line, LineResult, run_line, wishes_of
-    from orchestrator.workflows.runs.rehearse import rehearse as rehearse_all
-    from orchestrator.workflows.runs.run import RunResult, run
-    from orchestrator.workflows.runs.secrets import of_run
-    from orchestrator.workflows.runs.wish import Repeat, scenario_of, wish_of
+    from orchestrator.workflows.runs.line import LineResult
+    from orchestrator.workflows.runs.rehearse import RehearsalResult
+    from orchestrator.workflows.runs.request import Request, fulfil
+    from orchestrator.workflows.runs.run import RunResult
 
-    draw_run, draw_line = drawn(format, runs.result, markdown.run), drawn(format, lines.result, markdown.line)
-    draw_rehearsal = drawn(format, rehearsals.result, markdown.rehearsal)
+    draw = {
+        RunResult: drawn(format, runs.result, markdown.run),
+        LineResult: drawn(format, lines.result, markdown.line),
+        RehearsalResult: drawn(format, rehearsals.result, markdown.rehearsal),
+    }
     workspace = common.workspace(
         run__model=model, run__weights=weights, run__seed=seed, run__max_hours=max_hours
     )
-    names = scenarios or []
-    alone = len(names) < 2 and names != [ALL]
-    _agree(names, alone=alone, spec=spec, if_changed=if_changed, rehearse=rehearse, detach=detach)
-    repeat = None
-    if spec:
-        flags = {
-            "dataset": common.dataset, "model": model, "weights": weights, "seed": seed, "max_hours": max_hours,
-        }  # fmt: skip
-        repeat = Repeat(spec, frozenset(name for name, value in flags.items() if value is not None))
-        names = names or [scenario_of(workspace, repeat)]
-    values = overrides([*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])])
+    request = Request(
+        scenarios=scenarios or [],
+        spec=spec,
+        if_changed=if_changed,
+        rehearse=rehearse,
+        data=data,
+        dataset=common.dataset,
+        model=model,
+        weights=weights,
+        parameters=overrides([*(set_ or []), *([f"unfreeze_from={unfreeze_from}"] if unfreeze_from else [])]),
+        seed=seed,
+        max_hours=max_hours,
+        detach=detach,
+        recover=recover,
+        ephemeral=ephemeral,
+        machine=common.machine,
+        provider=common.provider,
+        env=env or [],
+        env_files=env_file or [],
+    )
     with Events(common.screen.progress) as events, interrupted.by_sigterm():
-        environment = of_run(workspace, env or [], env_file or [])
-        result: RunResult | LineResult
-        if rehearse:
-            if alone:
-                wishes = [
-                    wish_of(workspace, names[0], values, data=data, repeat=repeat, environment=environment)
-                ]
-            else:
-                wishes = wishes_of(workspace, Line.of(names, values), data)
-            rehearsed = rehearse_all(
-                workspace, wishes, next=_in_earnest(), environment=environment, on_event=events.show
-            )
-            common.show("run", rehearsed, draw_rehearsal)
-            return
-        if alone:
-            one = partial(
-                run,
-                scenario=names[0],
-                data=data,
-                parameters=values,
-                repeat=repeat,
-                if_changed=if_changed,
-                detach=detach,
-                recover=recover,
-                environment=environment,
-                on_event=events.show,
-            )
-            result = run_ephemeral(workspace, names[0], one) if ephemeral else one(workspace)
-        else:
-            line = Line.of(names, values)
-            in_line = partial(
-                run_line,
-                line=line,
-                data=data,
-                detach=detach,
-                recover=recover,
-                environment=environment,
-                on_event=events.show,
-            )
-            result = run_ephemeral(workspace, line.scenarios[0], in_line) if ephemeral else in_line(workspace)
-    common.show("run", result, draw_line if isinstance(result, LineResult) else draw_run)
+        result = fulfil(workspace, request, on_event=events.show)
+    common.show("run", result, draw[type(result)])
     raise typer.Exit(result.exit_code if isinstance(result, LineResult) else 0)
-
-
-def _agree(
-    names: Sequence[str], *, alone: bool, spec: str | None, if_changed: bool, rehearse: bool, detach: bool
-) -> None:
-    """ConfigError where words of the command line exclude each other, with what to write instead."""
-    if spec and not alone:
-        raise ConfigError(
-            "--spec repeats one run, of one scenario", next=f"Leave the scenarios out: tlvm run --spec {spec}"
-        )
-    if not names and not spec:
-        raise ConfigError(
-            "Which scenario?",
-            next="For example: tlvm run fixed-extractor; tlvm run --spec RUN repeats a run.",
-        )
-    if if_changed and not alone:
-        raise ConfigError(
-            "--if-changed is for one scenario", next="One after the other: tlvm run SCENARIO --if-changed"
-        )
-    for other in [name for name, said in {"--if-changed": if_changed, "--detach": detach}.items() if said]:
-        if rehearse:
-            raise ConfigError(
-                f"A rehearsal leaves nothing behind: {other} has no meaning for it",
-                next=f"First with --rehearse, then without it and with {other}.",
-            )
-
-
-def _in_earnest() -> str:
-    """The command line as it was given, without --rehearse; values of variables are not shown."""
-    words, values_next = ["tlvm"], False
-    for word in sys.argv[1:]:
-        if word == "--rehearse":
-            continue
-        name, equals, _ = word.removeprefix("--env=").partition("=")
-        is_variable = bool(equals) and (values_next or word.startswith("--env="))
-        shown = f"{'--env=' if word.startswith('--env=') else ''}{name}=..."
-        words.append(shown if is_variable else word)
-        values_next = word == "--env"
-    return shlex.join(words)

@@ -1,6 +1,6 @@
 """A run whose machine was taken away goes on: where it was, when that machine is there; else on another one.
 
-The machines of a run follow each other under one name, so hours and budget are shared (`lives`). What another machine
+The machines of a run follow each other under one name, so hours and budget are shared (`allowance`). What another machine
 needs comes from the store: the bundle that began the run, its data, its newest checkpoint.
 
     rented without being asked   only where the run was begun so (`--recover`, the default for spot machines)
