@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from orchestrator.providers.base import MachineSpec
+from orchestrator.providers.base import MachineSpec, Offer
 from orchestrator.providers.findings import Finding
 from remote.contract.run_spec import StoreRef
 
@@ -66,6 +66,32 @@ class QuotaRequest:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Of a machine, and deleted with it."""
+
+    size_gb: int
+    kind: str  # the cloud's own name: "pd-balanced"
+    per_month: float  # running or stopped; its hours are part of the machine's price
+
+
+@dataclass(frozen=True)
+class SshSources:
+    """Who may reach the SSH server of a machine."""
+
+    ranges: list[str]
+    said_by: str  # a setting ("gce.ssh_source_ranges", "gce.iap"), or the address that was asked
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would be asked of the cloud for a machine, and what would come with it."""
+
+    request: dict[str, Any]  # the very one that would be sent
+    disk: Disk
+    ssh_sources: SshSources
+
+
+@dataclass(frozen=True)
 class Standing:
     """Who asks, and whether anything can be rented at all."""
 
@@ -96,6 +122,9 @@ class AcceleratorKind:
 
 
 class Rented(Protocol):
+    def planned(self, spec: MachineSpec, offer: Offer) -> Planned:
+        """What `create` would do there. Asks, changes nothing; refuses what `create` would."""
+
     def soft_end(self, name: str) -> datetime | None:
         """When the machine's guard would end it; None while it is at work, or has not said."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.providers.base import MachineState, Offer
+from orchestrator.providers.rented import SshSources
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
 from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
@@ -17,6 +18,7 @@ from orchestrator.workflows.machines.status import MachineLine, RunLine, StatusR
 from orchestrator.workflows.machines.up import UpResult
 from orchestrator.workflows.runs.attempts import AttemptLine
 from orchestrator.workflows.runs.overview import short
+from remote.contract.run_status import FINAL
 from remote.contract.wording import count
 
 _RUNS_MAX = 12  # below one machine
@@ -57,6 +59,11 @@ def _would(screen: Screen, result: UpResult) -> None:
     screen.line(labelled("would ask", "; then ".join(_places(result.offers)) or "nowhere"))
     parts = [spec.name, first.machine_type if first else "", f"store {spec.store.url}"]
     screen.line(labelled("machine", ", ".join(part for part in parts if part)))
+    if result.disk:
+        disk = f"{result.disk.size_gb} GB {result.disk.kind}, {about(result.disk.per_month)} a month"
+        screen.line(labelled("disk", f"{disk}, also while the machine is stopped; deleted with it"))
+    if result.ssh_sources:
+        screen.line(labelled("ssh", _reachable(result.ssh_sources)))
     if first is None or not result.most:
         screen.line(labelled("ends", f"{duration(spec.max_hours * 3600)} after its start; free"))
     else:
@@ -65,7 +72,8 @@ def _would(screen: Screen, result: UpResult) -> None:
         by = ", which the budget pays for" if hours < spec.max_hours else ""
         screen.line(
             labelled(
-                "price", f"about {price(first.price_per_hour)} an hour, an estimate from {result.prices}"
+                "price",
+                f"about {price(first.price_per_hour)} an hour with its disk, an estimate from {result.prices}",
             )
         )
         screen.line(
@@ -79,6 +87,14 @@ def _would(screen: Screen, result: UpResult) -> None:
         "the same without --dry-run; nothing has been created"
         + ("     the exact request: --dry-run --json" if result.request else "")
     )
+
+
+def _reachable(sources: SshSources) -> str:
+    """Who may come in, and who says so."""
+    if sources.said_by == "gce.iap":
+        return "only through Google's proxy, as gce.iap says: the machine has no address of its own"
+    looked_up = "; gce.ssh_source_ranges names others" if "://" in sources.said_by else ""
+    return f"only from {', '.join(sources.ranges)}, as {sources.said_by} says{looked_up}"
 
 
 def _places(offers: list[Offer]) -> list[str]:
@@ -257,8 +273,9 @@ def _machines(attempts: Sequence[AttemptLine], cost: float) -> str:
 
 
 def _runs(screen: Screen, runs: list[RunLine]) -> None:
+    shown = [*runs[:_RUNS_MAX], *(run for run in runs[_RUNS_MAX:] if run.state not in FINAL)]
     rows = []
-    for run in runs[:_RUNS_MAX]:
+    for run in shown:
         updated = moment(run.updated)
         rows.append(
             (
@@ -271,9 +288,9 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 clock(updated) if updated else "",
             )
         )
-    for line, run in zip(columns(rows, indent="  "), runs, strict=False):
+    for line, run in zip(columns(rows, indent="  "), shown, strict=True):
         screen.line(line, style=_RUN_STYLES.get(run.state, ""))
         if run.goes_on_with:
             screen.line(f"    goes on with: {run.goes_on_with}", style="yellow")
-    if len(runs) > _RUNS_MAX:
-        screen.line(f"  ... and {len(runs) - _RUNS_MAX} older ones (tlvm runs)")
+    if len(runs) > len(shown):
+        screen.line(f"  ... and {len(runs) - len(shown)} more that have ended (tlvm runs)")

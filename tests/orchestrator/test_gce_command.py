@@ -76,6 +76,8 @@ def test_a_dry_run_tells_places_price_end_and_the_most_it_can_cost(
     said = " ".join(done.stdout.split())
     assert "nvidia-l4 in us-central1-a" in said and "us-east4-a" in said
     assert "then nvidia-tesla-t4 in us-central1-a" in said
+    assert "disk 200 GB pd-balanced, about $20.00 a month" in said
+    assert "ssh only from 203.0.113.7/32, as gce.ssh_source_ranges says" in said
     assert "at most about $1.00" in said and "30 min idle" in said
     assert "google.cloud.compute_v1" not in loaded(done)
     request = json.loads(tlvm(project, "up", "--dry-run", "--json").stdout)["request"]

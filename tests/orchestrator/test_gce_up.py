@@ -17,6 +17,8 @@ from orchestrator.errors import (
     TransientError,
 )
 from orchestrator.providers.base import Machine
+from orchestrator.providers.rented import Disk, SshSources
+from orchestrator.render.machines import ready
 from orchestrator.ssh import Output
 from orchestrator.workflows.machines.down import down
 from orchestrator.workflows.machines.readiness import check_gpu
@@ -26,6 +28,8 @@ from tests.conformance.providers import eventually
 from tests.fakes import compute_loopback
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
+from tests.fakes.http_service import Answer, HttpService, whole
+from tests.orchestrator.gce_project import text
 from tests.orchestrator.gce_workspace import NoRuns, asked, bring_up, instances, told, waiting, workspace
 from tests.orchestrator.test_up_down import machine_of
 from tests.processes import living_with
@@ -159,8 +163,35 @@ def test_a_dry_run_prints_the_very_request_and_sends_none(server: ComputeServer,
     assert result.request is not None
     assert result.request["zone"] == "us-central1-a"
     assert result.request["body"]["scheduling"]["instanceTerminationAction"] == "DELETE"
+    assert result.disk == Disk(200, "pd-balanced", 20.0)
+    assert result.ssh_sources == SshSources(["203.0.113.7/32"], "gce.ssh_source_ranges")
     assert all(request.method == "GET" for request in server.requests)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"address_lookup": "{there}"}, "only from 198.51.100.9/32, as {there} says; gce.ssh_source_ranges"),
+        ({"iap": True}, "only through Google's proxy, as gce.iap says: the machine has no address"),
+        ({"ssh_source_ranges": "192.0.2.0/24"}, "only from 192.0.2.0/24, as gce.ssh_source_ranges says"),
+    ],
+)
+def test_a_dry_run_tells_the_disk_and_who_could_come_in(
+    server: ComputeServer, tmp_path: Path, settings: dict[str, object], told: str
+) -> None:
+    server.cloud.resources["subnetworks"]["regions/us-central1", "default"]["privateIpGoogleAccess"] = True
+    with HttpService(whole(lambda _: Answer(200, body=b"198.51.100.9\n")), ["127.0.0.1"]) as there:
+        url = there.url_at("127.0.0.1")
+        filled = {
+            key: value.format(there=url) if isinstance(value, str) else value
+            for key, value in settings.items()
+        }
+        more: dict[str, object] = {"ssh_source_ranges": ""} | filled
+        result = up(workspace(server, tmp_path, gce_more=more, disk_gb=300), dry_run=True)
+    shown = text(ready, result)
+    assert "disk    300 GB pd-balanced, about $30.00 a month" in shown
+    assert f"ssh     {told.format(there=url)}" in shown
 
 
 def test_a_run_never_makes_a_machine_that_costs_money(server: ComputeServer, tmp_path: Path) -> None:

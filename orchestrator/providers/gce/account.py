@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Protocol
 
 from orchestrator.config import GceSettings
-from orchestrator.providers.base import MachineSpec
+from orchestrator.providers.base import MachineSpec, Offer
 from orchestrator.providers.findings import Finding
-from orchestrator.providers.rented import AcceleratorKind, Quota, QuotaRequest, Standing, Thing
+from orchestrator.providers.rented import AcceleratorKind, Disk, Planned, Quota, QuotaRequest, Standing, Thing
 from remote.contract.run_spec import StoreRef
 
-from . import checks, kinds, quota_requests, standing, things
+from . import checks, firewall, kinds, quota_requests, standing, things
 from .catalogue import Prices
 from .checks_context import Context
 from .operations import Waiting
+from .request import Insert
 from .rest import Rest
 
 
@@ -24,6 +26,7 @@ class Machines(Protocol):
     settings: GceSettings
     rest: Rest
 
+    def request(self, spec: MachineSpec, offer: Offer) -> Insert: ...
     def soft_end(self, name: str) -> datetime | None: ...
     def keep_until(self, name: str, when: datetime) -> None: ...
 
@@ -34,6 +37,14 @@ class GceAccount:
         self._rest = machines.rest
         self._prices = prices
         self._waiting = waiting
+
+    def planned(self, spec: MachineSpec, offer: Offer) -> Planned:
+        insert = self._machines.request(spec, offer)
+        made_of = insert.body["disks"][0]["initializeParams"]
+        kind, size_gb = str(made_of["diskType"]).rpartition("/")[2], int(made_of["diskSizeGb"])
+        per_month = self._prices.known().of(offer.region).disk_per_month(size_gb, kind)
+        sources = firewall.ssh_sources(self._machines.settings)
+        return Planned(asdict(insert), Disk(size_gb, kind, per_month), sources)
 
     def soft_end(self, name: str) -> datetime | None:
         return self._machines.soft_end(name)

@@ -9,7 +9,6 @@ from email.utils import parsedate_to_datetime
 
 import requests
 
-from orchestrator.progress import Silent
 from orchestrator.providers.base import Offer
 from orchestrator.providers.findings import Finding
 from orchestrator.providers.rented import Quota
@@ -107,8 +106,8 @@ def ssh(context: Context) -> list[Finding]:
             text = "--iap goes through gcloud, which is not installed here"
             return [Finding("fail", "ssh", text, "Install it: cloud.google.com/sdk/docs/install", CONFIG)]
         return [Finding("ok", "ssh", "through Google's proxy, with gcloud")]
-    ranges = firewall.source_ranges(context.settings, Silent())
-    return [Finding("ok", "ssh", f"only from {', '.join(ranges)}")]
+    sources = firewall.ssh_sources(context.settings)
+    return [Finding("ok", "ssh", f"only from {', '.join(sources.ranges)}, as {sources.said_by} says")]
 
 
 def clock(context: Context) -> list[Finding]:

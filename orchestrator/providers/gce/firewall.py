@@ -25,6 +25,7 @@ import requests
 from orchestrator.config import GceSettings
 from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.progress import Progress
+from orchestrator.providers.rented import SshSources
 
 from .operations import Waiting, finish
 from .request import TAG
@@ -61,14 +62,17 @@ def ensure(
     until       the end of the machine that is about to be made
     That which denies is made first: at no moment is a machine open to everybody.
     """
-    ranges = source_ranges(settings, progress)
+    sources = ssh_sources(settings)
+    if sources.said_by == settings.address_lookup:
+        come_from = ", ".join(sources.ranges)
+        progress.say("firewall", f"SSH only from {come_from} (as {sources.said_by} says)")
     me = hashlib.sha256(computer.encode()).hexdigest()[:6]
 
     def denying(found: Mapping[str, Any]) -> dict[str, Any]:
         return _needed(deny(rest.project, settings), found, until)
 
     def with_others(found: Mapping[str, Any]) -> dict[str, Any]:
-        visits = _visits(found, ranges, me, now)
+        visits = _visits(found, sources.ranges, me, now)
         told = ", ".join(
             f"{address} by {whose} on {seen:%Y-%m-%dT%H:%M}Z" for (address, whose), seen in visits.items()
         )
@@ -85,12 +89,13 @@ def needed_until(rule: Mapping[str, Any]) -> datetime | None:
     return _time(found[1]) if found else None
 
 
-def source_ranges(settings: GceSettings, progress: Progress) -> list[str]:
+def ssh_sources(settings: GceSettings) -> SshSources:
     """Where the owner comes from. ConfigError when that is not told and may not be looked up, or can't be."""
     if settings.iap:
-        return [IAP_RANGE]
+        return SshSources([IAP_RANGE], "gce.iap")
     if settings.ssh_source_ranges:
-        return [str(ipaddress.ip_network(text, strict=False)) for text in settings.ssh_source_ranges]
+        named = [str(ipaddress.ip_network(text, strict=False)) for text in settings.ssh_source_ranges]
+        return SshSources(named, "gce.ssh_source_ranges")
     name = "Name the networks that you come from: gce.ssh_source_ranges, or --iap."
     if not settings.address_lookup:
         raise ConfigError(
@@ -110,8 +115,7 @@ def source_ranges(settings: GceSettings, progress: Progress) -> list[str]:
         ) from None
     if address.version != 4:
         raise ConfigError(f"You come from {address}, and the machine has an IPv4 address only", next=name)
-    progress.say("firewall", f"SSH only from {address} (as {settings.address_lookup} says)")
-    return [f"{address}/32"]
+    return SshSources([f"{address}/32"], settings.address_lookup)
 
 
 def deny(project: str, settings: GceSettings) -> dict[str, Any]:

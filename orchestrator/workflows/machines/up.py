@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.errors import Interruption, NotFoundError
 from orchestrator.providers.base import Machine, MachineSpec, Offer
+from orchestrator.providers.rented import Disk, SshSources
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.allowance import begun, left_of, worth_it
 from orchestrator.workflows.machines.placement import Attempt, adopt, ask, wait_until_gone
@@ -42,6 +43,8 @@ class UpResult:
     most: float = 0  # dollars: what it can cost until the cloud itself ends it, an estimate
     prices: str = ""  # of a dry run: where prices come from, and of which day; "" where nothing is rented
     request: dict[str, Any] | None = None  # of a dry run: the very request that would be sent first
+    disk: Disk | None = None  # of a dry run
+    ssh_sources: SshSources | None = None  # of a dry run: who could reach the machine
 
 
 def up(
@@ -120,11 +123,17 @@ def ensure(workspace: Workspace, *, clock: Clock | None = None) -> Machine:
 def _dry(workspace: Workspace, spec: MachineSpec) -> UpResult:
     spec = left_of(workspace, spec)
     offers = worth_it(workspace, spec, workspace.provider.offers(spec))
-    request: dict[str, Any] | None = None
-    if offers and (plan := getattr(workspace.provider, "request", None)):
-        request = dataclasses.asdict(plan(dataclasses.replace(spec, public_key=_SOME_KEY), offers[0]))
-    prices = workspace.rented.prices() if workspace.rented else ""
-    return UpResult(None, False, spec, offers, most=_most(spec, offers), prices=prices, request=request)
+    result = UpResult(None, False, spec, offers, most=_most(spec, offers))
+    if workspace.rented is None or not offers:
+        return result
+    plan = workspace.rented.planned(dataclasses.replace(spec, public_key=_SOME_KEY), offers[0])
+    return dataclasses.replace(
+        result,
+        prices=workspace.rented.prices(),
+        request=plan.request,
+        disk=plan.disk,
+        ssh_sources=plan.ssh_sources,
+    )
 
 
 def _most(spec: MachineSpec, offers: list[Offer]) -> float:
