@@ -33,7 +33,8 @@ def connecting(address: SshAddress) -> Iterator[None]:
         raise AuthError(
             f"The machine at {text(address)} refused this computer's key",
             detail=str(error),
-            next="On the computer that made the machine, let this one in, or make a machine of your own: tlvm up",
+            next="tlvm authorize lets this computer in with a key of its own; where it may not do that: "
+            "tlvm authorize KEY on the computer that made the machine.",
         ) from None
     except paramiko.SSHException as error:
         if "not found in known_hosts" in str(

@@ -45,7 +45,7 @@ def connect(
     if not key_file.is_file():
         raise AuthError(
             f"The key of this computer for {border.text(address)} is missing: {key_file}",
-            next="If another computer made the machine, it has to let this one in.",
+            next="tlvm authorize makes one and lets this computer in with it.",
         )
     client = fabric.Connection(
         host=address.host,

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.providers.base import MachineState
+from orchestrator.workflows.machines.machine_log import machine_log
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_hardware import NoHardware
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
+from tests.orchestrator.gce_workspace import Told
+from tests.orchestrator.test_up_down import Scripted, machine_of, scripted
 
 NAME = "tlvm-ana-default"
 NOISE = [f"[  {number}.0] kernel: line {number}" for number in range(100)]
@@ -40,7 +44,8 @@ def tlvm(
 ) -> object:
     variables = {
         "PROVIDER": "gce", "OWNER": "ana", "GCE_PROJECT": PROJECT, "GCE_ENDPOINT": server.url,
-        "STORE_URL": "gs://trees-4711-tlvm", "DATA_DIR": str(tmp_path / "data"),
+        "STORE_URL": "gs://trees-4711-tlvm", "GCE_SSH_SOURCE_RANGES": "203.0.113.7/32",
+        "DATA_DIR": str(tmp_path / "data"),
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(f"TLVM_{name}", value)
@@ -84,3 +89,26 @@ def test_nothing_said_and_nothing_named(server: ComputeServer, tlvm: object) -> 
     assert code == 2 and "tlvm logs --machine" in said
     code, _, said = tlvm("logs", "--machine", "tlvm-other")  # type: ignore[operator]
     assert code == 4 and "tlvm-other" in said
+
+
+def test_where_nothing_boots_nothing_is_said_and_nothing_will_be(tmp_path: Path) -> None:
+    class Silent(Scripted):
+        def said(self, name: str) -> str:
+            return ""
+
+    provider, progress = Silent([None]), Told()
+    provider.there["tlvm-ana-default"] = machine_of("tlvm-ana-default", state=MachineState.RUNNING)
+    here = scripted(tmp_path, provider)
+    here.progress = progress  # type: ignore[assignment]
+    assert machine_log(here) == []
+    (line,) = progress.lines
+    assert "on the provider local a machine writes only what goes wrong" in line and "tlvm logs RUN" in line
+
+
+def test_authorize_says_once_who_comes_in(server: ComputeServer, tlvm: object) -> None:
+    code, out, said = tlvm("authorize", "--machine", NAME)  # type: ignore[operator]
+    assert code == 0 and out.count("lets this computer in until") == 1
+    assert "lets this computer in" not in said
+    (made,) = server.cloud.resources["instances"].values()
+    keys = {item["key"]: item["value"] for item in made["metadata"]["items"]}["ssh-keys"]
+    assert len(keys.splitlines()) == 2  # of the computer that made it, and of this one

@@ -131,11 +131,13 @@ def test_no_host_key_no_connection(peer: Peer) -> None:
 
 
 def test_a_missing_or_foreign_key_and_another_user_are_refused(peer: Peer, tmp_path: Path) -> None:
-    with pytest.raises(AuthError, match="missing"):
+    with pytest.raises(AuthError, match="missing") as missing:
         connect(peer.address, host_keys=peer.host_keys, key_file=tmp_path / "none")
+    assert "tlvm authorize" in missing.value.next
     new_key(tmp_path / "foreign")
-    with pytest.raises(AuthError, match="refused"):
+    with pytest.raises(AuthError, match="refused") as caught:
         connect(peer.address, host_keys=peer.host_keys, key_file=tmp_path / "foreign")
+    assert "tlvm authorize lets this computer in" in caught.value.next
     with pytest.raises(AuthError, match="refused"):
         peer.connect(address=replace(peer.address, user="root"))
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.providers.base import MachineState
-from orchestrator.workflows.machines.readiness import let_in
+from orchestrator.workflows.machines.readiness import own_key
 from orchestrator.workflows.workspace import Workspace
 
 _KEY = re.compile(r"(ssh-ed25519 AAAA[0-9A-Za-z+/]{64})(?: .{0,200})?")
@@ -50,7 +50,6 @@ def authorize(workspace: Workspace, public_key: str | None = None) -> AuthorizeR
             )
         workspace.provider.authorize(machine.name, found[1], machine.ends)
         return AuthorizeResult(machine.name, found[1], machine.ends, this_computer=False)
-    let_in(workspace, machine)
-    key_file = workspace.records.key_file(machine.provider, machine.name)
-    public = key_file.with_name(key_file.name + ".pub").read_text(encoding="ascii").strip()
-    return AuthorizeResult(machine.name, public, machine.ends, this_computer=True)
+    own = own_key(workspace.records, machine.provider, machine.name)
+    workspace.provider.authorize(machine.name, own, machine.ends)
+    return AuthorizeResult(machine.name, own, machine.ends, this_computer=True)
