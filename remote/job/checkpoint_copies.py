@@ -2,7 +2,8 @@
 
 The newest wins: one that was superseded before its turn came is never sent. Training writes a checkpoint beside and
 renames it, and drops old ones; a hard link keeps the one that is on its way, without a copy. LATEST.json comes last:
-only what it names is there to go on from.
+only what it names is there to go on from. What the run said up to its checkpoint is in the store before that, so that
+a run which goes on elsewhere has every line of what it does not do again.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ class CheckpointCopies:
         *,
         attempt: int,
         position: Callable[[], tuple[int, int]],
+        publish_streams: Callable[[], object],
     ) -> None:
-        """position     the step that the training is at, and the epochs that are over"""
+        """
+        position            the step that the training is at, and the epochs that are over
+        publish_streams     puts events and log into the store as they are now; raises what `copy_newest` may
+        """
         self.sent_bytes = 0  # of the last copy
         self.sent_s = 0.0  # that it took
         self._open_store = open_store
@@ -46,6 +51,7 @@ class CheckpointCopies:
         self._folder = folder
         self._attempt = attempt
         self._position = position
+        self._publish_streams = publish_streams
         self._files: list[StoredCheckpoint] | None = (
             None  # in the store, the newest first; None: not looked yet
         )
@@ -96,6 +102,7 @@ class CheckpointCopies:
             step,
             epoch,
         )
+        self._publish_streams()  # before the long upload: if it fails, nothing has to be sent twice
         send(self._open_store(), path, layout.checkpoint_key(self._run_id, stored.name), described)
         self._list(stored)
         self.sent_bytes, self.sent_s = described.size, time.monotonic() - began

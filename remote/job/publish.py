@@ -59,7 +59,13 @@ class Publisher:
         self._claim = Claim(self._the_store, run_id, folder, attempt=attempt)
         self._streams = Streams(self._the_store, run_id, folder)
         self._checkpoints = CheckpointCopies(
-            self._the_store, self._claim, run_id, folder, attempt=attempt, position=position
+            self._the_store,
+            self._claim,
+            run_id,
+            folder,
+            attempt=attempt,
+            position=position,
+            publish_streams=self._publish_streams_of_ours,
         )
         self._results: dict[str, ResultFile] = {}
         self._refused: set[str] = set()
@@ -209,14 +215,13 @@ class Publisher:
         return list(self._results.values())
 
     def _publish_manifest(self, state: State) -> ResultManifest:
-        self._publish_streams_of_ours()
-        files = sorted(
-            [*self._results.values(), *self._streams.segments.values()], key=lambda file: file.path
-        )
-        manifest = ResultManifest(self._run_id, state, created=now(), files=files)
-        path = self._folder.root / "MANIFEST.json"
-        document.write(path, manifest)
-        self._the_store().upload(path, layout.run_key(self._run_id, "MANIFEST.json"))
+        self._claim.check()
+        with self._streams.closing() as segments:
+            files = sorted([*self._results.values(), *segments], key=lambda file: file.path)
+            manifest = ResultManifest(self._run_id, state, created=now(), files=files)
+            path = self._folder.root / "MANIFEST.json"
+            document.write(path, manifest)
+            self._the_store().upload(path, layout.run_key(self._run_id, "MANIFEST.json"))
         return manifest
 
     def _publish_streams_of_ours(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from remote.contract import layout
@@ -18,18 +19,33 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class Streams:
-    """The segments of one run. What the store has already is not sent again, whoever sent it."""
+    """The segments of one run, sent by one thread at a time. What the store has already is not sent again, whoever sent it."""
 
     def __init__(self, open_store: Callable[[], Store], run_id: str, folder: RunFolder) -> None:
-        self.segments: dict[str, ResultFile] = {}  # all that are in the store, as MANIFEST.json names them
         self._open_store = open_store
         self._run_id = run_id
         self._folder = folder
         self._sent = dict.fromkeys(STREAMS, 0)  # bytes of each stream that are in the store
+        self._segments: dict[str, ResultFile] = {}  # all that are in the store
         self._there: dict[str, Blob] | None = None
+        self._turn = threading.Lock()
+        self._closed = False
 
     def publish(self) -> None:
-        """Whole segments once; the last one again whenever it has grown. StoreError, OSError"""
+        """Whole segments once; the last one again whenever it has grown; none once they are closed. StoreError, OSError"""
+        with self._turn:
+            if not self._closed:
+                self._publish_all()
+
+    @contextmanager
+    def closing(self) -> Iterator[list[ResultFile]]:
+        """All of them, in the store, for MANIFEST.json to name: nothing is sent meanwhile, nor later if this goes well."""
+        with self._turn:
+            self._publish_all()
+            yield list(self._segments.values())
+            self._closed = True
+
+    def _publish_all(self) -> None:
         for stream, path in (("events", self._folder.events), ("log", self._folder.log)):
             whole = size_of(path)
             while self._sent[stream] < whole:
@@ -48,7 +64,7 @@ class Streams:
         described = describe(piece, name)
         if not is_same(self._earlier().get(key), described):
             send(self._open_store(), piece, key, described)
-        self.segments[name] = described
+        self._segments[name] = described
 
     def _earlier(self) -> dict[str, Blob]:
         """What was there when this process began to send."""

@@ -18,6 +18,7 @@ from remote.job.checkpoint_copies import CheckpointCopies
 from remote.job.claim import Claim, Superseded
 from remote.job.pace import Pace, repeat
 from remote.job.publish import Publisher
+from remote.job.streams import Streams
 from remote.store import StoreError, StoreUnready
 from remote.store.directory import DirectoryStore
 from tests.remote.machine import eventually
@@ -77,7 +78,15 @@ def put(folder: RunFolder, number: int, text: str | None = None) -> None:
 
 def copies(folder: RunFolder, store: Watched, attempt: int = 1) -> CheckpointCopies:
     claim = Claim(lambda: store, RUN, folder, attempt=attempt)
-    return CheckpointCopies(lambda: store, claim, RUN, folder, attempt=attempt, position=lambda: (7, 3))
+    return CheckpointCopies(
+        lambda: store,
+        claim,
+        RUN,
+        folder,
+        attempt=attempt,
+        position=lambda: (7, 3),
+        publish_streams=lambda: None,
+    )
 
 
 def listed(store: Watched) -> list[str]:
@@ -172,6 +181,56 @@ def test_a_store_that_takes_no_checkpoint_is_said_once_and_training_goes_on(
     eventually((Path(store.url) / layout.latest_checkpoints_key(RUN)).exists)
     publisher.stop()
     assert len(told) == 1 and "No checkpoint can be put into the store" in told[0] and "403" in told[0]
+
+
+class SlowStatus(DirectoryStore):
+    """A folder in which the upload of a status takes until the end of the test."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.reached, self.ended = threading.Event(), threading.Event()
+
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+    ) -> Blob:
+        if key.endswith("/status.json"):
+            self.reached.set()
+            self.ended.wait(60)
+        return super().upload(path, key, if_generation=if_generation)
+
+
+def test_what_a_run_said_up_to_its_checkpoint_is_there_before_the_checkpoint_counts(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    """Who sends events and log is held up; a machine that is lost now loses no line that its checkpoint is beyond."""
+    store = SlowStatus(tmp_path / "store")
+    publisher = Publisher(lambda: store, RUN, folder, warn=print, pace=Pace(interval_s=0.02))
+    publisher.start()
+    assert store.reached.wait(20)
+    folder.events.write_text('{"type": "epoch", "epoch": 1}\n')
+    folder.log.write_text("epoch 1\n")
+    put(folder, 1)
+    eventually((Path(store.url) / layout.latest_checkpoints_key(RUN)).exists)
+    for stream, path in (("events", folder.events), ("log", folder.log)):
+        assert (Path(store.url) / layout.segment_key(RUN, stream, 0)).read_bytes() == path.read_bytes()
+    store.ended.set()
+    publisher.stop()
+
+
+def test_streams_that_are_closed_are_not_sent_any_more(folder: RunFolder, store: Watched) -> None:
+    """A checkpoint that is still on its way must not put more into them than the manifest names."""
+    streams = Streams(lambda: store, RUN, folder)
+    folder.events.write_text("one\n")
+    with pytest.raises(StoreError), streams.closing() as segments:
+        assert [file.size for file in segments] == [4]
+        raise StoreError("the manifest was refused")
+    folder.events.write_text("one\ntwo\n")
+    with streams.closing() as segments:
+        assert [file.size for file in segments] == [8]
+    folder.events.write_text("one\ntwo\nthree\n")
+    streams.publish()
+    stored = Path(store.url) / layout.segment_key(RUN, "events", 0)
+    assert stored.read_text() == "one\ntwo\n"
 
 
 def test_an_older_attempt_puts_nothing_over_a_later_one(folder: RunFolder, store: Watched) -> None:
