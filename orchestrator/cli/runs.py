@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import complete
-from orchestrator.cli.formats import Format, drawn
+from orchestrator.cli.formats import MARKDOWN, Format, drawn
 from orchestrator.cli.options import Command, Common, RunId, command, one_of
 from orchestrator.errors import AuthError, CloudError, ConflictError, NotFoundError
 
@@ -30,7 +30,10 @@ def runs(
 
     draw = drawn(format, runs.listed, markdown.runs)
     by = one_of("--sort", sort, SORTS)
-    common.show("runs", list_runs(common.workspace(), machine=common.machine, tag=tag, sort=by), draw)
+    drawn_of_them = markdown.RUNS_MAX if format == MARKDOWN else runs.SHOWN_MAX
+    newest = None if common.json else drawn_of_them
+    found = list_runs(common.workspace(), machine=common.machine, tag=tag, sort=by, newest=newest)
+    common.show("runs", found, draw)
 
 
 @command(NotFoundError, AuthError, CloudError, ConflictError, below="runs")

@@ -26,7 +26,7 @@ from remote.contract.metrics import Metrics
 from remote.contract.wording import count
 
 _STYLES = {"FAILED": "red", "LOST": "red", "INTERRUPTED": "yellow", "SUCCEEDED": "green", "RUNNING": "cyan"}
-_SHOWN_MAX = 30
+SHOWN_MAX = 30
 _MODEL_WIDTH = 28
 
 
@@ -107,7 +107,7 @@ def predicted(screen: Screen, result: PredictResult) -> None:
         chances = [f"{one.probabilities[name]:.6f}" for name in result.classes]
         rows.writerow([one.path, shown[one.class_name], f"{one.probability:.6f}", *chances])
     screen.raw(table.getvalue())
-    for path, why in list(result.failed.items())[:_SHOWN_MAX]:
+    for path, why in list(result.failed.items())[:SHOWN_MAX]:
         screen.progress.warn(f"{path}: {why}")
     if result.failed:
         images = count(len(result.failed), "image")
@@ -121,11 +121,11 @@ def listed(screen: Screen, result: RunsResult) -> None:
         screen.line(f"There is no run in {result.store} yet.")
         screen.next("tlvm run fixed-extractor")
         return
-    rows = [_row(run) for run in result.runs[:_SHOWN_MAX]]
-    for line, run in zip(columns(rows), result.runs, strict=False):
+    shown = result.shown(SHOWN_MAX)
+    for line, run in zip(columns([_row(run) for run in shown]), shown, strict=True):
         screen.line(line, style=_STYLES.get(run.state, ""))
-    if len(result.runs) > _SHOWN_MAX:
-        screen.line(f"... and {len(result.runs) - _SHOWN_MAX} older ones (--json lists all)")
+    if more := result.older + len(result.runs) - len(shown):
+        screen.line(f"... and {more} more that have ended (--json lists all)")
     lost = [run for run in result.runs if run.goes_on_with]
     newest = result.runs[0]
     name = short(newest.run_id, [run.run_id for run in result.runs])

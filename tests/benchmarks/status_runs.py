@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.status_runs`: how long `tlvm status` takes with 1,000 past runs in the store.
 
 Each is whole: spec, status, an attempt, streams, a result. On a folder, and on a bucket that our server on loopback plays.
-The promise: at most 2 s, the whole process, from the second time on; the first time, which reads every run, is told.
+The promise: at most 2 s, the whole process, also the first time on a computer, which remembers nothing yet.
 """
 
 from __future__ import annotations
@@ -115,19 +115,21 @@ def documents(number: int, ref: StoreRef) -> dict[str, str]:
     }
 
 
-def row(kind: str, ref: StoreRef, home: Path, runs: int, repeats: int) -> tuple[str, bool]:
-    home.mkdir()
-    first = seconds(ref, home, runs)
-    again = statistics.median(seconds(ref, home, runs) for _ in range(repeats))
-    good = again <= BAR_S
+def row(kind: str, ref: StoreRef, folder: Path, runs: int, repeats: int) -> tuple[str, bool]:
+    """Each first time is that of another computer."""
+    homes = [folder.with_name(f"{folder.name}-{number}") for number in range(repeats)]
+    first = statistics.median(seconds(ref, home) for home in homes)
+    again = statistics.median(seconds(ref, home) for home in homes)
+    good = max(first, again) <= BAR_S
     text = (
-        f"{'ok' if good else 'MISSED'}: tlvm status with {runs:,} past runs in {kind}: {again:.2f} s "
-        f"(median of {repeats}, at most {BAR_S:g}); the first time {first:.2f} s"
+        f"{'ok' if good else 'MISSED'}: tlvm status with {runs:,} past runs in {kind}: {first:.2f} s the first time on "
+        f"a computer, {again:.2f} s from then on (medians of {repeats}, at most {BAR_S:g})"
     )
     return text, good
 
 
-def seconds(ref: StoreRef, home: Path, runs: int) -> float:
+def seconds(ref: StoreRef, home: Path) -> float:
+    home.mkdir(exist_ok=True)
     variables = {"TLVM_DATA_DIR": str(home), "TLVM_STORE_URL": ref.url, "TLVM_OWNER": "ana"}
     if ref.endpoint:
         variables["TLVM_STORE_ENDPOINT"] = ref.endpoint

@@ -35,7 +35,7 @@ from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
 from remote.contract.run_status import ResultFile, ResultManifest, RunStatus, State
 
-RUN = "fixed-extractor-20260807-142530-k3qz"
+RUN = f"fixed-extractor-{datetime.now(UTC):%Y%m%d-%H%M%S}-k3qz"  # an id says when the run was made
 
 
 def settings(folder: Path, **machine: object) -> Settings:

@@ -14,7 +14,8 @@ from orchestrator.workflows.machines.allowance import spent
 from orchestrator.workflows.machines.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.machines.placement import came_late
 from orchestrator.workflows.machines.up import Clock, wait_until_gone
-from orchestrator.workflows.runs.documents import StoredRun, result_problem, stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, read_runs, result_problem
+from orchestrator.workflows.runs.index import run_index
 from orchestrator.workflows.runs.machine_runs import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.runs.notes import was_removed
 from orchestrator.workflows.runs.overview import short
@@ -73,7 +74,7 @@ def down(
         mine = workspace.settings.owner_label
         others = sorted(other.name for other in workspace.provider.machines() if other.owner == mine)
         return DownResult(name, was_there=False, deleted=False, others=others)
-    runs = runs_of(machine, _stored(workspace, force=force))
+    runs = runs_of(machine, _stored(workspace, machine, force=force))
     known = runs_on(workspace, machine)
     ghosts = never_started(runs, known)
     runs = [run for run in runs if run.spec.run_id not in ghosts]
@@ -141,10 +142,11 @@ def _machine(workspace: Workspace) -> Machine | None:
     return machine
 
 
-def _stored(workspace: Workspace, *, force: bool) -> list[StoredRun]:
-    """With force, a store that is gone keeps no machine that costs money."""
+def _stored(workspace: Workspace, machine: Machine, *, force: bool) -> list[StoredRun]:
+    """What may be a run of it. With force, a store that is gone keeps no machine that costs money."""
     try:
-        return stored_runs(workspace.store)[0]
+        wanted = run_index(workspace.store).of_machines(workspace.store, [machine])
+        return read_runs(workspace.store, wanted)[0]
     except TlvmError as error:
         if not force:
             raise

@@ -18,7 +18,8 @@ from orchestrator.workflows.machines.placement import unanswered
 from orchestrator.workflows.machines.refresh import Refreshed
 from orchestrator.workflows.machines.refresh import refresh as refresh_records
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
-from orchestrator.workflows.runs.documents import StoredRun, stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, read_runs
+from orchestrator.workflows.runs.index import RunIndex, run_index
 from orchestrator.workflows.runs.machine_runs import runs_of
 from orchestrator.workflows.runs.remembered import RememberedRuns
 from orchestrator.workflows.runs.unfinished import IS_GONE, Heard, heard
@@ -95,13 +96,13 @@ def status(
     now = now or datetime.now(UTC)
     settings, provider, rented = workspace.settings, workspace.provider, workspace.rented
     with ThreadPoolExecutor(4, thread_name_prefix="status") as pool:
-        listing, reading = pool.submit(provider.machines), pool.submit(_stored, workspace)
+        listing, indexing = pool.submit(provider.machines), pool.submit(run_index, workspace.store)
         things = pool.submit(things_of, rented)
         machines, unseen = _listed(listing)
         mine = [found for found in machines if found.owner == settings.owner_label]
         leaving = pool.submit(left_over, workspace, things.result(), with_store=not mine)
         looks = _look(mine, rented, now)
-        runs, problems = reading.result()
+        runs, ids, problems = _stored(workspace, indexing, machines)
         left = leaving.result()
     runs.reverse()
     there = {found.name for found in machines}
@@ -113,7 +114,6 @@ def status(
     known = heard(workspace, runs, machines)
     if unseen:
         known = {run_id: _not_proven_lost(word) for run_id, word in known.items()}
-    ids = [run.spec.run_id for run in runs]
     shown = {run.spec.run_id: _run(workspace, run, known[run.spec.run_id], ids) for run in runs}
     lines = [
         _machine(
@@ -193,14 +193,22 @@ def _ours(run: StoredRun, workspace: Workspace) -> bool:
     return (run.spec.owner, run.spec.project) == mine
 
 
-def _stored(workspace: Workspace) -> tuple[list[StoredRun], list[str]]:
-    """The runs in the store. Where machines cost money, they are shown even when the store can't be read."""
+def _stored(
+    workspace: Workspace, indexing: Future[RunIndex], machines: Sequence[Machine]
+) -> tuple[list[StoredRun], list[str], list[str]]:
+    """Runs that are not over, and those of these machines; the ids of all; what can't be read.
+
+    Where machines cost money, they are shown even when the store can't be read.
+    """
+    remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
     try:
-        return stored_runs(workspace.store, RememberedRuns(workspace.records.cache, workspace.store.url))
+        index = indexing.result()
+        runs, problems = read_runs(workspace.store, index.of_machines(workspace.store, machines), remembered)
     except TlvmError as error:
         if workspace.rented is None:
             raise
-        return [], [f"Runs are not known: {error.what}"]
+        return [], [], [f"Runs are not known: {error.what}"]
+    return runs, index.ids, problems
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +75,13 @@ def stored_runs(store: Store, remembered: RememberedRuns | None = None) -> tuple
 
     remembered   runs that are over are read from there, and added to it
     """
+    return read_runs(store, run_ids(store), remembered)
+
+
+def read_runs(
+    store: Store, ids: Sequence[str], remembered: RememberedRuns | None = None
+) -> tuple[list[StoredRun], list[str]]:
+    """The same of these runs alone, in their order."""
     runs, problems = [], []
     known = remembered.all() if remembered else {}
     fresh: dict[str, Documents] = {}
@@ -89,7 +96,6 @@ def stored_runs(store: Store, remembered: RememberedRuns | None = None) -> tuple
             fresh[run_id] = documents
         return found or ""
 
-    ids = run_ids(store)
     remembered_ones = {run_id: run for run_id in ids if (run := _remembered(run_id, known))}
     with ThreadPoolExecutor(_READERS) as pool:
         reading = pool.map(read, [run_id for run_id in ids if run_id not in remembered_ones])

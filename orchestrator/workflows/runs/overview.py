@@ -15,7 +15,8 @@ from orchestrator.stores.base import Store
 from orchestrator.workflows.machines.status import no_machine
 from orchestrator.workflows.results.metrics import accuracies
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
-from orchestrator.workflows.runs.documents import StoredRun, run_ids, short, stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, read_runs, run_ids, short
+from orchestrator.workflows.runs.index import run_index
 from orchestrator.workflows.runs.notes import RunNotes, notes_of_all
 from orchestrator.workflows.runs.remembered import RememberedRuns
 from orchestrator.workflows.runs.unfinished import Heard, heard
@@ -23,6 +24,7 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
+from remote.contract.run_status import FINAL
 
 __all__ = ["RunRow", "RunsResult", "called", "find", "runs", "short"]
 
@@ -68,20 +70,34 @@ class RunsResult:
     store: str
     runs: list[RunRow]  # newest first, or as they were sorted: the most first
     problems: list[str]  # documents in the store that can't be read
+    older: int = 0  # more of them, which are over and were not asked for
+
+    def shown(self, count: int) -> list[RunRow]:
+        """So many, and every one that has not ended, however old."""
+        return [*self.runs[:count], *(run for run in self.runs[count:] if run.state not in FINAL)]
 
 
 def runs(
-    workspace: Workspace, *, machine: str | None = None, tag: str | None = None, sort: Sort | None = None
+    workspace: Workspace,
+    *,
+    machine: str | None = None,
+    tag: str | None = None,
+    sort: Sort | None = None,
+    newest: int | None = None,
 ) -> RunsResult:
     """The store is asked, the provider where a run has no final status, and its machine where that run is silent.
 
     machine         only the runs of machines of this name
     tag             only the runs that have it
     sort            the most of it first, and runs that have none of it last; None: the newest first
+    newest          so many, and every one that is not over; the others are counted, where that is all that is asked
     NotFoundError   there is neither a run nor a machine of that name
     """
     remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
-    found, problems = stored_runs(workspace.store, remembered)
+    all_of_them = newest is None or any(wish is not None for wish in (machine, tag, sort))
+    index = run_index(workspace.store)
+    wanted = index.ids if all_of_them else index.newest(newest or 0)
+    found, problems = read_runs(workspace.store, wanted, remembered)
     found.reverse()
     if machine is not None:
         known = {run.machine for run in found}
@@ -93,9 +109,9 @@ def runs(
         found = [run for run in found if tag in notes.get(run.spec.run_id, RunNotes()).tags]
     machines = workspace.provider.machines() if any(run.active for run in found) else []
     words = heard(workspace, found, machines)
-    ids = [run.spec.run_id for run in found]
-    rows = [_row(workspace, run, words[run.spec.run_id], ids, notes) for run in found]
-    return RunsResult(workspace.store.url, _sorted(workspace.store, rows, sort), problems)
+    rows = [_row(workspace, run, words[run.spec.run_id], index.ids, notes) for run in found]
+    older = len(index.ids) - len(wanted)
+    return RunsResult(workspace.store.url, _sorted(workspace.store, rows, sort), problems, older)
 
 
 def find(workspace: Workspace, run: str) -> str:
