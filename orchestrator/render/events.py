@@ -70,7 +70,9 @@ class Events:
 
     def _advance(self, event: Mapping[str, Any]) -> None:
         step, unit = clean(event.get("step", ""))[:20], clean(event.get("unit", ""))[:12]
-        done, total = _whole(event.get("done")), _whole(event.get("total"))
+        done, total = _count(event.get("done")), _count(event.get("total"))
+        if done is None or total is None or done > total:
+            return
         if self._bar is None or self._bar_of != step:
             self._close_bar()
             self._bar = self._stack.enter_context(self._progress.bar(step, total, unit))
@@ -82,7 +84,10 @@ class Events:
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         self._close_bar()
-        parts = [f"epoch {_whole(event.get('epoch'))} of {_whole(event.get('of'))}"]
+        epoch, of = _count(event.get("epoch")), _count(event.get("of"))
+        if epoch is None or of is None:
+            return
+        parts = [f"epoch {epoch} of {of}"]
         names = {
             "train_loss": "train loss",
             "held_out_loss": "held-out loss",
@@ -105,7 +110,9 @@ class Events:
             self._progress.say("", text)
 
     def _published(self, event: Mapping[str, Any]) -> None:
-        self._progress.say("publish", f"{_whole(event.get('files'))} files are in the store")
+        files = _count(event.get("files"))
+        if files is not None:
+            self._progress.say("publish", f"{files} files are in the store")
 
     def _close_bar(self) -> None:
         self._stack.close()
@@ -119,6 +126,12 @@ def _stage(stage: Mapping[str, Any]) -> tuple[str, str, str, str]:
         f"{_whole(stage.get('parameters')):,}".rjust(12),
         "frozen" if stage.get("frozen") else "trained",
     )
+
+
+def _count(value: object) -> int | None:
+    """How many of something; None for what can't be that."""
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 else None
 
 
 def _whole(value: object) -> int:

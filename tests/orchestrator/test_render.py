@@ -152,6 +152,26 @@ def test_numbers_that_are_none_break_nothing(number: object) -> None:
         events.show({"type": "network", "stages": [{"shape": [number] * 9, "parameters": number}]})
 
 
+@pytest.mark.parametrize(
+    ("done", "total"), [(0, -1), (-3, 5), (7, 5), (float("nan"), 5), (5, float("inf")), ("1", "2"), (None, 3)]
+)
+def test_counts_that_are_none_are_passed_over(done: object, total: object) -> None:
+    to, _, err = screen()
+    with Events(to.progress) as events:
+        events.show({"type": "progress", "step": "x", "done": done, "total": total, "unit": "images"})
+    assert err.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    "event", [{"type": "epoch", "epoch": -1, "of": -1}, {"type": "published", "files": -2}]
+)
+def test_nothing_is_counted_below_zero(event: dict[str, Any]) -> None:
+    to, _, err = screen()
+    with Events(to.progress) as events:
+        events.show(event)
+    assert err.getvalue() == ""
+
+
 def test_a_run_is_told_step_by_step() -> None:
     to, _, err = screen()
     with Events(to.progress) as events:
