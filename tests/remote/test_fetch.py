@@ -43,9 +43,7 @@ class Counted:
     def get(self, key: str) -> Blob | None:
         return self._store.get(key)
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         return self._store.blobs(prefix, delimiter=delimiter, match=match)
 
     def folders(self, prefix: str) -> Iterator[str]:
