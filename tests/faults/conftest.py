@@ -25,7 +25,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Iterator[World]:
     """A user of the provider `local`, for all tests: each leaves the machine working."""
-    with world(tmp_path_factory.mktemp("local"), code, "local", epochs=24) as user:
+    with world(tmp_path_factory.mktemp("local"), code, "local", epochs=8) as user:
         yield user
 
 

@@ -139,7 +139,11 @@ class Job:
 
 
 def _text(out: Path, suffix: str) -> str:
-    return out.with_suffix(suffix).read_text(errors="replace")
+    """What it has said so far; it may not have come to say anything."""
+    try:
+        return out.with_suffix(suffix).read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def main(rate: float) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
@@ -25,16 +26,24 @@ Victim = Literal["training", "supervisor"]
 _MARKS: dict[Victim, str] = {"training": " -m remote train /", "supervisor": " -m remote /"}
 _HOME = "/home/tlvm"
 _WITHIN_S = 200
-# In a container, one command instead of many looks from outside. $1: the run; then the epoch, or the victims.
+# In a container, one command instead of many looks from outside.
 _AWAIT = """
-cd "$HOME/.tlvm/runs/$1" || exit 1
-for _ in $(seq 9000); do
-    grep -q "\\"epoch\\": $2, " events.jsonl 2>/dev/null && exit 0
-    grep -s '"state": "FAILED"' status.json && exit 1
-    sleep 0.02
+for _ in $(seq 4000); do
+    [ -d ~/.holds/"$1".reached ] && exit 0
+    sleep 0.05
 done
 exit 1
 """
+# Not in its home, whose disk may be full.
+_HOLD = """
+mkdir -p /tmp/holds
+ln -sfn /tmp/holds ~/.holds
+for epoch; do
+    rm -rf ~/.holds/"$epoch".reached
+    touch ~/.holds/"$epoch"
+done
+"""
+_RELEASE = 'for epoch; do rm -f ~/.holds/"$epoch"; done'
 _KILL = """
 run=$1 signal=$2; shift 2
 for process in /proc/[0-9]*; do
@@ -49,8 +58,14 @@ done
 
 
 class Machine(Protocol):
-    def at_epoch(self, run_id: str, epoch: int) -> None:
-        """Wait until this epoch is over for the first time."""
+    def holding(self, *epochs: int) -> AbstractContextManager[None]:
+        """The next training that has ended one of these epochs waits there; at the latest until this context ends."""
+
+    def at_hold(self, epoch: int) -> None:
+        """Wait until it waits there."""
+
+    def release(self, *epochs: int) -> None:
+        """It goes on."""
 
     def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
         """All of them in one blow. AssertionError when one is not there."""
@@ -64,10 +79,30 @@ class LocalMachine:
     def run(self, run_id: str) -> RunFolder:
         return self.home.run(run_id)
 
-    def at_epoch(self, run_id: str, epoch: int) -> None:
-        path = self.run(run_id).events
-        mark = f'"epoch": {epoch}, '.encode()
-        eventually(lambda: path.exists() and mark in path.read_bytes(), within_s=_WITHIN_S)
+    @contextmanager
+    def holding(self, *epochs: int) -> Iterator[None]:
+        self._holds.mkdir(exist_ok=True)
+        for epoch in epochs:
+            shutil.rmtree(self._reached(epoch), ignore_errors=True)
+            (self._holds / str(epoch)).touch()
+        try:
+            yield
+        finally:
+            self.release(*epochs)
+
+    def at_hold(self, epoch: int) -> None:
+        eventually(self._reached(epoch).exists, within_s=_WITHIN_S)
+
+    def release(self, *epochs: int) -> None:
+        for epoch in epochs:
+            (self._holds / str(epoch)).unlink(missing_ok=True)
+
+    @property
+    def _holds(self) -> Path:
+        return self.folder.home / ".holds"
+
+    def _reached(self, epoch: int) -> Path:
+        return self._holds / f"{epoch}.reached"
 
     def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
         there = living()
@@ -86,6 +121,11 @@ class LocalMachine:
 
     def _runs(self) -> set[str]:
         return {path.parent.name for path in self.home.runs.glob("*/events.jsonl")}
+
+    def set_clock(self, program: str) -> None:
+        """Every Python of a run that begins there from now on runs this first."""
+        for bundle in (self.home.root / "bundles").glob("*/READY"):
+            bundle.with_name("sitecustomize.py").write_text(program)
 
     def is_active(self, run_id: str) -> bool:
         return line.is_held(line.run_lock(self.home.locks, run_id))
@@ -142,11 +182,6 @@ class DockerMachine:
         create({**made["Config"], "HostConfig": {**made["HostConfig"], "Tmpfs": {_HOME: home}}}, self._name)
         api.start(self._name)
 
-    def set_clock(self, program: str) -> None:
-        """Every Python that begins there from now on runs this first."""
-        code, said = self.shell('printf %s "$1" >/usr/lib/python3.13/sitecustomize.py', program, user="root")
-        assert code == 0, said
-
     def next_run(self) -> str:
         """The id of the run that comes next, as soon as it has begun to work."""
         before = self._runs()
@@ -160,9 +195,23 @@ class DockerMachine:
             for path in self.shell("ls ~/.tlvm/runs/*/events.jsonl 2>/dev/null")[1].split()
         }
 
-    def at_epoch(self, run_id: str, epoch: int) -> None:
-        code, said = self.shell(_AWAIT, run_id, str(epoch))
-        assert code == 0, f"{run_id} never came to epoch {epoch}: {said}"
+    @contextmanager
+    def holding(self, *epochs: int) -> Iterator[None]:
+        code, said = self.shell(_HOLD, *map(str, epochs))
+        assert code == 0, said
+        try:
+            yield
+        finally:
+            self.release(*epochs)
+
+    def at_hold(self, epoch: int) -> None:
+        code, said = self.shell(_AWAIT, str(epoch))
+        assert code == 0, f"nobody came to epoch {epoch}: {said}"
+
+    def release(self, *epochs: int) -> None:
+        """Also where it is off, or another one: who trained there waits no more."""
+        if self.container.status == "running":
+            self.shell(_RELEASE, *map(str, epochs))
 
     def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
         marks = [_MARKS[victim] for victim in victims]

@@ -1,7 +1,7 @@
 """What the tests of faults share: a user, a bucket, a machine, and one small real training with its undisturbed result.
 
 The machine is one of the provider `local` or `docker`; the code on both sides is the copy of `scaled`. Faults strike
-when the run says that it has come somewhere, never after so many seconds.
+while training waits somewhere for the test (`held`), never after so many seconds: none comes too late.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from remote.contract.document import decode
 from remote.contract.events import parse
+from remote.contract.layout import checkpoint_key, latest_checkpoints_key
+from remote.contract.stored_checkpoints import LatestCheckpoints
 from tests.e2e.command import Answer, Tlvm
 from tests.fakes.gcs_buckets import Refused
 from tests.fakes.gcs_server import GcsServer
@@ -106,6 +109,19 @@ class World:
     def published(self, run_id: str, *, within_s: float = 200) -> None:
         """Wait for the result in the bucket."""
         eventually(lambda: self.stored(f"runs/{run_id}/MANIFEST.json") is not None, within_s=within_s)
+
+    def checkpoints(self, run_id: str, count: int) -> list[str]:
+        """The keys of the newest in the bucket, as soon as there are so many."""
+        found: list[str] = []
+
+        def came() -> bool:
+            if text := self.stored(latest_checkpoints_key(run_id)):
+                files = decode(LatestCheckpoints, text, what="LATEST.json").files
+                found[:] = [checkpoint_key(run_id, file.name) for file in files]
+            return len(found) >= count
+
+        eventually(came, within_s=200)
+        return found
 
     def pulled(self, run_id: str) -> Result:
         return result_in(self.folder_of(run_id))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +10,6 @@ import pytest
 from tests.faults.fork_server import Job
 from tests.faults.machines import LocalMachine
 from tests.faults.proxy import Proxy
-from tests.faults.scaled import MINUTE_S
 from tests.faults.survival import MACHINE, World
 from tests.remote.machine import eventually
 
@@ -22,7 +19,7 @@ class CutOff:
     """One run with two followers, of whom each is cut off in its middle."""
 
     run_id: str
-    for_a_minute: Job
+    for_a_while: Job
     for_ever: Job
 
 
@@ -34,16 +31,16 @@ def cut_off(
         elsewhere = local.on_another_computer(tmp_path_factory.mktemp("elsewhere"))
         with LocalMachine(elsewhere.data, MACHINE).behind(other):
             with local_machine.behind(one):
-                first = local.begin(*local.run("--json"))
-                run_id = local_machine.next_run()
-                second = elsewhere.begin("logs", "-f", run_id)
-                local_machine.at_epoch(run_id, 6)
-                eventually(lambda: "epoch 6" in second.stdout)
-                one.be_silent()
-                other.be_silent()
-                local_machine.strike(run_id, "training", signal=signal.SIGSTOP)  # a slow epoch: more comes
-                time.sleep(MINUTE_S)
-                local_machine.strike(run_id, "training", signal=signal.SIGCONT)
+                with local_machine.holding(3, 5):
+                    first = local.begin(*local.run("--json"))
+                    run_id = local_machine.next_run()
+                    second = elsewhere.begin("logs", "-f", run_id)
+                    eventually(lambda: "epoch 3 of" in second.stdout, within_s=200)
+                    one.be_silent()
+                    other.be_silent()
+                    local_machine.release(3)
+                    local_machine.at_hold(5)
+                    eventually(lambda: "connecting again" in first.stderr, within_s=200)
                 one.flow()
                 assert first.ended(200)
             yield CutOff(
@@ -51,20 +48,21 @@ def cut_off(
             )  # the second still looks for it, while the next tests are at work
 
 
-def test_the_network_is_cut_for_a_minute(cut_off: CutOff, local: World) -> None:
-    answer = cut_off.for_a_minute.answer()
+def test_the_network_is_cut_for_a_while(cut_off: CutOff, local: World) -> None:
+    answer = cut_off.for_a_while.answer()
     assert answer.exit_code == 0, answer.stderr
     assert "connecting again" in answer.stderr
     assert local.epochs_in(answer.stderr) == [*range(1, local.epochs + 1)], "a line came twice, or never"
     assert local.pulled(cut_off.run_id) == local.undisturbed
 
 
-def test_the_machine_is_frozen_for_a_minute(local: World, local_machine: LocalMachine) -> None:
-    follower = local.begin(*local.run("--json"))
-    run_id = local_machine.next_run()
-    local_machine.at_epoch(run_id, 6)
-    with local_machine.frozen(run_id):
-        time.sleep(MINUTE_S)
+def test_the_machine_is_frozen_for_a_while(local: World, local_machine: LocalMachine) -> None:
+    with local_machine.holding(3):
+        follower = local.begin(*local.run("--json"))
+        run_id = local_machine.next_run()
+        local_machine.at_hold(3)
+        with local_machine.frozen(run_id):
+            eventually(lambda: "connecting again" in follower.stderr, within_s=200)
     answer = follower.answer(200)
     assert answer.exit_code == 0, answer.stderr
     assert "connecting again" in answer.stderr
