@@ -36,7 +36,7 @@ lock = int(sys.argv[3]) if len(sys.argv) > 2 else None
 ticket = sys.argv[5] if len(sys.argv) > 4 else None
 limits = Limits(hang_s={hang_s}, grace_s={grace_s}, publish_s={publish_s}, poll_s=0.02,
     unmeasured_s={unmeasured_s}, margin_s={margin_s}, tell_s={tell_s}, room_s={room_s}, room_bytes={room_bytes})
-command = [sys.executable, {standin!r}]
+command = [*{before!r}, sys.executable, {standin!r}]
 sys.exit(supervise(Path(sys.argv[1]), MachineHome.of_this_user(), command=command, limits=limits, lock=lock,
     ticket=ticket))
 """
@@ -55,6 +55,7 @@ class TestMachine:
     tell_s: float = 30
     room_s: float = 60
     room_bytes: int = 64_000_000
+    before: tuple[str, ...] = ()  # words that begin the command of the training
     first_paths: list[str] = field(default_factory=list)  # of PYTHONPATH
     variables: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -108,6 +109,7 @@ class TestMachine:
             tell_s=self.tell_s,
             room_s=self.room_s,
             room_bytes=self.room_bytes,
+            before=self.before,
             standin=str(STANDIN),
         )
         return [sys.executable, "-c", script]

@@ -105,9 +105,11 @@ def wait(checkpoint: Path, *, deaf: bool) -> int:
     """Until SIGTERM, which leaves a checkpoint; a deaf one does not listen."""
     if deaf:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("deaf", flush=True)
         time.sleep(600)
     asked = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # one that came before
     print("waiting", flush=True)
     while not asked:
         time.sleep(0.01)

@@ -105,6 +105,7 @@ def test_a_training_that_hangs_is_stopped_and_says_where(machine: TestMachine) -
 
 
 def test_max_hours_ends_a_run(machine: TestMachine) -> None:
+    machine.before = ("env", "--block-signal=TERM")  # until it listens, however long that takes
     spec = machine.spec("wait", max_hours=1.0 / 3600)
     assert machine.carry_out(spec) == 9
     assert machine.status(spec).message.startswith("Stopped after its max_hours of 0.000")
@@ -113,8 +114,11 @@ def test_max_hours_ends_a_run(machine: TestMachine) -> None:
 
 def test_a_deaf_training_is_killed_after_the_grace(machine: TestMachine) -> None:
     machine.grace_s = 0.2
-    spec = machine.spec("deaf", max_hours=0.5 / 3600)
-    assert machine.carry_out(spec) == 9
+    spec = machine.spec("deaf")
+    supervisor = machine.begin(spec)
+    eventually(machine.log_says(spec, "deaf"))
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(20) == 12
     assert machine.status(spec).exit_code == -9
 
 
