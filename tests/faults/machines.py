@@ -44,13 +44,32 @@ for epoch; do
 done
 """
 _RELEASE = 'for epoch; do rm -f ~/.holds/"$epoch"; done'
+# Whatever becomes free is taken at once, until /tmp/full is gone.
+_FILL = """
+touch /tmp/full
+(
+    while [ -e /tmp/full ]; do
+        cat /dev/zero >>~/fill
+        touch /tmp/filled
+        sleep 0.02
+    done
+    rm ~/fill
+    touch /tmp/room
+) </dev/null >/dev/null 2>&1 &
+until [ -e /tmp/filled ]; do sleep 0.02; done
+"""
+_EMPTY = """
+rm /tmp/full
+until [ -e /tmp/room ]; do sleep 0.02; done
+rm /tmp/room /tmp/filled
+"""
 _KILL = """
 run=$1 signal=$2; shift 2
 for process in /proc/[0-9]*; do
     words=$(tr '\\0' ' ' <"$process/cmdline" 2>/dev/null) || continue
     for victim; do
         case "$words" in
-            *"$victim"*"$run"*) kill -"$signal" "${process#/proc/}"; echo "$victim" ;;
+            *"$victim"*"$run"*) kill -"$signal" "${process#/proc/}" && echo "$victim" ;;
         esac
     done
 done
@@ -181,6 +200,16 @@ class DockerMachine:
         create: Callable[[dict[str, Any], str], object] = api.create_container_from_config
         create({**made["Config"], "HostConfig": {**made["HostConfig"], "Tmpfs": {_HOME: home}}}, self._name)
         api.start(self._name)
+
+    def fill(self) -> None:
+        """Its disk takes no more, and what becomes free is taken at once, until `empty`."""
+        assert self.shell(_FILL) == (0, "")
+
+    def empty(self) -> None:
+        assert self.shell(_EMPTY) == (0, "")
+
+    def trains(self, run_id: str) -> bool:
+        return bool(self.shell(_KILL, run_id, "0", _MARKS["training"])[1])
 
     def next_run(self) -> str:
         """The id of the run that comes next, as soon as it has begun to work."""

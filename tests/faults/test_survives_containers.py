@@ -15,25 +15,6 @@ from tests.remote.machine import eventually
 
 pytestmark = pytest.mark.docker
 
-# Whatever becomes free is taken at once, until /tmp/full is gone.
-_FILL = """
-touch /tmp/full
-(
-    while [ -e /tmp/full ]; do
-        cat /dev/zero >>~/fill
-        touch /tmp/filled
-        sleep 0.02
-    done
-    rm ~/fill
-    touch /tmp/room
-) </dev/null >/dev/null 2>&1 &
-until [ -e /tmp/filled ]; do sleep 0.02; done
-"""
-_EMPTY = """
-rm /tmp/full
-until [ -e /tmp/room ]; do sleep 0.02; done
-"""
-
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Iterator[World]:
@@ -86,20 +67,26 @@ def test_it_is_killed_and_another_one_made(user: World, machine: DockerMachine) 
     assert user.pulled(run_id) == user.undisturbed
 
 
-def test_its_disk_is_full_for_a_while(user: World) -> None:
+def test_its_disk_is_full_while_it_trains_and_again_at_the_end(user: World) -> None:
+    last = user.epochs - 1
     small = user.with_machine("tlvm-faults-small")
     small("up")
     try:
         with engine() as client:
             machine = DockerMachine(client, "tlvm-faults-small")
-            machine.with_a_small_disk(120)
-            with machine.holding(2, 4):
+            machine.with_a_small_disk(250)
+            with machine.holding(2, 4, last):
                 run_id = small.started()
                 machine.at_hold(2)
-                assert machine.shell(_FILL) == (0, "")
+                machine.fill()
                 machine.release(2)
                 machine.at_hold(4)
-                assert machine.shell(_EMPTY) == (0, "")
+                machine.empty()
+                machine.release(4)
+                machine.at_hold(last)
+                machine.fill()
+            eventually(lambda: not machine.trains(run_id), within_s=200)
+            machine.empty()
             small.published(run_id)
         folder = small.folder_of(run_id)
     finally:
@@ -107,3 +94,4 @@ def test_its_disk_is_full_for_a_while(user: World) -> None:
     assert result_in(folder) == user.undisturbed
     said = (folder / "events.jsonl").read_text()
     assert "events are missing here" in said or "No checkpoint could be written" in said
+    assert "There is room again" in said
