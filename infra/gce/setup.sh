@@ -3,7 +3,7 @@
 #
 #   infra/gce/setup.sh PROJECT BUCKET
 #
-# It needs an owner of the project, once; `tlvm doctor` prints this file's commands. What the account may do:
+# It needs an owner of the project, once; where it is missing, `tlvm doctor` prints this file. What the account may do:
 #   read the bucket
 #   write below runs/ and checkpoints/ of the bucket, and nowhere else
 #   delete machines named tlvm-..., for idle_action = "delete"; nothing else of the project

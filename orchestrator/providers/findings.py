@@ -15,3 +15,4 @@ class Finding:
     text: str
     next: str = ""  # what to do about it; "" for ok
     code: int = 7  # of a failure: the exit code that it asks for
+    script: str = ""  # what `next` runs, as text: for somebody else to read, and to run

@@ -44,6 +44,10 @@ def examined(screen: Screen, result: DoctorResult) -> None:
         screen.line(line, style=style)
         if finding.next:
             screen.line(f"      → {finding.next}", style=style)
+    for script in dict.fromkeys(finding.script for finding in result.findings if finding.script):
+        screen.line("what that runs, for whoever owns the project (Cloud Shell takes it, too):")
+        for line in script.splitlines():
+            screen.line(f"    {line}" if line else "", style="dim")
     exits = f" (exit {result.exit_code})" if result.exit_code else ""
     screen.line(
         f"{count(result.failures, 'failure')}, {count(result.warnings, 'warning')}, "

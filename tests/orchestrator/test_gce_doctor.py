@@ -121,6 +121,15 @@ def test_what_lacks_is_a_failure_with_what_to_do(
     assert f"exit {code}" in text(render_setup.examined, result)
 
 
+def test_who_has_no_account_for_machines_can_read_what_makes_it(project: Project) -> None:
+    """It may be somebody else who owns the project: the text is enough for them."""
+    no_account(project)
+    shown = text(render_setup.examined, project.doctor()).splitlines()
+    script = (Path(__file__).parents[2] / "infra/gce/setup.sh").read_text(encoding="utf-8").splitlines()
+    first = shown.index(f"    {script[0]}")
+    assert [line.strip() for line in shown[first : first + len(script)]] == [line.strip() for line in script]
+
+
 @pytest.mark.parametrize(
     ("settings", "name", "next"),
     [

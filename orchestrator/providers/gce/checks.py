@@ -14,6 +14,7 @@ from orchestrator.providers.findings import Finding
 
 from . import checks_bucket, checks_machine
 from .checks_context import AUTH, CONFIG, Context
+from .errors import setup_script
 
 _APIS = {"compute": "machines", "storage": "the bucket", "iam": "the machines' account"}
 _PERMISSIONS = tuple(
@@ -116,7 +117,8 @@ def machine_account(context: Context) -> list[Finding]:
     try:
         context.services.get("iam", path, doing=f"show the service account {account}")
     except (NotFoundError, ConfigError):
-        return [Finding("fail", "account", f"there is no service account {account}", context.setup, AUTH)]
+        text = f"there is no service account {account}"
+        return [Finding("fail", "account", text, context.setup, AUTH, setup_script())]
     body = {"permissions": ["iam.serviceAccounts.actAs"]}
     may = context.services.post("iam", f"{path}:testIamPermissions", body, doing="say who may use it")
     if may.get("permissions"):

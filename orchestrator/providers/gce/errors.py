@@ -51,6 +51,7 @@ _NOT_ENABLED = {"accessNotConfigured", "SERVICE_DISABLED"}
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _PERMISSION = re.compile(r"Required '([\w.]+)' permission for '([^']+)'")
 _DETAIL_MAX = 1000
+_SETUP = folder("infra") / "gce" / "setup.sh"
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,12 @@ def translated(refusal: Refusal, doing: str, *, region: str = "") -> TlvmError:
 
 def setup(project: str, bucket: str = "BUCKET") -> str:
     """The command that makes what machines run as."""
-    return f"bash {folder('infra') / 'gce' / 'setup.sh'} {project} {bucket}"
+    return f"bash {_SETUP} {project} {bucket}"
+
+
+def setup_script() -> str:
+    """What that command runs, for whoever may have to read it, or run it elsewhere."""
+    return _SETUP.read_text(encoding="utf-8")
 
 
 def is_exhausted(refusal: Refusal) -> str:
