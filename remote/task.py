@@ -111,6 +111,9 @@ def open_task(
                 parameters,
                 rhythm=rhythm,
                 tell=lambda text: events.log(text, level="warning"),
+                wrote=lambda number, size, seconds: events.emit(
+                    "checkpoint", number=number, bytes=size, seconds=round(seconds, 3)
+                ),
             ),
             device=choose_device(),
             should_stop=should_stop,

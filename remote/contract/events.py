@@ -7,6 +7,7 @@ Each event has `t` (seconds since the epoch) and `type`:
     network    stages: [{name, shape, parameters, frozen}]  the network, stage by stage, before training
     progress   step, done, total, unit                    feeds a bar; at most a few a second
     epoch      epoch, of, train_loss, held_out_loss, held_out_accuracy, seconds
+    checkpoint number, bytes, seconds                     one was written: a run that is killed goes on from it
     metrics    the whole of metrics.json, at the end
     log        level, text                                for people
     published  files, bytes                               the result is in the store

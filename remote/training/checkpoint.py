@@ -46,16 +46,19 @@ class Checkpoints:
         *,
         rhythm: Rhythm,
         tell: Callable[[str], None] = lambda text: None,
+        wrote: Callable[[int, int, float], None] = lambda number, size, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         parameters  resolved; a checkpoint that was made with others is refused
         tell        is given a line for people: which file was refused and why, that a disk is full
+        wrote       is given the number, the bytes and the seconds of each that was written
         """
         self._folder = folder
         self._about = {"schema": SCHEMA, "run_id": run_id, "parameters": dict(parameters)}
         self.rhythm = rhythm
         self._tell = tell
+        self._wrote = wrote
         self._clock = clock
         self._saved_at = clock()
         self._cost_s = 0.0
@@ -89,6 +92,7 @@ class Checkpoints:
                 torch.save({**self._about, "sha256": digest(state), "state": state}, file)
                 file.flush()
                 os.fsync(file.fileno())
+            size = beside.stat().st_size
             beside.replace(self._folder / f"checkpoint-{number:08d}.pt")
             _sync(self._folder)
         except (OSError, RuntimeError) as error:  # the second is what torch makes of a write that failed
@@ -102,6 +106,7 @@ class Checkpoints:
         usable = [path for path in files if path not in self._refused]
         for path in (*self._refused, *usable[: 1 - _KEPT]):
             path.unlink(missing_ok=True)
+        self._wrote(number, size, self._cost_s)
         return True
 
     def _read(self, path: Path) -> State:

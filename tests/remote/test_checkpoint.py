@@ -26,6 +26,22 @@ def state(number: int) -> State:
     return {"weight": weight + number, "position": {"step": number, "best": float("inf")}, "none": None}
 
 
+def test_what_each_one_cost_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int, float]] = []
+    times = iter([0.0, 10.0, 12.5, 20.0, 21.0])
+    checkpoints = Checkpoints(
+        tmp_path,
+        "run-a",
+        {},
+        rhythm=Rhythm(60, 50),
+        wrote=lambda number, size, seconds: told.append((number, size, seconds)),
+        clock=lambda: next(times),
+    )
+    assert checkpoints.save(state(1)) and checkpoints.save(state(2))
+    sizes = [path.stat().st_size for path in sorted(tmp_path.glob("*.pt"))]
+    assert told == [(1, sizes[0], 2.5), (2, sizes[1], 1.0)]
+
+
 def test_the_newest_is_read_and_two_are_kept(tmp_path: Path) -> None:
     checkpoints = opened(tmp_path / "checkpoints")
     assert checkpoints.latest() is None

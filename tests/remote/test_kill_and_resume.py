@@ -126,6 +126,8 @@ def test_taken_away_it_ends_with_the_same_model_on_another_machine(
     assert trained(folder) == trained(known.whole)
     seen = [event["epoch"] for event in events(folder) if event["type"] == "epoch"]
     assert seen == sorted(set(seen)) and len(seen) == epochs(events(known.whole))  # none twice, none missing
+    written = [event for event in events(folder) if event["type"] == "checkpoint"]
+    assert written and all(event["bytes"] > 1000 and event["seconds"] > 0 for event in written)
     work = [
         event for event in since(events(folder), "Taken up from the store") if event["type"] == "progress"
     ]
