@@ -33,6 +33,7 @@ _PAIRS_MAX = 100_000_000  # about a minute
 _FOUND_MAX = 300_000  # pairs whose pixels are compared: some seconds
 _FEW = 16  # that each picture of a crowd is compared with
 _WITH_EACH_MAX = 10_000_000  # about a second
+_ONE_BY_ONE_MAX = 64  # pictures; what is new of more is found sooner by a search among all
 _PICTURES_AT_ONCE = 10_000
 
 Small = NDArray[np.uint8] | NDArray[np.float32]  # 32 × 32 × 3
@@ -140,7 +141,7 @@ def candidates_of(
     some: Indices, fingerprints: NDArray[np.uint8]
 ) -> tuple[list[tuple[int, int]], bool] | None:
     """The same, but only pairs with one of `some`, each compared with all; None where that is no less work."""
-    if len(some) * len(fingerprints) > _WITH_EACH_MAX:
+    if len(some) > _ONE_BY_ONE_MAX or len(some) * len(fingerprints) > _WITH_EACH_MAX:
         return None
     if not len(some) or len(fingerprints) < 2:
         return [], True

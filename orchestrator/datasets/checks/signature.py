@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 9, 8  # a difference hash compares neighbours: 8 × 8 bits
 SIGNATURE_BYTES = WIDTH * HEIGHT + 4
-FINGERPRINT = 3  # changes with the way it is taken
+FINGERPRINT = 4  # changes with the way it is taken
 SIDE = 32  # pixels, of the picture that decides
 DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 TURNS = {
@@ -53,6 +53,20 @@ def signature(image: Image.Image, orientation: int) -> bytes:
     averages = grey.resize((WIDTH, HEIGHT), Image.Resampling.BOX).tobytes()
     size = b"%dx%d" % (image.size if orientation < 5 else image.size[::-1])
     return averages + zlib.crc32(exact.tobytes(), zlib.crc32(size)).to_bytes(4, "big")
+
+
+def signature_of_greys(greys: Image.Image, size: tuple[int, int], orientation: int, coded: int) -> bytes:
+    """The same of a JPEG's `greys` (`checks.jpeg`), with a checksum of what its pixels follow from instead of theirs.
+
+    size            of the whole picture, pixels
+    coded           that checksum
+    b""             nearly even: its pixels must tell
+    """
+    low, high = cast(tuple[int, int], greys.getextrema())
+    if high - low <= _EVEN:
+        return b""
+    averages = _turned(greys, orientation).resize((WIDTH, HEIGHT), Image.Resampling.BOX).tobytes()
+    return averages + zlib.crc32(b"%dx%d %d" % (*size, orientation), coded).to_bytes(4, "big")
 
 
 def pixels(image: Image.Image, orientation: int) -> NDArray[np.uint8] | NDArray[np.float32]:
