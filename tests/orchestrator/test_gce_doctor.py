@@ -14,6 +14,7 @@ from orchestrator.workflows.setup.doctor import DoctorResult
 from orchestrator.workflows.setup.quota import quota_request
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_server import PROJECT
+from tests.fakes.credentials import SERVICE_ACCOUNT
 from tests.orchestrator.gce_project import ACCOUNT, BUCKET, GOOD_POLICY, Project, text, well
 
 
@@ -119,6 +120,14 @@ def test_what_lacks_is_a_failure_with_what_to_do(
     assert [finding.name for finding in failed] == [name]
     assert next in failed[0].next and result.exit_code == failed[0].code == code
     assert f"exit {code}" in text(render_setup.examined, result)
+
+
+@pytest.mark.parametrize("lack", [no_permission, not_its_user, not_my_bucket])
+def test_commands_to_copy_name_who_asks(project: Project, lack: Callable[[Project], None]) -> None:
+    lack(project)
+    login = project.server.credentials_file(project.folder)
+    (found,) = [one for one in project.doctor(credentials_file=str(login)).findings if one.level == "fail"]
+    assert f"--member=user:{SERVICE_ACCOUNT} " in found.next
 
 
 def test_who_has_no_account_for_machines_can_read_what_makes_it(project: Project) -> None:

@@ -106,9 +106,11 @@ def permissions(context: Context) -> list[Finding]:
     if not missing:
         return [Finding("ok", "permissions", "you may make, reach and delete machines")]
     shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-    return [
-        Finding("fail", "permissions", f"you lack {shown}", f"Ask the owner: {grant(context.project)}", AUTH)
-    ]
+    command = (
+        f"gcloud projects add-iam-policy-binding {context.project} --member={context.member} "
+        "--role=roles/compute.admin"
+    )
+    return [Finding("fail", "permissions", f"you lack {shown}", f"Ask the owner: {command}", AUTH)]
 
 
 def machine_account(context: Context) -> list[Finding]:
@@ -125,13 +127,9 @@ def machine_account(context: Context) -> list[Finding]:
         return [Finding("ok", "account", f"machines run as {account}")]
     command = (
         f"gcloud iam service-accounts add-iam-policy-binding {account} --project={context.project} "
-        "--member=user:YOU --role=roles/iam.serviceAccountUser"
+        f"--member={context.member} --role=roles/iam.serviceAccountUser"
     )
     return [Finding("fail", "account", f"you may not start machines as {account}", command, AUTH)]
-
-
-def grant(project: str) -> str:
-    return f"gcloud projects add-iam-policy-binding {project} --member=user:YOU --role=roles/compute.admin"
 
 
 def _look(name: str, look: Look, context: Context) -> list[Finding]:

@@ -53,7 +53,10 @@ def rights(context: Context) -> list[Finding]:
     except NotFoundError:
         return []  # the other look tells it
     missing = [permission for permission in _MINE if permission not in held]
-    command = f"gcloud storage buckets add-iam-policy-binding gs://{name} --member=user:YOU --role=roles/storage.objectUser"
+    command = (
+        f"gcloud storage buckets add-iam-policy-binding gs://{name} --member={context.member} "
+        "--role=roles/storage.objectUser"
+    )
     mine = (
         Finding(
             "fail", "rights", f"you lack {', '.join(missing)} in {name}", f"Ask its owner: {command}", AUTH

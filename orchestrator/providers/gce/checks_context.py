@@ -32,6 +32,14 @@ class Context:
     def project(self) -> str:
         return self.rest.project
 
+    @cached_property
+    def member(self) -> str:
+        """Who asks, as policies name them."""
+        who = self.rest.account()
+        if "@" not in who:
+            return "user:YOU"
+        return f"{'serviceAccount' if who.endswith('.gserviceaccount.com') else 'user'}:{who}"
+
     @property
     def account(self) -> str:
         """What machines run as."""

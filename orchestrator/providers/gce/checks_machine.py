@@ -67,7 +67,7 @@ def through_os_login(context: Context) -> list[Finding]:
         doing="say what you may do",
     )
     if not found.get("permissions"):
-        command = f"gcloud projects add-iam-policy-binding {context.project} --member=user:{account} --role={oslogin.ROLE}"
+        command = f"gcloud projects add-iam-policy-binding {context.project} --member={context.member} --role={oslogin.ROLE}"
         text = f"you may not log in to machines of {context.project} through OS Login"
         return [Finding("fail", "os login", text, f"Ask the owner: {command}", AUTH)]
     return [Finding("ok", "os login", f"on, as gce.os_login says: you come in as {name}")]
