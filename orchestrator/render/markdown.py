@@ -27,6 +27,7 @@ from orchestrator.workflows.runs.run import RunResult
 from remote.contract import document
 from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics
+from remote.contract.wording import count
 
 RUNS_MAX = 50
 _LENGTH_MAX = 200  # of one piece of other people's text
@@ -112,12 +113,17 @@ def _run(result: RunResult) -> Iterator[str]:
 
 def _line(result: LineResult) -> Iterator[str]:
     if result.detached:
-        yield f"### {len(result.runs)} runs started on {escaped(result.machine)}"
+        earlier = sum(run.result is not None and run.result.unchanged for run in result.runs)
+        started = count(len(result.runs) - earlier, "run")
+        yield f"### {started} started on {escaped(result.machine)}" if result.machine else "### No run started"
+        if earlier:
+            yield ""
+            yield f"{count(earlier, 'earlier run')} did the same, or is at it."
         yield ""
         yield f"They go on by themselves. {escaped(result.ends)}".rstrip()
         return
     good = sum(run.result is not None for run in result.runs)
-    yield f"### {good} of {len(result.runs)} runs succeeded"
+    yield f"### {good} of {len(result.runs)} runs succeeded{'' if result.machine else '; nothing was rented'}"
     yield ""
     head = ("scenario", "accuracy", "95 %", "took", "estimated cost", "run")
     yield from table([head, *(lines.row(run, run.run_id) for run in result.runs)])

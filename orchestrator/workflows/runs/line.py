@@ -16,10 +16,12 @@ from orchestrator.errors import ConfigError, TlvmError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.machines.up import ensure
 from orchestrator.workflows.results.result import RunResult, collected, started
+from orchestrator.workflows.runs.documents import StoredRun
 from orchestrator.workflows.runs.launch import Detached, ship
 from orchestrator.workflows.runs.overview import called
 from orchestrator.workflows.runs.recover import Recovery, follow_through
 from orchestrator.workflows.runs.run import begin
+from orchestrator.workflows.runs.unchanged import answer, unchanged_each
 from orchestrator.workflows.runs.wish import Wish, dataset_of, initial, resolve
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
@@ -51,7 +53,7 @@ class LineRun:
 
 @dataclass(frozen=True)
 class LineResult:
-    machine: str
+    machine: str  # "" where none was asked for
     detached: bool
     runs: list[LineRun]  # in the order of the line
     exit_code: int = 0  # of the worst
@@ -96,6 +98,7 @@ def run_line(
     line: Line,
     *,
     data: Path | None = None,
+    if_changed: bool = False,
     detach: bool = False,
     recover: bool | None = None,
     environment: Mapping[str, str] | None = None,
@@ -103,42 +106,35 @@ def run_line(
     run_id: str | None = None,
     bring_up: Callable[[Workspace], Machine] = ensure,
 ) -> LineResult:
-    """Start all, follow one after the other; arguments as of `run`, `run_id` of the first one.
+    """Start all, follow one after the other; arguments as of `run`, `run_id` of the first one that is started.
 
+    if_changed      scenarios that an earlier run answers are not started; with nothing to start, no machine is asked for
     Detached        on Ctrl-C once one has started: all of them go on
     and what `run` raises before the first one has started; later, each error belongs to its run
     """
-    wishes = wishes_of(workspace, line, data)
-    machine = bring_up(workspace)
-    recovery = Recovery(recover, environment=environment or {})
-    with workspace.connect(machine) as connection:
-        shipped = ship(workspace, machine, connection)
-        specs: list[RunSpec] = []
-        try:
-            for wish in wishes:
-                first = run_id if not specs else None
-                specs.append(begin(workspace, wish, machine, connection, shipped, recovery, run_id=first))
-        except KeyboardInterrupt as error:
-            raise _detached(workspace, specs, error, len(wishes)) from None
-        except TlvmError as error:
-            if specs:
-                error.next = f"{error.next} {_what_goes_on(workspace, specs)}".strip()
-            raise
-    if detach:
-        begun = [LineRun(spec.run_id, spec.scenario, started(spec), None) for spec in specs]
-        return LineResult(machine.name, detached=True, runs=begun)
+    wishes, given = wishes_of(workspace, line, data), environment or {}
+    recovery = Recovery(recover, environment=given)
+    earlier = unchanged_each(workspace, wishes, given) if if_changed else [None] * len(wishes)
+    new = [wish for wish, run in zip(wishes, earlier, strict=True) if run is None]
+    specs = _begun(workspace, new, recovery, run_id, bring_up) if new else []
+    starting = iter(specs)
+    places = [run or next(starting) for run in earlier]
     runs: list[LineRun] = []
-    for number, spec in enumerate(specs):
-        workspace.progress.say("line", f"{number + 1} of {len(specs)}: {spec.run_id}")
+    for number, place in enumerate(places):
+        if not detach:
+            workspace.progress.say("line", f"{number + 1} of {len(places)}: {_spec(place).run_id}")
         try:
-            runs.append(_followed(workspace, spec, recovery, on_event))
-        except Detached as error:
-            if rest := specs[number + 1 :]:
-                error.add(_what_goes_on(workspace, rest))
-            raise
+            runs.append(_told(workspace, place, recovery, detach, on_event))
+        except KeyboardInterrupt as error:
+            rest = [later for later in places[number + 1 :] if isinstance(later, RunSpec)]
+            raise _left(workspace, error, rest) from None
     codes = {run.error.exit_code if run.error else 0 for run in runs}
-    worst = next((code for code in _WORST_FIRST if code in codes), max(codes))
-    return LineResult(machine.name, detached=False, runs=runs, exit_code=worst)
+    return LineResult(
+        machine=specs[0].machine if specs else "",
+        detached=any(run.result.detached for run in runs if run.result),
+        runs=runs,
+        exit_code=next((code for code in _WORST_FIRST if code in codes), max(codes)),
+    )
 
 
 def wishes_of(workspace: Workspace, line: Line, data: Path | None) -> list[Wish]:
@@ -153,19 +149,65 @@ def wishes_of(workspace: Workspace, line: Line, data: Path | None) -> list[Wish]
     return wishes
 
 
-def _followed(
+def _begun(
     workspace: Workspace,
-    spec: RunSpec,
+    wishes: Sequence[Wish],
     recovery: Recovery,
+    run_id: str | None,
+    bring_up: Callable[[Workspace], Machine],
+) -> list[RunSpec]:
+    """All of them started, on one machine."""
+    machine = bring_up(workspace)
+    specs: list[RunSpec] = []
+    with workspace.connect(machine) as connection:
+        shipped = ship(workspace, machine, connection)
+        try:
+            for wish in wishes:
+                first = run_id if not specs else None
+                specs.append(begin(workspace, wish, machine, connection, shipped, recovery, run_id=first))
+        except KeyboardInterrupt as error:
+            raise _detached(workspace, specs, error, len(wishes)) from None
+        except TlvmError as error:
+            if specs:
+                error.next = f"{error.next} {_what_goes_on(workspace, specs)}".strip()
+            raise
+    return specs
+
+
+def _told(
+    workspace: Workspace,
+    place: RunSpec | StoredRun,
+    recovery: Recovery,
+    detach: bool,
     on_event: Callable[[dict[str, Any]], None] | None,
 ) -> LineRun:
+    """One that was started, or the earlier run that is the answer: its result, or why it has none here."""
+    spec = _spec(place)
     try:
-        status = follow_through(workspace, spec, None, on_event, recovery=recovery)
-        result = collected(workspace, spec, status)
+        result = _result(workspace, place, recovery, detach, on_event)
     except TlvmError as error:
         workspace.progress.warn(f"{spec.run_id}: {error.what}")
         return _lost(spec, error)
     return LineRun(spec.run_id, spec.scenario, result, None)
+
+
+def _result(
+    workspace: Workspace,
+    place: RunSpec | StoredRun,
+    recovery: Recovery,
+    detach: bool,
+    on_event: Callable[[dict[str, Any]], None] | None,
+) -> RunResult:
+    if isinstance(place, StoredRun):
+        return answer(workspace, place, recovery, detach=detach, on_event=on_event)
+    if detach:
+        return started(place)
+    status = follow_through(workspace, place, None, on_event, recovery=recovery)
+    return collected(workspace, place, status)
+
+
+def _spec(place: RunSpec | StoredRun) -> RunSpec:
+    return place.spec if isinstance(place, StoredRun) else place
 
 
 def _lost(spec: RunSpec, error: TlvmError) -> LineRun:
@@ -187,6 +229,18 @@ def _detached(
         found.add(f"{', '.join(begun[1:])} go on too.")
     if len(begun) < of:
         found.add(f"{of - len(begun)} of {of} were not started.")
+    return found
+
+
+def _left(workspace: Workspace, error: KeyboardInterrupt, rest: Sequence[RunSpec]) -> KeyboardInterrupt:
+    """Ctrl-C while one of them was followed, or brought here: those behind it go on all the same."""
+    if isinstance(error, Detached) and rest:
+        error.add(_what_goes_on(workspace, rest))
+    if isinstance(error, Detached) or not rest:
+        return error
+    found = Detached(rest[0].run_id, name=called(workspace, rest[0].run_id))
+    if rest[1:]:
+        found.add(_what_goes_on(workspace, rest[1:]))
     return found
 
 

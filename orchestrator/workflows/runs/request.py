@@ -88,10 +88,6 @@ def agree(request: Request) -> None:
             "Which scenario?",
             next="For example: tlvm run fixed-extractor; tlvm run --spec RUN repeats a run.",
         )
-    if request.if_changed and request.is_line:
-        raise ConfigError(
-            "--if-changed is for one scenario", next="One after the other: tlvm run SCENARIO --if-changed"
-        )
     others = {"--if-changed": request.if_changed, "--detach": request.detach}
     for other in [name for name, said in others.items() if said and request.rehearse]:
         raise ConfigError(
@@ -159,6 +155,7 @@ def _line(
         run_line,
         line=line,
         data=request.data,
+        if_changed=request.if_changed,
         detach=request.detach,
         recover=request.recover,
         environment=environment,

@@ -7,7 +7,7 @@ machine. Not the machine: what a GPU computes may differ from a CPU in the last 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from orchestrator import bundle
@@ -25,28 +25,22 @@ from remote.contract.run_status import LOST
 
 def unchanged(workspace: Workspace, wish: Wish, environment: Collection[str] = ()) -> StoredRun | None:
     """The newest run of this owner that did the same and is whole in the store; else one that is at it, or waits; else None."""
+    (found,) = unchanged_each(workspace, [wish], environment)
+    return found
+
+
+def unchanged_each(
+    workspace: Workspace, wishes: Sequence[Wish], environment: Collection[str] = ()
+) -> list[StoredRun | None]:
+    """The same of several, for which the store is read once."""
     remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
     code, owner = bundle.code(), workspace.settings.owner_label
-    same = [
-        run
-        for run in reversed(stored_runs(workspace.store, remembered)[0])
-        if run.spec.owner == owner and _is_same(run.spec, wish, environment, code)
+    stored, _ = stored_runs(workspace.store, remembered)
+    mine = [run for run in reversed(stored) if run.spec.owner == owner]
+    return [
+        _earlier(workspace, [run for run in mine if _is_same(run.spec, wish, environment, code)])
+        for wish in wishes
     ]
-    for run in same:
-        if run.state == "SUCCEEDED":
-            problem = result_problem(workspace.store, run.spec.run_id)
-            if not problem:
-                return run
-            workspace.progress.warn(f"{run.spec.run_id} did the same, and can't be the answer: {problem}")
-    active = [run for run in same if run.active]
-    words = heard(workspace, active, workspace.provider.machines()) if active else {}
-    for run in active:
-        if words[run.spec.run_id].state != LOST:
-            return run
-        workspace.progress.warn(
-            f"{run.spec.run_id} did the same, and is lost: {words[run.spec.run_id].doubt}"
-        )
-    return None
 
 
 def answer(
@@ -67,6 +61,24 @@ def answer(
     given = recovery.environment or None
     found = attach(workspace, run_id, recover=recovery.rent, environment=given, on_event=on_event)
     return dataclasses.replace(found, unchanged=True)
+
+
+def _earlier(workspace: Workspace, same: Sequence[StoredRun]) -> StoredRun | None:
+    for run in same:
+        if run.state == "SUCCEEDED":
+            problem = result_problem(workspace.store, run.spec.run_id)
+            if not problem:
+                return run
+            workspace.progress.warn(f"{run.spec.run_id} did the same, and can't be the answer: {problem}")
+    active = [run for run in same if run.active]
+    words = heard(workspace, active, workspace.provider.machines()) if active else {}
+    for run in active:
+        if words[run.spec.run_id].state != LOST:
+            return run
+        workspace.progress.warn(
+            f"{run.spec.run_id} did the same, and is lost: {words[run.spec.run_id].doubt}"
+        )
+    return None
 
 
 def _is_same(spec: RunSpec, wish: Wish, environment: Collection[str], code: str) -> bool:
