@@ -14,17 +14,21 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConflictError, ConnectionLost
-from orchestrator.providers.base import Machine, MachineState
+from orchestrator.progress import Silent
+from orchestrator.providers.base import Machine, MachineState, Unseen
 from orchestrator.records import RunRecord
 from orchestrator.render import machines as render_machines
 from orchestrator.render import runs as render_runs
 from orchestrator.render.console import Screen
 from orchestrator.render.text import clock
 from orchestrator.ssh import Connection
+from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.down import down
 from orchestrator.workflows.machines.status import status
+from orchestrator.workflows.runs.logs import logs
 from orchestrator.workflows.runs.overview import RunRow, RunsResult, runs
 from orchestrator.workflows.runs.run import run
+from orchestrator.workflows.runs.stored_streams import follow_stored
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_status import RunStatus
@@ -111,6 +115,67 @@ def test_a_run_that_spoke_a_moment_ago_is_believed(with_run: With, tmp_path: Pat
     assert (row(workspace).state, row(workspace).message, row(workspace).doubt) == ("RUNNING", "training", "")
 
 
+class Out(Scripted):
+    """A provider that can't ask the place of the machine."""
+
+    def machines(self) -> list[Machine]:
+        raise Unseen("The cloud can't say which machines are in place-0", places=["place-0"])
+
+    def get(self, name: str) -> Machine | None:
+        return self.machines()[0]
+
+
+def test_in_an_outage_runs_are_shown_and_none_is_called_lost(with_run: With) -> None:
+    workspace, _, _ = with_run
+    workspace.provider = Out([])
+    found = runs(workspace)
+    assert [problem.count("place-0") for problem in found.problems] == [1]
+    said = [(line.state, line.goes_on_with, line.doubt) for line in found.runs]
+    assert said == [("RUNNING", "", "its machine is not seen, and not every place can be asked")]
+    assert [(line.state, line.goes_on_with, line.doubt) for line in status(workspace).other_runs] == said
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_in_an_outage_logs_are_those_of_the_store(with_run: With, tmp_path: Path, follow: bool) -> None:
+    workspace, _, _ = with_run
+    put(workspace, tmp_path, "log/0000000000000000", "one\ntwo\n")
+
+    class Ending(Out):
+        """And the run ends meanwhile."""
+
+        def get(self, name: str) -> Machine | None:
+            put(workspace, tmp_path, "status.json", document.encode(RunStatus(RUN, "FAILED", "now")))
+            return super().get(name)
+
+    workspace.provider = Ending([])
+    told = workspace.progress = Warnings()
+    assert list(logs(workspace, RUN, follow=follow)) == ["one", "two"]
+    assert [text.count("place-0") for text in told.texts] == [1]
+
+
+class Warnings(Silent):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_whoever_follows_through_the_store_outlives_an_outage(with_run: With, tmp_path: Path) -> None:
+    workspace, _, _ = with_run
+    workspace.provider = Out([])
+    polls = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 13:
+            put(workspace, tmp_path, "status.json", document.encode(RunStatus(RUN, "FAILED", "now")))
+
+    following = follow_stored(workspace, RUN, "log", clock=Clock(now=lambda: 0.0, sleep=sleep))
+    assert list(following) == [] and polls == 13
+
+
 @pytest.fixture
 def killed(project: Path) -> Iterator[str]:
     """A run at work whose supervisor and training were killed."""
@@ -136,11 +201,8 @@ def row_of(workspace: Workspace, run_id: str) -> RunRow:
     return found
 
 
-def test_a_killed_supervisor_is_never_called_running(
-    project: Path, killed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orchestrator.workflows.runs.machine_runs.STARTS_WITHIN", timedelta(0))
-    workspace = opened(project)
+def test_a_killed_supervisor_is_never_called_running(project: Path, killed: str) -> None:
+    workspace = opened(project)  # and what it said a moment ago is not waited for
     eventually(lambda: row_of(workspace, killed).state != "RUNNING")
     found = row_of(workspace, killed)
     assert (found.state, found.doubt) == ("INTERRUPTED", "nothing of it runs on its machine")

@@ -5,24 +5,25 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.config import nearest
 from orchestrator.errors import NotFoundError, TlvmError
-from orchestrator.providers.base import Machine, MachineState, Unseen
+from orchestrator.providers.base import Machine, MachineState
 from orchestrator.providers.rented import Rented
 from orchestrator.workflows.machines.allowance import spent
 from orchestrator.workflows.machines.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.machines.placement import unanswered
 from orchestrator.workflows.machines.refresh import Refreshed
 from orchestrator.workflows.machines.refresh import refresh as refresh_records
+from orchestrator.workflows.machines.seen import seen
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.runs.documents import StoredRun, read_runs
 from orchestrator.workflows.runs.index import RunIndex, run_index
 from orchestrator.workflows.runs.machine_runs import runs_of
 from orchestrator.workflows.runs.remembered import RememberedRuns
-from orchestrator.workflows.runs.unfinished import IS_GONE, Heard, heard
+from orchestrator.workflows.runs.unfinished import Heard, heard
 from orchestrator.workflows.workspace import Workspace
 
 _BOOTS_WITHIN = timedelta(minutes=5)  # so long a new machine need not answer
@@ -96,9 +97,10 @@ def status(
     now = now or datetime.now(UTC)
     settings, provider, rented = workspace.settings, workspace.provider, workspace.rented
     with ThreadPoolExecutor(4, thread_name_prefix="status") as pool:
-        listing, indexing = pool.submit(provider.machines), pool.submit(run_index, workspace.store)
+        listing, indexing = pool.submit(seen, provider), pool.submit(run_index, workspace.store)
         things = pool.submit(things_of, rented)
-        machines, unseen = _listed(listing)
+        there_now = listing.result()
+        machines, unseen = there_now.machines, there_now.problems
         mine = [found for found in machines if found.owner == settings.owner_label]
         leaving = pool.submit(left_over, workspace, things.result(), with_store=not mine)
         looks = _look(mine, rented, now)
@@ -111,9 +113,7 @@ def status(
         if not machines:
             raise no_machine(machine, settings.provider, there)
         runs = [run for run in runs if run.machine == machine]
-    known = heard(workspace, runs, machines)
-    if unseen:
-        known = {run_id: _not_proven_lost(word) for run_id, word in known.items()}
+    known = heard(workspace, runs, machines, all_seen=there_now.all_of_them)
     shown = {run.spec.run_id: _run(workspace, run, known[run.spec.run_id], ids) for run in runs}
     lines = [
         _machine(
@@ -156,20 +156,6 @@ def status(
         rented.prices() if rented else "",
         refreshed,
     )
-
-
-def _listed(listing: Future[list[Machine]]) -> tuple[list[Machine], list[str]]:
-    """What the provider sees, and which places it can't ask: an outage somewhere hides no machine elsewhere."""
-    try:
-        return listing.result(), []
-    except Unseen as error:
-        return error.machines, [f"{error.what}: a machine there is not shown, and goes on costing"]
-
-
-def _not_proven_lost(known: Heard) -> Heard:
-    if not known.doubt.startswith(IS_GONE):
-        return known
-    return replace(known, doubt="its machine is not seen, and not every place can be asked")
 
 
 def no_machine(name: str, provider: str, known: Collection[str]) -> NotFoundError:

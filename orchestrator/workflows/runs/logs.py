@@ -69,10 +69,13 @@ class _Since:
 
 def _bytes(workspace: Workspace, stored: StoredRun, follow: bool, since: _Since | None) -> Iterator[bytes]:
     run_id, at = stored.spec.run_id, Position()
-    machine = workspace.provider.get(stored.machine) if stored.active else None
+    machine, seen = _machine(workspace, stored) if stored.active else (None, True)
     reached = machine if machine and machine.state is MachineState.RUNNING else None
     if since is not None:
         at.bytes = _position(workspace, stored, reached, since)
+    if follow and not seen:
+        yield from follow_stored(workspace, run_id, "log", at=at)
+        return
     if follow and stored.active and machine is None:
         workspace.progress.warn(f"{stored.machine} is gone: this is what reached the store")
     elif follow and stored.active:
@@ -89,6 +92,17 @@ def _bytes(workspace: Workspace, stored: StoredRun, follow: bool, since: _Since 
     yield from stored_bytes(workspace.store, run_id, "log", at)
     if reached:
         yield _newer(workspace, stored, reached, "log", at.bytes)
+
+
+def _machine(workspace: Workspace, stored: StoredRun) -> tuple[Machine | None, bool]:
+    """The one that it is on, and whether that is known: an outage, or a key to the store alone, proves nothing gone."""
+    try:
+        return workspace.provider.get(stored.machine), True
+    except (AuthError, CloudError) as error:
+        workspace.progress.warn(
+            f"{error.what}: this is what {stored.machine} sends to the store, some seconds late"
+        )
+        return None, False
 
 
 def _newer(workspace: Workspace, stored: StoredRun, machine: Machine, stream: Stream, position: int) -> bytes:

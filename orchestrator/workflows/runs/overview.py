@@ -12,6 +12,7 @@ from typing import Literal
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.stores.base import Store
+from orchestrator.workflows.machines.seen import Seen, seen
 from orchestrator.workflows.machines.status import no_machine
 from orchestrator.workflows.results.metrics import accuracies
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
@@ -69,7 +70,7 @@ class RunRow:
 class RunsResult:
     store: str
     runs: list[RunRow]  # newest first, or as they were sorted: the most first
-    problems: list[str]  # documents in the store that can't be read
+    problems: list[str]  # documents in the store that can't be read, and machines that are not seen
     older: int = 0  # more of them, which are over and were not asked for
 
     def shown(self, count: int) -> list[RunRow]:
@@ -107,11 +108,13 @@ def runs(
     notes = notes_of_all(workspace.store)
     if tag is not None:
         found = [run for run in found if tag in notes.get(run.spec.run_id, RunNotes()).tags]
-    machines = workspace.provider.machines() if any(run.active for run in found) else []
-    words = heard(workspace, found, machines)
+    there = seen(workspace.provider) if any(run.active for run in found) else Seen([])
+    words = heard(workspace, found, there.machines, all_seen=there.all_of_them)
     rows = [_row(workspace, run, words[run.spec.run_id], index.ids, notes) for run in found]
     older = len(index.ids) - len(wanted)
-    return RunsResult(workspace.store.url, _sorted(workspace.store, rows, sort), problems, older)
+    return RunsResult(
+        workspace.store.url, _sorted(workspace.store, rows, sort), [*there.problems, *problems], older
+    )
 
 
 def find(workspace: Workspace, run: str) -> str:

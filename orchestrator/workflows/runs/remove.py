@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from orchestrator.errors import ConfigError, ConflictError
 from orchestrator.stores.base import Store
+from orchestrator.workflows.machines.seen import seen
 from orchestrator.workflows.runs.documents import short
 from orchestrator.workflows.runs.notes import KEEP, RunNotes, write_notes
 from orchestrator.workflows.runs.overview import RunRow, find, runs
@@ -75,9 +76,10 @@ def remove(
     gone = _what_goes(workspace, rows, chosen, kept)
     if not chosen or dry_run or (confirm and not confirm(_question(gone))):
         return dataclasses.replace(gone, removed=False)
-    machines = {machine.name for machine in workspace.provider.machines()}
+    there = seen(workspace.provider)
+    machines = {machine.name for machine in there.machines}
     for row in chosen:
-        _remove(workspace, row.run_id, still_known=row.machine in machines)
+        _remove(workspace, row.run_id, still_known=row.machine in machines or not there.all_of_them)
     return gone
 
 

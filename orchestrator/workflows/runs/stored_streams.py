@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from orchestrator.errors import ConnectionLost, NotFoundError
+from orchestrator.errors import AuthError, CloudError, ConnectionLost, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.runs.documents import required_run, stored_run
@@ -77,8 +77,16 @@ def _state(workspace: Workspace, run_id: str) -> str | None:
 
 def _require_machine(workspace: Workspace, run_id: str) -> None:
     stored = stored_run(workspace.store, run_id)
-    if stored and stored.active and workspace.provider.get(stored.machine) is None:
+    if stored and stored.active and _is_gone(workspace, stored.machine):
         raise ConnectionLost(
             f"The machine {stored.machine} is gone, and the run {run_id} had not ended",
             next=f"tlvm attach --recover {run_id[-4:]} goes on with it on another machine.",
         )
+
+
+def _is_gone(workspace: Workspace, machine: str) -> bool:
+    """As the provider says; one that can't be asked, now or by us, proves nothing."""
+    try:
+        return workspace.provider.get(machine) is None
+    except (AuthError, CloudError):
+        return False

@@ -1,7 +1,7 @@
 """What is known of runs that have not ended: the store's last word, held against the machine they are on.
 
 A supervisor that was killed, or a machine that is gone, leaves "RUNNING" in the store for ever. So whoever shows runs
-asks the provider for their machines, and those machines for runs that have been silent for a while.
+asks the provider for their machines, and those machines for their runs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from remote.contract.document import ContractError
 from remote.contract.run_status import FINAL, LOST, RunStatus
 
 IS_GONE = "its machine is gone"
+_ASKED_AT_ONCE = 16
 _STATUS_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -46,28 +48,36 @@ class _Told:
     )  # whether something of it runs
 
 
-def heard(workspace: Workspace, runs: Sequence[StoredRun], machines: Sequence[Machine]) -> dict[str, Heard]:
-    """Of each run, by its id. Machines are asked for runs of this owner only, and only for silent ones."""
+def heard(
+    workspace: Workspace, runs: Sequence[StoredRun], machines: Sequence[Machine], *, all_seen: bool = True
+) -> dict[str, Heard]:
+    """Of each run, by its id. Machines are asked for runs of this owner only, side by side.
+
+    all_seen    False: there may be more machines than these, and none is gone because it is not among them
+    """
     found = {run.spec.run_id: _last_word(run) for run in runs}
     on: dict[str, list[StoredRun]] = {}
     for run in (run for run in runs if run.active):
         machine = _machine(run, machines)
         if machine is None:
-            found[run.spec.run_id] = _without_machine(workspace, run)
+            found[run.spec.run_id] = _without_machine(workspace, run, all_seen=all_seen)
         elif machine.state in (MachineState.STOPPED, MachineState.STOPPING):
             found[run.spec.run_id] = _doubted(run, "INTERRUPTED", f"its machine is {machine.state.value}")
-        elif machine.owner == workspace.settings.owner_label and machine_runs.is_silent(run):
+        elif machine.owner == workspace.settings.owner_label and _may_tell(workspace, machine, run):
             on.setdefault(machine.name, []).append(run)
-    for machine in machines:
-        if asked := on.get(machine.name):
-            told = _ask(workspace, machine, asked[0].spec.bundle)
-            found |= {run.spec.run_id: _by_machine(run, told) for run in asked}
+    asked = [machine for machine in machines if machine.name in on]
+    if asked:
+        with ThreadPoolExecutor(min(_ASKED_AT_ONCE, len(asked)), thread_name_prefix="ask") as pool:
+            bundles = [on[machine.name][0].spec.bundle for machine in asked]
+            answers = pool.map(lambda machine, hash: _ask(workspace, machine, hash), asked, bundles)
+            for machine, told in zip(asked, answers, strict=True):
+                found |= {run.spec.run_id: _by_machine(run, told) for run in on[machine.name]}
     return found
 
 
-def lost(workspace: Workspace, run: StoredRun, machines: Sequence[Machine]) -> bool:
-    """The machine is gone although the run has no final status. Only this computer's record tells its provider."""
-    return run.active and _machine(run, machines) is None and not _elsewhere(workspace, run)
+def _may_tell(workspace: Workspace, machine: Machine, run: StoredRun) -> bool:
+    """A run that spoke a moment ago is believed where asking would only be refused."""
+    return machine_runs.is_silent(run) or workspace.records.key_file(machine.provider, machine.name).exists()
 
 
 def _last_word(run: StoredRun) -> Heard:
@@ -87,9 +97,11 @@ def _elsewhere(workspace: Workspace, run: StoredRun) -> str:
     return record.provider if record and record.provider != workspace.settings.provider else ""
 
 
-def _without_machine(workspace: Workspace, run: StoredRun) -> Heard:
+def _without_machine(workspace: Workspace, run: StoredRun, *, all_seen: bool) -> Heard:
     if other := _elsewhere(workspace, run):
         return _doubted(run, run.state, f"its machine is on the provider {other}, which was not asked")
+    if not all_seen:
+        return _doubted(run, run.state, "its machine is not seen, and not every place can be asked")
     why = _why_it_ended(workspace, run)
     return _doubted(run, LOST, f"{IS_GONE}, {why}" if why else IS_GONE)
 
@@ -112,9 +124,11 @@ def _doubted(run: StoredRun, state: str, doubt: str) -> Heard:
 
 
 def _by_machine(run: StoredRun, told: _Told | None) -> Heard:
+    run_id = run.spec.run_id
+    if (told is None or run_id not in told.statuses) and not machine_runs.is_silent(run):
+        return _last_word(run)  # another terminal may be about to start it
     if told is None:
         return _doubted(run, run.state, "its machine can't be asked")
-    run_id = run.spec.run_id
     if run_id not in told.names:
         never = "never started: " if run.status is None else ""
         return _doubted(run, LOST, f"{never}its machine does not know it")
