@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +236,40 @@ def test_every_key_of_the_commented_file_is_one_that_exists(tmp_path: Path) -> N
     bare = load({}, environ={"TLVM_DATA_DIR": str(tmp_path)}, folder=tmp_path)
     for name in ("accelerator", "accelerator_count", "max_hours", "idle_minutes"):
         assert getattr(found, name) == getattr(bare, name)
+
+
+def test_on_a_real_terminal_it_asks_and_a_slip_is_asked_again(cloud: Cloud, tmp_path: Path) -> None:
+    server, bucket = cloud
+    server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    file = server.credentials_file(tmp_path)
+    (folder := tmp_path / "trees").mkdir()
+    answers = ("9", "3", "3", "2", "us-central1", "y", "six", "6", "5", "", "y")
+    variables = os.environ | {
+        "TLVM_GCE_CREDENTIALS_FILE": str(file),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "COLUMNS": "200",
+    }
+    person, terminal = os.openpty()
+    with os.fdopen(person, "wb", buffering=0) as hand:
+        hand.write(
+            "".join(f"{answer}\n" for answer in answers).encode()
+        )  # the terminal keeps what is typed ahead
+        command = [sys.executable, "-m", "orchestrator", "init"]
+        process = subprocess.Popen(
+            command, cwd=folder, env=variables, stdin=terminal, stdout=subprocess.PIPE, stderr=terminal
+        )
+        os.close(terminal)
+        seen = bytearray()
+        with suppress(OSError):  # the other side has closed the terminal
+            while more := os.read(person, 65536):
+                seen += more
+        out = process.communicate(timeout=60)[0].decode()
+    asked = seen.decode()
+    assert process.returncode == 0, asked + out
+    assert "[3] Google Cloud" in asked and "Your GPU quota is 0 (GPUS_ALL_REGIONS)" in asked
+    assert "'six' is not a number" in asked and "GPU quota 0" in asked
+    found = tomllib.loads((folder / "tlvm.toml").read_text(encoding="utf-8"))
+    assert found["machine"] == {"accelerator": "t4", "spot": True, "max_hours": 6.0, "budget": 5.0}
+    assert found["store"]["url"] == f"gs://{BUCKET}"
+    assert bucket.api.buckets.resource(BUCKET)["location"] == "US-CENTRAL1"
+    assert "asked   GPUS_ALL_REGIONS of the project, to 1" in out and "next: tlvm doctor" in out
