@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 import torch
 
+from remote import devices
 from remote.contract import scenarios
 from remote.contract.dataset_manifest import DatasetManifest, Image, decode_manifest
 from remote.contract.events import STEPS, EventWriter
@@ -135,9 +136,7 @@ def versions() -> dict[str, str]:
 
 def choose_device() -> torch.device:
     """A GPU where torch has one, else the processor."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return devices.choose(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
 
 
 def device_name(device: torch.device) -> str:

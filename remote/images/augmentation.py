@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 from torch.nn import functional
 
+from remote import devices
 from remote.contract.dataset_manifest import Flips, Image
 from remote.images.preprocessing import Pixels, Preprocessing, normalised, pixels, plain_name
 
@@ -138,16 +139,16 @@ class Augmentation:
         canvases    (n, canvas, canvas, 3), bytes
         facts       (n, FACTS)
         """
-        image = functional.grid_sample(
-            canvases.permute(0, 3, 1, 2).float(), self._grid(facts), mode="bilinear", align_corners=True
-        )
+        layout = devices.layout(canvases.device)
+        given = canvases.permute(0, 3, 1, 2).to(torch.float32, memory_format=layout)
+        image = functional.grid_sample(given, self._grid(facts), mode="bilinear", align_corners=True)
         strength = _STRENGTHS[self.strength]
         if strength.colour:
             image = _coloured(image, facts)
         image = normalised(self.spec, image)
         if strength.erase:
             image = image.masked_fill(self._blanks(facts), 0.0)  # 0 is the mean colour
-        return image.contiguous(memory_format=torch.channels_last)
+        return image.contiguous(memory_format=layout)
 
     def _size(self, width: int, height: int, area: float, ratio: float) -> tuple[float, float]:
         """Of the box: a share of the largest square (or of the whole image), stretched a little."""

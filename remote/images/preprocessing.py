@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from remote import devices
 from remote.sources import source_of
 
 Pixels = NDArray[np.uint8]  # height, width, 3
@@ -82,13 +83,13 @@ def pixels(spec: Preprocessing, image: Image.Image) -> Pixels:
 
 
 def network_input(spec: Preprocessing, batch: Pixels | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A batch (n, height, width, 3) of bytes as the network's input (n, 3, height, width), channels last in memory.
+    """A batch (n, height, width, 3) of bytes as the network's input (n, 3, height, width).
 
     The bytes are moved, not the floats: a quarter of the traffic.
     """
     given = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else batch
-    moved = given.to(device, non_blocking=True).permute(0, 3, 1, 2)
-    return normalised(spec, moved.to(torch.float32))
+    moved = devices.moved(given, device).permute(0, 3, 1, 2)
+    return normalised(spec, moved.to(torch.float32, memory_format=devices.layout(device)))
 
 
 def normalised(spec: Preprocessing, batch: torch.Tensor) -> torch.Tensor:

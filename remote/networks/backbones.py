@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from remote import devices
 from remote.errors import CannotRun
 from remote.sources import source_of
 
@@ -92,11 +93,11 @@ def freeze(module: nn.Module) -> None:
 
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:
-    """To the device, with the channels of convolutions last in memory: a quarter to two fifths faster on CPUs."""
+    """To the device, lying in memory as suits it."""
     module.to(device)
     for parameter in module.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.contiguous(memory_format=devices.layout(device))
     return module
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from remote import devices
 from remote.contract.dataset_manifest import Image
 from remote.errors import CannotRun, Stopped
 from remote.features.feature_cache import Floats32
@@ -139,8 +140,8 @@ class CutBatches:
 
     def _of(self, images: Sequence[Image]) -> Tensor:
         rows = self.activations[[self.row_of[image.path] for image in images]]
-        moved = torch.from_numpy(rows).to(self.device, non_blocking=True)
-        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+        moved = devices.moved(torch.from_numpy(rows), self.device)
+        return moved.contiguous(memory_format=devices.layout(self.device)) if moved.ndim == 4 else moved
 
 
 def activations(

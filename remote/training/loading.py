@@ -14,6 +14,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from remote import devices
 from remote.contract.dataset_manifest import Image
 from remote.images import augmentation
 from remote.images.augmentation import FACTS, Augmentation, Shares
@@ -87,7 +88,7 @@ class Loader:
             indices = order[first : first + size]
             # Zeros, because interpolation at the edge of an image touches what is beside it with a weight of 1e-6.
             canvases = self._bytes(len(indices), self._augmentation.canvas).zero_()
-            facts = torch.empty(len(indices), FACTS, pin_memory=self._pinned)
+            facts = torch.empty(len(indices), FACTS, pin_memory=devices.pins(self.device))
             step = _Step(indices, canvases, facts, self._inputs(len(indices)))
             yield step, [partial(self._prepare, step, chance, part) for part in _parts(len(indices))]
 
@@ -118,22 +119,17 @@ class Loader:
             batch.inputs[part] = network_input(self.spec, batch.bytes[part], self.device)
 
     def _bytes(self, images: int, side: int) -> Tensor:
-        return torch.empty(images, side, side, 3, dtype=torch.uint8, pin_memory=self._pinned)
+        return torch.empty(images, side, side, 3, dtype=torch.uint8, pin_memory=devices.pins(self.device))
 
     def _inputs(self, images: int) -> Tensor | None:
         if self.device.type != "cpu":
             return None
         shape = (images, 3, self.spec.crop, self.spec.crop)
         with torch.inference_mode(False):  # of this thread alone: those that fill it would not be allowed to
-            return torch.empty(shape, memory_format=torch.channels_last)
-
-    @property
-    def _pinned(self) -> bool:
-        """Memory from which a GPU fetches while the processor goes on."""
-        return self.device.type == "cuda"
+            return torch.empty(shape, memory_format=devices.layout(self.device))
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        return devices.moved(tensor, self.device)
 
     def _order(self, epoch: int) -> list[int]:
         return augmentation.order(len(self.train.images), seed=self.recipe.seed, epoch=epoch)[: self._whole]

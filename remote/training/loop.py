@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from remote import devices
 from remote.contract.dataset_manifest import Image
 from remote.errors import CannotRun, Stopped
 from remote.measures.evaluation import Floats, Labels, fit_temperature, log_losses
@@ -323,8 +324,7 @@ def _average(trainee: Trainee, settings: Recipe) -> Average | None:
 
 
 def _sum(value: float, device: torch.device) -> Tensor:
-    """An Apple GPU has no float64."""
-    return torch.tensor(value, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    return torch.tensor(value, dtype=devices.of_sums(device), device=device)
 
 
 def _on_the_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ are computed in float32 everywhere, so that they are the ones that `tlvm predict
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -29,9 +29,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(_CPU_INSTRUCTIONS & _cpu_flags())
 
 
-def mixed(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+def mixed(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """A context in which convolutions and matrix products are computed with this precision, the rest as it should."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+    return torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
 
 
 def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:

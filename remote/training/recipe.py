@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from remote import devices
 from remote.contract.dataset_manifest import Flips
 
 # The highest rate of AdamW for layers that come with pre-trained weights, by the start of the model's name; the
@@ -75,7 +76,7 @@ def optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
             for depth, decays in sorted(groups)
         ],
         lr=recipe.learning_rate,
-        fused=True,  # one pass over the weights: half the time on a processor
+        fused=all(devices.fuses(parameter.device) for parameter in module.parameters()),
     )
 
 
