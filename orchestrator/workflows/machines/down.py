@@ -15,6 +15,7 @@ from orchestrator.workflows.machines.left_over import LeftOver, left_over, thing
 from orchestrator.workflows.machines.placement import came_late
 from orchestrator.workflows.machines.up import Clock, wait_until_gone
 from orchestrator.workflows.runs.documents import StoredRun, read_runs, result_problem
+from orchestrator.workflows.runs.ended import note_ended
 from orchestrator.workflows.runs.index import run_index
 from orchestrator.workflows.runs.machine_runs import never_started, runs_of, runs_on, take_back
 from orchestrator.workflows.runs.notes import was_removed
@@ -102,6 +103,7 @@ def down(
     ):  # beside the deletion, which never waits for this computer's line
         leaving = pool.submit(_left_over, workspace, machine)
         pulls = {run_id: pool.submit(_pull, workspace, run_id) for run_id in _to_pull(workspace, whole)}
+        note_ended(workspace, [run for run in runs if run.active])
         workspace.progress.say("delete", f"{machine.name}, and wait until it is gone")
         workspace.provider.delete(machine.name)
         wait_until_gone(workspace, machine.name, clock=clock)

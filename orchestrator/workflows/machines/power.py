@@ -10,7 +10,8 @@ from orchestrator.errors import CloudError, ConfigError, ConflictError, Interrup
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.readiness import make_ready
-from orchestrator.workflows.runs.documents import stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, stored_runs
+from orchestrator.workflows.runs.ended import note_ended
 from orchestrator.workflows.runs.machine_runs import runs_of
 from orchestrator.workflows.runs.overview import short
 from orchestrator.workflows.runs.unfinished import heard
@@ -64,7 +65,8 @@ def stop(
     per_month = rented.disk_per_month(machine.name) if rented else 0.0
     if machine.state is MachineState.STOPPED:
         return StopResult(machine, True, True, disk_per_month=per_month, resumes=rented is not None)
-    working = _at_work(workspace, machine)
+    active = [run for run in runs_of(machine, stored_runs(workspace.store)[0]) if run.active]
+    working = _at_work(workspace, machine, active)
     if working and not force:
         raise ConflictError(
             f"The machine {machine.name} is at work",
@@ -74,6 +76,7 @@ def stop(
     if confirm and not confirm(f"Stop the machine {machine.name}?"):
         return StopResult(machine, False, False, disk_per_month=per_month)
     try:
+        note_ended(workspace, active)
         workspace.progress.say("stop", f"{machine.name}, and wait until it has stopped")
         workspace.provider.stop(machine.name)
         machine = _stopped(workspace, machine, clock)
@@ -140,9 +143,8 @@ def mine(workspace: Workspace) -> Machine:
     return of_owner(workspace.machine(), workspace.settings.owner_label)
 
 
-def _at_work(workspace: Workspace, machine: Machine) -> list[str]:
-    """The ids of its runs that are known to be active or waiting."""
-    active = [run for run in runs_of(machine, stored_runs(workspace.store)[0]) if run.active]
+def _at_work(workspace: Workspace, machine: Machine, active: list[StoredRun]) -> list[str]:
+    """The ids of those that are known to be active or waiting."""
     words = heard(workspace, active, [machine])
     return [run_id for run_id, word in words.items() if not word.doubt]
 

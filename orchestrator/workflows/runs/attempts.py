@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from orchestrator.errors import ConflictError
 from orchestrator.providers.base import Machine
 from orchestrator.records import Life, RunRecord
+from orchestrator.stores.documents import write_document
 from orchestrator.workflows.runs.documents import StoredRun, short, stored_attempts
+from orchestrator.workflows.runs.ended import was_ended
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_attempt import Attempt
@@ -67,10 +67,8 @@ def announce(workspace: Workspace, run_id: str, machine: Machine, *, at_least: i
             spot=machine.settings.get("spot") == "True",
         )
         try:
-            with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-                path = Path(folder) / "attempt.json"
-                path.write_text(document.encode(attempt), encoding="utf-8")
-                workspace.store.upload(path, layout.attempt_key(run_id, number), if_generation=0)
+            key = layout.attempt_key(run_id, number)
+            write_document(workspace.store, key, document.encode(attempt), if_generation=0)
         except ConflictError:
             number += 1
         else:
@@ -84,10 +82,8 @@ def withdraw(workspace: Workspace, run_id: str, attempt: Attempt) -> None:
 
 def next_number(workspace: Workspace, run: StoredRun) -> int:
     """Above every number that is known."""
-    known = [attempt.number for attempt in stored_attempts(workspace.store, run.spec.run_id)]
-    if run.status:
-        known += [run.status.attempt, *(times.number for times in run.status.attempts)]
-    return max(known, default=0) + 1
+    asked = [attempt.number for attempt in stored_attempts(workspace.store, run.spec.run_id)]
+    return max(run.last_number, *asked, 0) + 1
 
 
 def cost(run: StoredRun) -> float:
@@ -108,7 +104,9 @@ def goes_on_with(workspace: Workspace, run: StoredRun, state: str, known: Sequen
     if not mine or state not in (LOST, "INTERRUPTED"):
         return ""
     name = short(run.spec.run_id, known)
-    rents = state == LOST and not may_rent(workspace, run.spec.run_id, None)
+    rents = state == LOST and (
+        not may_rent(workspace, run.spec.run_id, None) or was_ended(workspace.store, run)
+    )
     return f"tlvm attach {'--recover ' if rents else ''}{name}"
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.errors import CloudError, NotFoundError
 from orchestrator.stores.base import Store
+from orchestrator.stores.documents import read_document
 from orchestrator.workflows.runs.remembered import Documents, RememberedRuns
 from remote.contract import document, layout
 from remote.contract.document import ContractError
@@ -51,6 +50,14 @@ class StoredRun:
     def asked(self) -> str:
         """When it was started there, ISO 8601; by the laptop's clock."""
         return self.attempts[-1].asked if self.attempts else self.spec.created
+
+    @property
+    def last_number(self) -> int:
+        """Of its last attempt, as laptops asked for it or the machine counts it; 0 when it has none."""
+        known = [attempt.number for attempt in self.attempts]
+        if self.status:
+            known += [self.status.attempt, *(times.number for times in self.status.attempts)]
+        return max(known, default=0)
 
 
 def run_ids(store: Store) -> list[str]:
@@ -213,20 +220,10 @@ def _attempts(run_id: str, documents: Documents) -> list[Attempt]:
 
 
 def _read(kind: type[T], store: Store, key: str) -> T | None:
-    text = _text(store, key)
-    return None if text is None else document.decode(kind, text, what=key)
+    found = read_document(store, key, bytes_max=BYTES_MAX)
+    return None if found is None else document.decode(kind, found[0], what=key)
 
 
 def _text(store: Store, key: str) -> str | None:
-    blob = store.get(key)
-    if blob is None:
-        return None
-    if blob.size > BYTES_MAX:
-        raise ContractError(f"{key} has {blob.size} bytes, more than {BYTES_MAX}")
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "document.json"
-        try:
-            store.download(key, path)
-        except NotFoundError:
-            return None
-        return path.read_bytes().decode(errors="replace")
+    found = read_document(store, key, bytes_max=BYTES_MAX)
+    return None if found is None else found[0].decode(errors="replace")

@@ -5,13 +5,11 @@ A run that is tagged `keep` is left by `runs rm --older-than` and `--failed`.
 
 from __future__ import annotations
 
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from orchestrator.errors import NotFoundError
 from orchestrator.stores.base import Store
+from orchestrator.stores.documents import read_document, write_document
 from remote.contract import document, layout
 from remote.contract.document import ContractError
 
@@ -25,6 +23,9 @@ class RunNotes:
     tags: list[str] = field(default_factory=list)  # in alphabetical order
     note: str = ""
     removed: bool = False  # the run was, while its machine still knew it: nothing of it is owed any more
+    ended: int = field(
+        default=0, metadata=document.LATER
+    )  # the number of its last attempt, when somebody ended that
     schema: int = 1
 
 
@@ -46,25 +47,15 @@ def notes_of_all(store: Store) -> dict[str, RunNotes]:
 def read_notes(store: Store, run_id: str) -> tuple[RunNotes, int]:
     """What there is, and its generation: 0 when there is nothing."""
     key = layout.notes_key(run_id)
-    blob = store.get(key)
-    if blob is None:
+    found = read_document(store, key, bytes_max=_BYTES_MAX)
+    if found is None:
         return RunNotes(), 0
-    if blob.size > _BYTES_MAX:
-        raise ContractError(f"{key} has {blob.size} bytes, more than {_BYTES_MAX}")
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "notes.json"
-        try:
-            store.download(key, path)
-        except NotFoundError:
-            return RunNotes(), 0
-        return document.decode(RunNotes, path.read_bytes(), what=key), blob.generation
+    text, blob = found
+    return document.decode(RunNotes, text, what=key), blob.generation
 
 
 def write_notes(store: Store, run_id: str, notes: RunNotes, generation: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "notes.json"
-        document.write(path, notes)
-        store.upload(path, layout.notes_key(run_id), if_generation=generation)
+    write_document(store, layout.notes_key(run_id), document.encode(notes), if_generation=generation)
 
 
 def was_removed(store: Store, run_id: str) -> bool:

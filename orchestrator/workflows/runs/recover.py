@@ -31,6 +31,7 @@ from orchestrator.workflows.machines.readiness import make_ready
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.runs import attempts, secrets
 from orchestrator.workflows.runs.documents import StoredRun, latest_checkpoints, required_run, stored_runs
+from orchestrator.workflows.runs.ended import was_ended
 from orchestrator.workflows.runs.following import MachineLost, Position
 from orchestrator.workflows.runs.launch import ask_to_start, follow_to_the_end, refused
 from orchestrator.workflows.runs.machine_runs import is_silent
@@ -169,9 +170,13 @@ def _rented_again(
         raise _but(why, f"It is the run of {run.spec.owner}, who alone brings it back.")
     if not attempts.may_rent(workspace, run_id, recovery.rent) and not (recovery.by_hand and stopped):
         raise _but(why, "", f"tlvm attach --recover {name} goes on with it on another machine.")
+    if not (recovery.by_hand and (recovery.rent or stopped)) and _ended_by_somebody(workspace, run):
+        raise _but(
+            why,
+            f"Somebody {'stopped' if stopped else 'ended'} its machine.",
+            f"tlvm attach --recover {name} goes on with it all the same.",
+        )
     if not recovery.by_hand:
-        if _ended_by_somebody(workspace, run):
-            raise _but(why, "Somebody ended its machine.", f"tlvm attach --recover {name} goes on elsewhere.")
         _require_progress(workspace, run, why)
     place = replace_settings(workspace, run_id)
     attempts.know_lives(place, run)
@@ -211,7 +216,10 @@ def replace_settings(workspace: Workspace, run_id: str) -> Workspace:
 
 
 def _ended_by_somebody(workspace: Workspace, run: StoredRun) -> bool:
-    """As far as it can be told: `tlvm down` closes the account of a rented machine, and a cloud knows who ended it."""
+    """As `down` and `stop` noted it, or as far as it can be told: `down` closes the account of a rented machine, and a
+    cloud knows who ended it."""
+    if was_ended(workspace.store, run):
+        return True
     settings = workspace.settings
     lives = workspace.records.lives(settings.provider, run.machine)
     record = workspace.records.run(run.spec.run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def tag(
         tags = sorted({*before.tags, *add} - set(remove))
         if len(tags) > _TAGS_MAX:
             raise ConfigError(f"{run_id} would have {len(tags)} tags", next=f"At most {_TAGS_MAX} fit.")
-        after = RunNotes(tags, before.note if note is None else note.strip())
+        said = before.note if note is None else note.strip()
+        after = dataclasses.replace(before, tags=tags, note=said)
         try:
             if after != before:
                 write_notes(workspace.store, run_id, after, generation)
