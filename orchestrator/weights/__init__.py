@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +17,7 @@ from orchestrator.config import nearest
 from orchestrator.errors import CloudError, ConfigError, NotFoundError
 from orchestrator.progress import Progress
 from orchestrator.stores.base import Store
+from orchestrator.stores.documents import read_document
 from orchestrator.weights import mirror
 from orchestrator.weights.download import DownloadFailed, download
 from orchestrator.weights.files import NotWeights, kind_of, sha256_of
@@ -112,22 +112,17 @@ def _of_run(store: Store, model: str, run_id: str) -> WeightsRef:
 
 
 def _document(store: Store, kind: type[T], key: str, run_id: str) -> T:
-    blob = store.get(key)
-    if blob is None:
-        raise NotFoundError(
-            f"There is no finished run {run_id} in {store.url}",
-            detail=f"No {key} there.",
-            next="tlvm runs lists the runs and their states.",
-        )
-    if blob.size > _DOCUMENT_BYTES_MAX:
-        raise CloudError(f"{key} in {store.url} has {blob.size} bytes: that is not a document of tlvm")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "document.json")
-        store.download(key, path)
-        try:
-            return document.decode(kind, path.read_bytes(), what=f"{key} in {store.url}")
-        except document.ContractError as error:
-            raise CloudError(f"A document of run {run_id} can't be read", detail=str(error)) from None
+    try:
+        found = read_document(store, key, bytes_max=_DOCUMENT_BYTES_MAX)
+        if found is not None:
+            return document.decode(kind, found[0], what=f"{key} in {store.url}")
+    except document.ContractError as error:
+        raise CloudError(f"A document of run {run_id} can't be read", detail=str(error)) from None
+    raise NotFoundError(
+        f"There is no finished run {run_id} in {store.url}",
+        detail=f"No {key} there.",
+        next="tlvm runs lists the runs and their states.",
+    )
 
 
 def _of_store(store: Store, weights: str, progress: Progress) -> WeightsRef | None:

@@ -17,6 +17,7 @@ import google_crc32c
 from orchestrator.errors import ConflictError
 from orchestrator.progress import Progress
 from orchestrator.stores.base import Blob, Store
+from orchestrator.stores.documents import write_document
 from remote.contract import document, layout
 
 _TRIES = 8
@@ -97,7 +98,7 @@ def _name(store: Store, entry: MirroredFile, progress: Progress, *, tries: int =
     files = [other for other in index.files if other.file != entry.file] + [entry]
     changed = dataclasses.replace(index, files=sorted(files, key=lambda one: one.file))
     try:
-        _write_index(store, changed, generation)
+        write_document(store, layout.WEIGHTS_INDEX, document.encode(changed), if_generation=generation)
     except ConflictError:  # somebody else's file was added meanwhile: keep both
         if tries == 1:
             raise
@@ -123,13 +124,6 @@ def _read_index(store: Store, progress: Progress) -> tuple[MirrorIndex, int]:
             except document.ContractError as error:
                 progress.warn(f"{error}: it is written anew")
     return MirrorIndex([]), blob.generation
-
-
-def _write_index(store: Store, index: MirrorIndex, generation: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "index.json")
-        path.write_text(document.encode(index), encoding="ascii")
-        store.upload(path, layout.WEIGHTS_INDEX, if_generation=generation)
 
 
 def _crc32c(path: Path) -> str:

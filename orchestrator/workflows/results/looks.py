@@ -5,13 +5,13 @@ This computer writes it, as soon as it has a verified result: a machine may writ
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import ConflictError
 from orchestrator.stores.base import Store
+from orchestrator.stores.documents import write_document
 from remote.contract import document, layout
 from remote.contract.document import ContractError
 from remote.contract.metrics import Metrics
@@ -53,14 +53,11 @@ def keep_looks(store: Store, run_id: str, metrics: Path) -> None:
     TlvmError       the store refused
     """
     for key in _looked_at(run_id, metrics):
-        with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-            path = Path(folder) / "look.json"
-            looked = datetime.now(UTC).isoformat(timespec="seconds")
-            path.write_text(f'{{"run_id": "{run_id}", "looked": "{looked}"}}\n', encoding="ascii")
-            try:
-                store.upload(path, key, if_generation=0)
-            except ConflictError:  # it stands there
-                continue
+        looked = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            write_document(store, key, f'{{"run_id": "{run_id}", "looked": "{looked}"}}\n', if_generation=0)
+        except ConflictError:  # it stands there
+            continue
 
 
 def _looked_at(run_id: str, metrics: Path) -> list[str]:

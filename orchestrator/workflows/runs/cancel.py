@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from orchestrator import bundle
 from orchestrator.errors import CloudError, ConflictError, ConnectionLost
 from orchestrator.providers.base import Machine, MachineState
+from orchestrator.stores.documents import write_document
 from orchestrator.workflows.machines.readiness import let_in
 from orchestrator.workflows.runs.attach import where
 from orchestrator.workflows.runs.documents import StoredRun, required_run
@@ -105,8 +104,6 @@ def _in_the_store(place: Workspace, stored: StoredRun) -> CancelResult:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     before = stored.status or RunStatus(run_id, "QUEUED", now)
     status = replace(before, state="CANCELLED", updated=now, finished=now, message=BY_US)
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "status.json"
-        path.write_text(document.encode(status), encoding="utf-8")
-        place.store.upload(path, key, if_generation=known.generation if known else 0)
+    generation = known.generation if known else 0
+    write_document(place.store, key, document.encode(status), if_generation=generation)
     return CancelResult(run_id, "CANCELLED", stored.state, False, stored.machine, False)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from orchestrator import bundle
@@ -22,6 +20,7 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine
 from orchestrator.records import RunRecord
+from orchestrator.stores.documents import write_document
 from orchestrator.workflows.machines.down import DownResult
 from orchestrator.workflows.results.pull import PullResult, pull
 from orchestrator.workflows.runs import ephemeral
@@ -155,11 +154,8 @@ def _announce(workspace: Workspace, spec: RunSpec, machine: Machine, *, recover:
             environment=spec.environment,
         )
     )
-    text = document.encode(spec)
-    with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "spec.json"
-        path.write_text(text, encoding="utf-8")
-        workspace.store.upload(path, layout.run_key(spec.run_id, "spec.json"), if_generation=0)
+    key = layout.run_key(spec.run_id, "spec.json")
+    write_document(workspace.store, key, document.encode(spec), if_generation=0)
 
 
 def _is_known(workspace: Workspace, spec: RunSpec) -> bool:
