@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.datasets.folder import names
 from orchestrator.datasets.folder.labels import survey_by_table
+from orchestrator.datasets.folder.meanwhile import is_touched
 from orchestrator.datasets.folder.scan import survey
 from orchestrator.errors import ConfigError, DataError, NotFoundError
 from remote.contract import layout
@@ -264,3 +265,24 @@ def test_the_folder_of_a_table_that_can_not_be_listed_is_refused() -> None:
         with as_nobody(), pytest.raises(DataError, match="can't be looked into"):
             survey_by_table(folder, root / "labels.csv")
         (folder / "val").chmod(0o755)
+
+
+def test_a_folder_that_was_just_written_is_not_touched_until_a_name_comes_or_goes(tmp_path: Path) -> None:
+    """Its time may not tell what came since: its names do, and no second walk is needed for what was there."""
+    data = fill(tmp_path / "data", {"a": 3, "b": 3})
+    (data / "notes.txt").write_text("of mine")
+    (data / "a/.hidden").mkdir()
+    (data / "a/.git").mkdir()
+    (data / "b/again").symlink_to(data / "b")
+    (scan,) = survey(data).datasets
+    assert not is_touched(scan)
+    (data / "a/late.jpg").touch()
+    assert is_touched(scan)
+    (data / "a/late.jpg").unlink()
+    assert not is_touched(scan)
+    (first, *_) = (data / "b").glob("*.png")
+    first.rename(data / "b/moved.png")
+    assert is_touched(scan)
+    (data / "b/moved.png").rename(first)
+    (data / "c").mkdir()
+    assert is_touched(scan)

@@ -12,9 +12,10 @@ import hashlib
 import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import PIL
 
 from orchestrator.datasets.checks.judge import Unusable, Verdict
 from orchestrator.datasets.checks.signature import FINGERPRINT
@@ -43,7 +44,7 @@ class Cache:
         self.folder = folder
         self.how = how
         # What makes a verdict: how it was asked for, its fields, its fingerprint, and the decoder.
-        self.form = f"{how}|{_FIELDS}|{FINGERPRINT}|pillow {version('pillow')}"
+        self.form = f"{how}|{_FIELDS}|{FINGERPRINT}|pillow {PIL.__version__}"
         self._how = int.from_bytes(hashlib.sha256(self.form.encode()).digest()[:6], "big")
         self._connection = _opened(folder / FILE, pages_bytes) if folder is not None else None
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from orchestrator.datasets.checks.convert import Conversion, prepared
 from orchestrator.datasets.checks.judge import Unusable
@@ -48,9 +48,13 @@ def offer(scans: Sequence[Scan]) -> Offer | None:
     if total < BYTES_MIN:
         return None
     step = max(1, sum(len(scan.files) for scan in scans) // _MEASURED)
-    places = ((os.fsencode(scan.root), file) for scan in scans for file in scan.files)
-    spread = itertools.islice(places, 0, step * _MEASURED, step)
-    measured = [found for place in spread if (found := _measured(*place)) is not None]
+    starts = accumulate((len(scan.files) for scan in scans), initial=0)
+    spread = [
+        (os.fsencode(scan.root), scan.files[at])
+        for scan, start in zip(scans, starts, strict=False)
+        for at in range(-start % step, len(scan.files), step)
+    ]
+    measured = [found for place in spread[:_MEASURED] if (found := _measured(*place)) is not None]
     before = sum(now for now, _ in measured)
     if not before:
         return None
