@@ -193,7 +193,7 @@ def place(case: Case, data_dir: Path) -> Iterator[Place]:
                     made.provider.delete(machine.name)
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 20) -> bool:
+def eventually(holds: Callable[[], bool], within_s: float = 60) -> bool:
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import CloudError, ConfigError, ConnectionLost
+from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
@@ -38,7 +41,9 @@ def here(server: ComputeServer, folder: Path, **machine: object) -> Workspace:
 def test_a_machine_with_a_gpu_that_computes_is_ready(tmp_path: Path) -> None:
     with cloud(tmp_path) as server:
         made = here(server, tmp_path, accelerator="l4")
-        assert up(made).made
+        seconds = itertools.count()  # each look at the clock is a second later
+        assert up(made, clock=Clock(now=lambda: float(next(seconds)))).made
+        assert re.search(r"boot host key pinned after \d+ s\nboot set up after", told(made))
         assert "gpu NVIDIA L4, computes" in told(made)
         assert not up(made).made  # and is not made to compute again
 
@@ -57,7 +62,7 @@ def test_a_torch_without_code_for_the_gpu_is_told_before_any_data_moves(tmp_path
 def test_a_gpu_that_does_not_compute_yet_is_waited_for(tmp_path: Path) -> None:
     with cloud(tmp_path, cuda="No CUDA GPUs are available") as server:
         with pytest.raises(ConnectionLost) as caught:
-            up(here(server, tmp_path, accelerator="l4"), ready_timeout_s=3)
+            up(here(server, tmp_path, accelerator="l4"), clock=_until(tmp_path, ".asked-to-compute"))
         assert "does not compute yet" in caught.value.detail
 
 
@@ -73,7 +78,8 @@ def test_a_machine_that_sees_fewer_gpus_than_it_pays_for_is_not_ready(tmp_path: 
         pytest.skip(why)
     with ComputeServer(OneIsDead(tmp_path / "disks")) as server:
         with pytest.raises(ConnectionLost) as caught:
-            up(here(server, tmp_path, accelerator="l4", accelerator_count=2), ready_timeout_s=3)
+            made = here(server, tmp_path, accelerator="l4", accelerator_count=2)
+            up(made, clock=_until(tmp_path, ".asked-of-the-driver"))
         assert "1 of 2 GPUs" in caught.value.detail
         assert server.errors == []
 
@@ -88,3 +94,8 @@ def test_a_generation_that_torch_dropped_costs_nothing(tmp_path: Path, accelerat
                 up(made, dry_run=dry_run)
         assert asked(server) == []
         assert all(request.method == "GET" for request in server.requests)
+
+
+def _until(folder: Path, left: str) -> Clock:
+    """Whose time stands still until the machine has left that file in its home, and then is over."""
+    return Clock(now=lambda: 1e6 if any(folder.glob(f"disks/*/home/{left}")) else 0.0)
