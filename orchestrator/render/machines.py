@@ -16,7 +16,7 @@ from orchestrator.workflows.machines.refresh import Refreshed
 from orchestrator.workflows.machines.ssh import SshResult
 from orchestrator.workflows.machines.status import MachineLine, RunLine, StatusResult
 from orchestrator.workflows.machines.up import UpResult
-from orchestrator.workflows.runs.attempts import AttemptLine
+from orchestrator.workflows.runs.attempts import AttemptLine, counted
 from orchestrator.workflows.runs.overview import short
 from remote.contract.run_status import FINAL
 from remote.contract.wording import count
@@ -268,8 +268,7 @@ def _said(run: RunLine) -> str:
 
 def _machines(attempts: Sequence[AttemptLine], cost: float) -> str:
     """What a run has cost on how many machines, where there is anything to say."""
-    shown = f"{len(attempts)} machines" if len(attempts) > 1 else ""
-    return ", ".join(part for part in (shown, about(cost) if cost else "") if part)
+    return ", ".join(part for part in (counted(attempts), about(cost) if cost else "") if part)
 
 
 def _runs(screen: Screen, runs: list[RunLine]) -> None:

@@ -15,11 +15,11 @@ from orchestrator.errors import TlvmError
 from orchestrator.render import compare as compared
 from orchestrator.render import lines
 from orchestrator.render.figures import CLASSES_MAX, class_rows
-from orchestrator.render.text import clean, duration, moment, price
+from orchestrator.render.text import clean, duration, moment, paid, price
 from orchestrator.workflows.machines.down import DownResult
 from orchestrator.workflows.results.compare import CompareResult
 from orchestrator.workflows.results.evaluate import EvaluateResult
-from orchestrator.workflows.runs.attempts import AttemptLine
+from orchestrator.workflows.runs.attempts import AttemptLine, ended_as
 from orchestrator.workflows.runs.line import LineResult
 from orchestrator.workflows.runs.overview import RunsResult
 from orchestrator.workflows.runs.rehearse import RehearsalResult
@@ -156,7 +156,7 @@ def _attempts(attempts: Sequence[AttemptLine]) -> Iterator[str]:
     head = ("attempt", "machine", "place", "began", "at work", "estimated cost", "ended as")
     rows = [
         (one.number, one.machine, f"{one.place}{', spot' if one.spot else ''}", one.began, duration(one.seconds),
-         price(one.cost), one.how.lower())
+         paid(one.cost, one.price_per_hour), ended_as(one))
         for one in attempts
     ]  # fmt: skip
     yield from table([head, *rows])
@@ -195,7 +195,8 @@ def _runs(result: RunsResult) -> Iterator[str]:
         return
     head = ("run", "state", "model", "dataset", "created", "took", "")
     rows = []
-    for one in result.runs[:RUNS_MAX]:
+    shown = result.shown(RUNS_MAX)
+    for one in shown:
         started, finished = moment(one.started or ""), moment(one.finished or "")
         took = duration((finished - started).total_seconds()) if started and finished else ""
         data = f"{one.dataset} {one.dataset_version[:8]}"
@@ -203,9 +204,9 @@ def _runs(result: RunsResult) -> Iterator[str]:
             (one.run_id, one.state.lower(), one.model, data, one.created, took, one.doubt or one.message)
         )
     yield from table([head, *rows])
-    if len(result.runs) > RUNS_MAX:
+    if more := result.older + len(result.runs) - len(shown):
         yield ""
-        yield f"... and {len(result.runs) - RUNS_MAX} older ones"
+        yield f"... and {more} more that have ended"
     for text in result.problems:
         yield ""
         yield escaped(text)

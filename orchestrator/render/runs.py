@@ -16,7 +16,7 @@ from orchestrator.render.text import about, clock, columns, duration, last_word,
 from orchestrator.workflows.results.fine_tuned import COMPARED
 from orchestrator.workflows.results.looks import ordinal
 from orchestrator.workflows.results.predict import PredictResult
-from orchestrator.workflows.runs.attempts import AttemptLine
+from orchestrator.workflows.runs.attempts import AttemptLine, counted, ended_as
 from orchestrator.workflows.runs.cancel import CancelResult
 from orchestrator.workflows.runs.overview import RunRow, RunsResult, short
 from orchestrator.workflows.runs.run import RunResult
@@ -71,7 +71,7 @@ def result(screen: Screen, run: RunResult) -> None:
 
 
 def attempt_rows(attempts: Sequence[AttemptLine]) -> list[str]:
-    """A line for each machine that a run was on."""
+    """A line for each of them."""
     return columns(
         [
             (
@@ -79,8 +79,8 @@ def attempt_rows(attempts: Sequence[AttemptLine]) -> list[str]:
                 f"{one.place}{' spot' if one.spot else ''}",
                 clock(began) if (began := moment(one.began)) else "",
                 duration(one.seconds) if one.seconds >= 1 else "",
-                about(one.cost),
-                one.how.lower(),
+                about(one.cost, one.price_per_hour),
+                ended_as(one),
             )
             for one in attempts
         ]
@@ -168,7 +168,7 @@ def _row(run: RunRow) -> tuple[str, ...]:
         clock(created) if created else "",
         took,
         where,
-        f"{len(run.attempts)} machines" if len(run.attempts) > 1 else "",
+        counted(run.attempts),
         about(run.cost) if run.cost else "",
         "" if run.accuracy is None else f"accuracy {run.accuracy:.3f}",
         "" if run.bytes is None else size(run.bytes),

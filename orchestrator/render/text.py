@@ -97,7 +97,12 @@ def price(dollars: float) -> str:
     return f"${dollars:.2f}" if dollars >= 0.01 else "under $0.01"
 
 
-def about(dollars: float) -> str:
+def paid(dollars: float, per_hour: float) -> str:
+    """What a stay on a machine cost: free only where nothing is paid, however short it was."""
+    return price(dollars) if dollars or not per_hour else "under $0.01"
+
+
+def about(dollars: float, per_hour: float = 0) -> str:
     """An estimate, in words."""
-    shown = price(dollars)
+    shown = paid(dollars, per_hour)
     return f"about {shown}" if shown.startswith("$") else shown

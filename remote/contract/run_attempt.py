@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .document import ContractError
+from .document import LATER, ContractError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Attempt:
     price_per_hour: float  # dollars, an estimate; 0 where nothing is paid
     asked: str  # ISO 8601, UTC
     spot: bool = False
+    machine_id: str = field(
+        default="", metadata=LATER
+    )  # of several machines of one name, which; "" when not told
     schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class RunLine:
     doubt: str = ""  # what speaks against the store's last word: "its machine is gone"
     in_line: int = 0  # its place in the line of the machine: 1 is the next; 0 when it does not wait
     waits_for: str = ""  # the run before it
-    attempts: list[AttemptLine] = field(default_factory=list)  # a line for each machine that it was on
+    attempts: list[AttemptLine] = field(default_factory=list)  # the oldest first
     cost: float = 0  # dollars, an estimate; of all attempts
     goes_on_with: str = ""  # the command that brings it back, when nothing of it runs
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines
+from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, counted, ended_as
 from orchestrator.workflows.runs.documents import StoredRun
 from remote.contract import document
 
@@ -37,7 +37,7 @@ class RunDocument:
     created: str  # ISO 8601, as all times
     started: str | None
     finished: str | None
-    attempts: list[AttemptLine]  # a line for each machine that it was on
+    attempts: list[AttemptLine]  # the oldest first
     seconds: float  # at work on them
     cost: float  # dollars, an estimate from list prices
     schema: int = 1
@@ -98,11 +98,13 @@ def _page(about: RunDocument, files: set[str]) -> Iterator[str]:
         yield "|---|---|---|---|---|---|---|\n"
         for line in about.attempts:
             place = f"{_cell(line.provider)}, {_cell(line.place)}{', spot' if line.spot else ''}"
-            ended = f"{_cell(line.ended or 'not seen')} {_cell(line.how.lower())}".strip()
+            ended = f"{_cell(line.ended or 'not seen')} {_cell(ended_as(line))}".strip()
             yield f"| {line.number} | {_cell(line.machine)} | {place} | {_cell(line.began)} | {ended} "
-            yield f"| {line.seconds:,.0f} s | ${line.cost:.2f} |\n"
-        paid = f"about ${about.cost:.2f} (an estimate from list prices)" if about.cost else "free"
-        yield f"\nTogether {about.seconds:,.0f} s at work, {paid}.\n"
+            yield f"| {line.seconds:,.0f} s | {_paid(line.cost, line.price_per_hour)} |\n"
+        rate = max(line.price_per_hour for line in about.attempts)
+        many = f"{counted(about.attempts)}, " if len(about.attempts) > 1 else ""
+        paid = f"{_paid(about.cost, rate)}{' (an estimate from list prices)' if rate else ''}"
+        yield f"\nTogether {many}{about.seconds:,.0f} s at work, {paid}.\n"
     for name, what in (
         ("model/README.md", "the model card"),
         ("metrics.json", "every figure"),
@@ -112,6 +114,13 @@ def _page(about: RunDocument, files: set[str]) -> Iterator[str]:
         if name in files:
             yield f"\n* [{name}]({name}): {what}"
     yield "\n\nWritten by tlvm on the computer that pulled the result; `run.json` has the same for programs.\n"
+
+
+def _paid(dollars: float, per_hour: float) -> str:
+    """Free only where nothing is paid, however short it was."""
+    if not per_hour:
+        return "free"
+    return f"about ${dollars:.2f}" if dollars >= 0.01 else "under $0.01"
 
 
 def _cell(text: str) -> str:

@@ -45,7 +45,7 @@ class RunResult:
     cost: float = 0  # dollars, an estimate; of a machine that was made for this run alone, all of its life
     down: DownResult | None = None  # of that machine, which is gone
     ends: str = ""  # detached on such a machine: what will end it
-    attempts: list[AttemptLine] = field(default_factory=list)  # a line for each machine that it was on
+    attempts: list[AttemptLine] = field(default_factory=list)  # the oldest first
     unchanged: bool = False  # an earlier run, which is the answer: data, spec and code are the same
 
 

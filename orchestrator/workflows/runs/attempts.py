@@ -1,9 +1,9 @@
-"""The attempts of a run: one for each machine that it was on, with what it cost. All prices are estimates."""
+"""The attempts of a run: one for each time a laptop had it begin or go on, with what it cost. All prices are estimates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.errors import ConflictError
@@ -29,20 +29,43 @@ class AttemptLine:
     spot: bool
     began: str  # ISO 8601; by the machine's clock once it has spoken, else when it was asked
     ended: str | None  # None: it has not, or nobody saw it
-    how: str  # the state in which it ended; "" as long as it has not
+    how: str  # the state in which it ended, KILLED, or LOST with its machine; "" as long as it has not
     starts: int  # of the supervisor there: a machine that restarts begins again
     seconds: float  # at work there
     cost: float  # dollars
+    price_per_hour: float = 0  # dollars; 0 where nothing is paid
+    machine_id: str = ""  # which one of that name
 
 
 def attempt_lines(run: StoredRun) -> list[AttemptLine]:
     """From what laptops wrote when they asked and what the machines said; times of hostile machines are bounded below."""
     said = _said(run.status) if run.status else []
     numbers = [attempt.number for attempt in run.attempts] + [2**31]
-    return [
+    lines = [
         _line(run, attempt, [times for times in said if attempt.number <= times.number < next])
         for attempt, next in zip(run.attempts, numbers[1:], strict=True)
     ]
+    return [
+        replace(line, how=LOST)
+        if line.how in ("KILLED", "") and other and other.machine_id != line.machine_id
+        else line
+        for line, other in zip(lines, [*lines[1:], None], strict=False)
+    ]
+
+
+def counted(lines: Sequence[AttemptLine]) -> str:
+    """ "2 attempts", "2 machines", "3 attempts on 2 machines"; "" where one machine did it in one."""
+    attempts, machines = len(lines), len({line.machine_id for line in lines})
+    if attempts < 2:
+        return ""
+    if machines == 1:
+        return f"{attempts} attempts"
+    return f"{machines} machines" if machines == attempts else f"{attempts} attempts on {machines} machines"
+
+
+def ended_as(line: AttemptLine) -> str:
+    """In words."""
+    return "lost with its machine" if line.how == LOST else line.how.lower()
 
 
 def _said(status: RunStatus) -> list[AttemptTimes]:
@@ -65,6 +88,7 @@ def announce(workspace: Workspace, run_id: str, machine: Machine, *, at_least: i
             machine.price_per_hour,
             datetime.now(UTC).isoformat(timespec="seconds"),
             spot=machine.settings.get("spot") == "True",
+            machine_id=machine.id,
         )
         try:
             key = layout.attempt_key(run_id, number)
@@ -166,6 +190,8 @@ def _line(run: StoredRun, attempt: Attempt, times: Sequence[AttemptTimes]) -> At
         len(times),
         seconds,
         seconds / 3600 * max(0.0, attempt.price_per_hour),
+        max(0.0, attempt.price_per_hour),
+        attempt.machine_id or f"{attempt.machine} in {attempt.place}",
     )
 
 

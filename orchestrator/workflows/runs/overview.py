@@ -56,7 +56,7 @@ class RunRow:
     pulled_to: str | None  # where it lies on this computer
     updated: str = ""  # ISO 8601: the last word of the run itself
     doubt: str = ""  # what speaks against the store's last word: "its machine is gone"
-    attempts: list[AttemptLine] = field(default_factory=list)  # a line for each machine that it was on
+    attempts: list[AttemptLine] = field(default_factory=list)  # the oldest first
     cost: float = 0  # dollars, an estimate; of all attempts
     goes_on_with: str = ""  # the command that brings it back, when nothing of it runs
     tags: list[str] = field(default_factory=list)

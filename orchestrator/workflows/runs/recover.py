@@ -5,7 +5,7 @@ needs comes from the store: the bundle that began the run, its data, its newest 
 
     rented without being asked   only where the run was begun so (`--recover`, the default for spot machines)
     never                        when somebody ended the machine, when its time or money is over, when the run was
-                                 lost twice at the same place, or after ATTEMPTS_MAX machines
+                                 lost twice at the same place, or after ATTEMPTS_MAX attempts
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from remote.contract.run_status import RunStatus
 if TYPE_CHECKING:
     from orchestrator.ssh import Connection
 
-ATTEMPTS_MAX = 10  # machines of one run
+ATTEMPTS_MAX = 10  # of one run
 CAPACITY_WAIT_H = 0.5  # so long all places are asked again now and then
 _TAKEN_WITHIN_S = 45.0  # a machine that says that it is taken away is gone by then; Google gives it 30 s
 _GONE_WITHIN_S = 300.0
@@ -244,7 +244,7 @@ def _require_progress(workspace: Workspace, run: StoredRun, why: TlvmError) -> N
     name = called(workspace, run.spec.run_id)
     once_more = f"tlvm attach --recover {name} tries it once more; tlvm logs {name} shows what it said."
     if len(run.attempts) >= ATTEMPTS_MAX:
-        raise _but(why, f"It has had {len(run.attempts)} machines already.", once_more)
+        raise _but(why, f"It has had {len(run.attempts)} attempts already.", once_more)
     numbers = sorted(times.number for times in run.status.attempts) if run.status else []
     if not numbers and len(run.attempts) < 2:
         return
