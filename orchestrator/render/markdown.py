@@ -115,7 +115,9 @@ def _line(result: LineResult) -> Iterator[str]:
     if result.detached:
         earlier = sum(run.result is not None and run.result.unchanged for run in result.runs)
         started = count(len(result.runs) - earlier, "run")
-        yield f"### {started} started on {escaped(result.machine)}" if result.machine else "### No run started"
+        yield (
+            f"### {started} started on {escaped(result.machine)}" if result.machine else "### No run started"
+        )
         if earlier:
             yield ""
             yield f"{count(earlier, 'earlier run')} did the same, or is at it."
