@@ -4,14 +4,17 @@
     python3 guard.py resume    start every run again that is not over, and the one that the metadata names (`tlvm-run`);
                                as the machine's user
 
-Two clocks. The hard one is kept by the cloud, which deletes the machine at its end; a little before, the guard asks the
-runs to make their checkpoints. But the cloud counts anew from each start, also from one that nobody asked for (after its
+Two clocks. The hard one is kept by the cloud, which deletes the machine at its end; four minutes before, the guard asks
+the runs to make their checkpoints. A run that knows the end, and that its checkpoint takes longer on its way, has ended by
+itself before; four minutes are for all the others, also for one that does not know the end: 20 s until the training has
+stopped, and then as long as there is, some 200 s, to bring a checkpoint and the last lines to the bucket. But the cloud counts anew from each start, also from one that nobody asked for (after its
 host failed) or that was asked for elsewhere (the console): then the guard ends the machine when its time is over. The soft one is kept here: idle for so long, and the machine ends. A machine is not idle
 while a run is active or waiting, while a result is not in the bucket yet, or while somebody types in a terminal.
 Following a run's log is not typing. `tlvm extend` moves the soft clock through the instance's metadata. Times of the
 cloud are compared with the cloud's clock, as the metadata server tells it: the machine's own may be wrong.
 
-Standard library only: it runs before anything else of tlvm is on the machine, on Python 3.10 and later.
+Standard library only, and one file, long as it is: it travels as one value of the machine's metadata, so that a new guard
+replaces an old one whole, and it runs before anything else of tlvm is on the machine, on Python 3.10 and later.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from pathlib import Path
 
 TICK_S = 10.0
 STEP_MAX_S = 60.0  # a clock that jumps makes nobody idle for hours
-WARN_S = 240.0  # before the hard end: time for a checkpoint and for publishing
+WARN_S = 240.0  # before the hard end: time to stop, and to bring a checkpoint to the bucket (remote/job/reasons.py)
 TELL_S = 30.0  # the soft end is published when it has moved by more; the cloud takes ten writes a minute
 OVER_S = 600.0  # after the hard end: by then the cloud has deleted a machine that it has not started again
 LEAVE_S = 25.0  # for runs, when the machine shuts down: the cloud gives it 30 s when it takes it away

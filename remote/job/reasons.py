@@ -55,9 +55,13 @@ class Reasons:
         return ""
 
     def patience_s(self) -> float:
-        """How long what is said last may take: a machine that is taken away says nothing, its hard end is known."""
+        """How long what is said last may take: until the hard end, or the moment that a machine gets when it is taken away.
+
+        Who asks for the end shortly before the hard one means that: the guard does, 240 s before.
+        """
         left_s = self._asked.seconds_left()
-        if left_s is None or self._asked_to_end.is_set():
+        taken_away = self._asked_to_end.is_set() and (left_s is None or left_s > self._limits.warned_s)
+        if left_s is None or taken_away:
             return self._limits.grace_s
         return max(self._limits.grace_s, left_s - self._limits.margin_s / 2)
 

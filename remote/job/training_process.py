@@ -39,6 +39,9 @@ class Limits:
     poll_s: float = 0.2
     tell_s: float = 30  # between two times that a run which has nothing else to say notes what it has used
     unmeasured_s: float = 30  # that a checkpoint may take to the store before one was sent
+    warned_s: float = (
+        300  # before the hard end of the machine: who asks a run to end then, asks because of it
+    )
     margin_s: float = 30  # before the hard end of the machine, beside what stopping and sending take
 
 

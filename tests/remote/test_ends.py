@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from remote.contract import layout
+from remote.contract.layout import RunFolder
+from remote.job.asked import keep_hard_end
+from remote.job.reasons import Reasons
 from remote.job.resources import Gauge
+from remote.job.training_process import Limits
 from tests.remote.machine import TestMachine, events_of, eventually
 
 COUNT = {"behaviour": "count", "to": 8, "hold": 5}
@@ -65,6 +70,26 @@ def test_a_machine_that_is_taken_away_has_its_newest_checkpoint_in_the_store(mac
     assert supervisor.wait(20) == 12
     newest = machine.store / layout.checkpoint_key(spec.run_id, "attempt-1/checkpoint-00000005.pt")
     assert newest.read_bytes() == b"5 " * 100_000
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "asked", "at_least", "at_most"),
+    [
+        (240.0, True, 200.0, 225.0),  # the guard, before the hard end: all the time that there is
+        (3600.0, True, 20.0, 20.0),  # the cloud takes the machine away: it gives 30 s
+        (None, True, 20.0, 20.0),
+        (100.0, False, 60.0, 85.0),  # the run's own look at the clock
+    ],
+)
+def test_what_is_said_last_may_take_as_long_as_there_is(
+    tmp_path: Path, seconds_left: float | None, asked: bool, at_least: float, at_most: float
+) -> None:
+    folder, told = RunFolder(tmp_path), threading.Event()
+    if seconds_left is not None:
+        keep_hard_end(folder, seconds_left)
+    if asked:
+        told.set()
+    assert at_least <= Reasons(folder, told, Limits()).patience_s() <= at_most
 
 
 @pytest.mark.parametrize("behaviour", ["succeed", "crash", "killed", "segfault"])
