@@ -260,14 +260,15 @@ def _parse(url: str) -> tuple[str, str]:
 
 def _credentials(endpoint: str | None, credentials_file: str | None) -> Credentials:
     credentials: Credentials
-    if credentials_file is not None:
-        with warnings.catch_warnings():  # of files from strangers; this one is its user's own
-            warnings.simplefilter("ignore", DeprecationWarning)
+    if credentials_file is None and endpoint is not None and endpoint.startswith("http://"):
+        return AnonymousCredentials()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of files from strangers; this is its user's own
+        warnings.filterwarnings("ignore", "Your application has authenticated")  # tlvm doctor tells it
+        if credentials_file is not None:
             credentials, _ = google.auth.load_credentials_from_file(credentials_file, scopes=_SCOPES)
-    elif endpoint is not None and endpoint.startswith("http://"):
-        credentials = AnonymousCredentials()
-    else:
-        credentials, _ = google.auth.default(scopes=_SCOPES)
+        else:
+            credentials, _ = google.auth.default(scopes=_SCOPES)
     return credentials
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import pytest
 
 from orchestrator.providers.findings import Finding
 from orchestrator.render import setup as render_setup
+from orchestrator.stores.gcs import GcsStore
 from orchestrator.workflows.setup.doctor import DoctorResult
 from orchestrator.workflows.setup.quota import quota_request
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_server import PROJECT
 from tests.fakes.credentials import SERVICE_ACCOUNT
 from tests.orchestrator.gce_project import ACCOUNT, BUCKET, GOOD_POLICY, Project, text, well
+
+GCLOUDS_ID = "764086051850-6qr4p6gpi6hn506pt8ejuq83di341hur.apps.googleusercontent.com"  # it is no secret
 
 
 @pytest.fixture
@@ -120,6 +124,27 @@ def test_what_lacks_is_a_failure_with_what_to_do(
     assert [finding.name for finding in failed] == [name]
     assert next in failed[0].next and result.exit_code == failed[0].code == code
     assert f"exit {code}" in text(render_setup.examined, result)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_persons_login_that_names_no_project_is_a_warning_here_and_nowhere_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `gcloud auth application-default login` leaves it where gcloud knows no project."""
+    login = {
+        "type": "authorized_user", "account": "ana@uni.example", "client_id": GCLOUDS_ID, "client_secret": "",
+        "refresh_token": "r", "token": "ya29.t", "expiry": "2099-01-01T00:00:00Z",
+    }  # fmt: skip
+    file = project.folder / "login.json"
+    file.write_text(json.dumps(login))
+    (found,) = bad(project.doctor(credentials_file=str(file)))
+    assert (found.level, found.name) == ("warn", "login") and "ana@uni.example" in found.text
+    assert found.next == f"gcloud auth application-default set-quota-project {PROJECT}"
+    GcsStore(f"gs://{BUCKET}", credentials_file=str(file))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    GcsStore(f"gs://{BUCKET}")
+    file.write_text(json.dumps(login | {"quota_project_id": PROJECT}))
+    assert bad(project.doctor(credentials_file=str(file))) == []
 
 
 @pytest.mark.parametrize("lack", [no_permission, not_its_user, not_my_bucket])

@@ -37,8 +37,7 @@ Look = Callable[[Context], list[Finding]]
 def examine(context: Context) -> list[Finding]:
     """The login first: without one, nothing else can be asked."""
     try:
-        who = context.rest.account()
-        project = context.project
+        login = _login(context)
     except TlvmError as error:
         return [Finding("fail", "login", error.what, error.next, error.exit_code)]
     looks: list[tuple[str, Look]] = [
@@ -58,7 +57,7 @@ def examine(context: Context) -> list[Finding]:
     with ThreadPoolExecutor(len(looks), thread_name_prefix="doctor") as pool:
         looking = [pool.submit(_look, name, look, context) for name, look in looks]
         found = [finding for one in looking for finding in one.result()]
-    return [Finding("ok", "login", f"{who}, project {project}"), *found]
+    return [login, *found]
 
 
 def billing(context: Context) -> list[Finding]:
@@ -130,6 +129,16 @@ def machine_account(context: Context) -> list[Finding]:
         f"--member={context.member} --role=roles/iam.serviceAccountUser"
     )
     return [Finding("fail", "account", f"you may not start machines as {account}", command, AUTH)]
+
+
+def _login(context: Context) -> Finding:
+    text = f"{context.rest.account()}, project {context.project}"
+    if not context.rest.counts_for_no_project:
+        return Finding("ok", "login", text)
+    command = f"gcloud auth application-default set-quota-project {context.project}"
+    return Finding(
+        "warn", "login", f"{text}; its requests count for none: some APIs may refuse them", command
+    )
 
 
 def _look(name: str, look: Look, context: Context) -> list[Finding]:

@@ -19,6 +19,7 @@ import requests
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
+from google.oauth2.credentials import Credentials as UserCredentials
 from requests.adapters import HTTPAdapter
 
 from orchestrator.config import GceSettings
@@ -65,6 +66,12 @@ class Rest:
     @property
     def credentials(self) -> Credentials:
         return self._login[0]
+
+    @property
+    def counts_for_no_project(self) -> bool:
+        """Whether this is a person's login that names no project: then some of Google's APIs refuse its requests."""
+        is_persons = isinstance(self.credentials, UserCredentials)
+        return is_persons and not getattr(self.credentials, "quota_project_id", None)
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """NotFoundError when there is none."""
@@ -173,16 +180,16 @@ class Rest:
         file, endpoint = self._settings.credentials_file, self._settings.endpoint or ""
         with self._border("log in"):
             try:
-                if file is not None:
-                    with warnings.catch_warnings():  # of files from strangers; this one is its user's own
-                        warnings.simplefilter("ignore", DeprecationWarning)
-                        found, project = google.auth.load_credentials_from_file(
-                            str(file.expanduser()), scopes=SCOPES
-                        )
-                elif endpoint.startswith("http://"):
+                if file is None and endpoint.startswith("http://"):
                     return AnonymousCredentials(), ""
-                else:
-                    found, project = google.auth.default(scopes=SCOPES)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of files from strangers
+                    warnings.filterwarnings("ignore", "Your application has authenticated")  # doctor tells it
+                    if file is not None:
+                        path = str(file.expanduser())
+                        found, project = google.auth.load_credentials_from_file(path, scopes=SCOPES)
+                    else:
+                        found, project = google.auth.default(scopes=SCOPES)
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"The credentials file {file} can't be used",
