@@ -214,9 +214,9 @@ def class_shares(
         return ClassShares(None, [], None)
     labels = train.labels[head.held_out]
     judged = balance.judge(head, labels, counts.tolist())
-    chosen = judged[-1] if wanted == "on" else balance.choose(judged)
+    chosen = judged.each[-1] if wanted == "on" else balance.choose(judged)
     shares = balance.prior(counts.tolist(), chosen.strength) if chosen.strength else None
-    return ClassShares(shares, judged, chosen)
+    return ClassShares(shares, judged.each, chosen)
 
 
 def supposing(head: logistic.LinearHead, train: Train, shares: ClassShares) -> logistic.LinearHead:

@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from remote.heads import balance, logistic
-from remote.heads.balance import Balance
 from remote.measures.evaluation import probabilities
 
 COUNTS = [120, 60, 12]
@@ -28,32 +27,43 @@ def head() -> logistic.LinearHead:
 
 def test_more_of_it_says_rare_classes_more_often(head: logistic.LinearHead) -> None:
     labels = _data(0, COUNTS)[1][head.held_out]
-    judged = balance.judge(head, labels, COUNTS)
+    judged = balance.judge(head, labels, COUNTS).each
     assert [one.strength for one in judged] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert judged[0].accuracy == head.accuracy
     assert judged[-1].balanced_accuracy > judged[0].balanced_accuracy + 0.05
     assert judged[-1].accuracy < judged[0].accuracy
 
 
-def test_no_more_accuracy_is_given_than_mean_recall_is_gained() -> None:
-    def judged(error: float) -> list[Balance]:
-        return [
-            Balance(0.0, 0.90, 0.60, 0.0),
-            Balance(0.25, 0.90, 0.65, error),
-            Balance(0.5, 0.88, 0.72, error),
-            Balance(0.75, 0.86, 0.73, error),
-            Balance(1.0, 0.80, 0.75, error),
-        ]
+def judged(images: int, *gained: tuple[int, int]) -> balance.Judged:
+    """Nine of ten images are of the common class, all right without balance; the rare ones are all wrong.
 
-    assert balance.choose(judged(0.05)).strength == 0.5
-    assert balance.choose(judged(0.001)).strength == 0.25  # more would cost accuracy for sure
-    assert balance.choose([Balance(0.0, 1.0, 1.0, 0.0), Balance(1.0, 1.0, 1.0, 0.0)]).strength == 0.0
+    gained      by each strength above 0: rare images that it has right, and common ones that it loses
+    """
+    labels = np.repeat([0, 1], [9 * images // 10, images // 10])
+    right = np.tile(labels == 0, (5, 1))
+    for row, (rare, common) in zip(right[1:], gained, strict=True):
+        row[:common] = False
+        row[9 * images // 10 :][:rare] = True
+    return balance.judged_by(right, labels)
+
+
+def test_as_little_as_serves_as_well_as_the_best() -> None:
+    clear = judged(1000, (20, 0), (60, 5), (65, 90), (95, 200))
+    assert balance.choose(clear).strength == 0.5  # more costs accuracy for sure
+    flat = judged(1000, (60, 0), (61, 1), (61, 0), (10, 0))
+    assert balance.choose(flat).strength == 0.25  # 0.75 is the best by one image: luck
+    assert balance.choose(judged(20, (0, 0), (1, 0), (1, 0), (1, 1))).strength == 0.0  # by one of two
+    assert balance.choose(judged(20, *[(0, 0)] * 4)).strength == 0.0
+
+
+def test_what_costs_accuracy_for_sure_is_not_asked() -> None:
+    assert balance.choose(judged(1000, *[(3, 20)] * 4)).strength == 0.0
 
 
 def test_the_error_is_that_of_the_same_images(head: logistic.LinearHead) -> None:
-    """Six images lost of 300 and none gained is no chance, though 0.80 and 0.82 alone are within an error."""
+    """Four images lost of 300 and none gained is no chance, though 0.887 and 0.9 alone are within an error."""
     labels = _data(0, COUNTS)[1][head.held_out]
-    first, *others = balance.judge(head, labels, COUNTS)
+    first, *others = balance.judge(head, labels, COUNTS).each
     assert first.accuracy_error == 0.0
     for one in others:
         shift = np.log(balance.prior(COUNTS, one.strength)) - np.log(np.array(COUNTS) / sum(COUNTS))
@@ -62,9 +72,9 @@ def test_the_error_is_that_of_the_same_images(head: logistic.LinearHead) -> None
         n = len(labels)
         expected = ((changed**2).sum() / n - (changed.sum() / n) ** 2) ** 0.5 / n**0.5
         assert one.accuracy_error == pytest.approx(expected)
-    lost = Balance(1.0, 0.80, 0.95, (6 / 300 - (6 / 300) ** 2) ** 0.5 / 300**0.5)
-    assert (0.82 * 0.18 / 300) ** 0.5 > 0.82 - lost.accuracy > lost.accuracy_error
-    assert balance.choose([Balance(0.0, 0.82, 0.70, 0.0), lost]).strength == 0.0
+    alone = (0.9 * 0.1 / 300) ** 0.5
+    lost = judged(300, *[(0, 4)] * 4).each[1]
+    assert alone > 0.9 - lost.accuracy > lost.accuracy_error
 
 
 @pytest.mark.parametrize("strength", [0.25, 1.0])
