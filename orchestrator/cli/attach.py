@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from orchestrator.errors import (
     AuthError,
     CapacityError,
     CloudError,
+    ConfigError,
     ConflictError,
     ConnectionLost,
     Interrupted,
@@ -114,13 +116,20 @@ def logs(
     A run's from its machine while there is one, else from the store. A machine's is the end of its console, in which its
     startup says what it does, also before anybody can come in.
     """
-    if run is None:
-        _machine(common)
-        return
+    from orchestrator.workflows.machines.machine_log import machine_log
     from orchestrator.workflows.runs.logs import logs
 
+    if run is None and common.machine is None:
+        raise ConfigError(
+            "Nothing says whose log", next="Name a run (tlvm runs lists them), or tlvm logs --machine."
+        )
+    lines: Iterable[str]
+    if run is None:
+        lines = machine_log(dataclasses.replace(common, machine=common.machine or None).workspace())
+    else:
+        lines = logs(common.workspace(), run, follow=follow, since=since)
     screen = common.screen
-    for line in logs(common.workspace(), run, follow=follow, since=since):
+    for line in lines:
         if common.json:
             screen.event({"schema": 1, "command": "logs", "line": line})
         else:
@@ -139,20 +148,3 @@ def spelled_out(argv: list[str]) -> list[str]:
         "--machine=" if word == "--machine" and then.startswith("-") else word
         for word, then in zip(argv, after, strict=True)
     ]
-
-
-def _machine(common: Common) -> None:
-    from orchestrator.errors import ConfigError
-    from orchestrator.workflows.machines.machine_log import machine_log
-
-    if common.machine is None:
-        raise ConfigError(
-            "Nothing says whose log", next="Name a run (tlvm runs lists them), or tlvm logs --machine."
-        )
-    screen = common.screen
-    for line in machine_log(dataclasses.replace(common, machine=common.machine or None).workspace()):
-        if common.json:
-            screen.event({"schema": 1, "command": "logs", "line": line})
-        else:
-            screen.log(line)
-    screen.flush()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli.options import Common, command, one_of
+from orchestrator.cli.options import Common, Version, command, one_of
 from orchestrator.errors import (
     AuthError,
     CloudError,
@@ -108,10 +107,6 @@ def upload(
     from orchestrator.render import datasets
     from orchestrator.workflows.data.upload import upload
 
-    if check and verify:
-        raise ConfigError(
-            "--check-only asks no store, --verify looks into it", next="Give one of them, then the other."
-        )
     results = upload(
         common.workspace(),
         folder,
@@ -142,7 +137,7 @@ def _page(text: str | None) -> int | Literal["max"] | None:
 
 def _asking(common: Common) -> Callable[[Offer], bool] | None:
     """Whether to shrink is asked on a terminal only, and --yes does not answer it: it changes what is sent."""
-    if common.yes or common.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if common.json or not common.asks:
         return None
 
     def ask(offer: Offer) -> bool:
@@ -168,9 +163,7 @@ def download(
     common: Common,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the dataset.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where its files go.")],
-    version: Annotated[
-        str | None, typer.Option("--version", metavar="V", help="Its first digits; default: the newest.")
-    ] = None,
+    version: Version = None,
 ) -> None:
     """The files of a dataset, byte for byte, with their times.
 

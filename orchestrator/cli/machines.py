@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import Common, command
+from orchestrator.cli.options import Common, MachineType, Spot, Zones, command
 from orchestrator.errors import (
     AuthError,
     CapacityError,
@@ -44,16 +44,9 @@ def up(
         float | None, typer.Option("--memory-gb", metavar="GB", help="0: all of it.")
     ] = None,
     disk_gb: Annotated[int | None, typer.Option("--disk-gb", metavar="GB", help="0: what there is.")] = None,
-    machine_type: Annotated[
-        str | None, typer.Option("--machine-type", metavar="TYPE", help="gce: instead of the one that fits.")
-    ] = None,
-    zones: Annotated[
-        str | None,
-        typer.Option("--zones", metavar="NAMES", help="gce: zones or regions, in order of preference."),
-    ] = None,
-    spot: Annotated[
-        bool | None, typer.Option("--spot/--no-spot", help="gce: cheaper, and may be taken away at any time.")
-    ] = None,
+    machine_type: MachineType = None,
+    zones: Zones = None,
+    spot: Spot = None,
     budget: Annotated[
         float | None,
         typer.Option("--budget", metavar="USD", help="gce: the machine lives no longer than this lasts."),
@@ -197,11 +190,8 @@ def down(
     Every result is proven to be in the store, the machine is deleted, and that is confirmed. Twice is success.
     """
     from orchestrator.render import machines
-    from orchestrator.workflows.machines.down import down
-    from orchestrator.workflows.runs.ephemeral import complete
+    from orchestrator.workflows.runs.ephemeral import down_and_complete
 
-    workspace = common.workspace()
-    result = down(workspace, force=force, confirm=common.confirm)
-    complete(workspace)
+    result = down_and_complete(common.workspace(), force=force, confirm=common.confirm)
     common.show("down", result, machines.gone)
     raise typer.Exit(result.exit_code)

@@ -41,6 +41,20 @@ RunOrMachine = Annotated[
     ),
 ]
 
+Version = Annotated[
+    str | None, typer.Option("--version", metavar="V", help="Its first digits; default: the newest.")
+]
+MachineType = Annotated[
+    str | None, typer.Option("--machine-type", metavar="TYPE", help="gce: instead of the one that fits.")
+]
+Zones = Annotated[
+    str | None,
+    typer.Option("--zones", metavar="NAMES", help="gce: zones or regions, in order of preference."),
+]
+Spot = Annotated[
+    bool | None, typer.Option("--spot/--no-spot", help="gce: cheaper, and may be taken away at any time.")
+]
+
 
 @dataclass(frozen=True)
 class Common:
@@ -92,11 +106,14 @@ class Common:
 
         return Workspace(self.settings(**flags), self.screen.progress)
 
+    @property
+    def asks(self) -> bool:
+        """Somebody is at a terminal, and has not said yes to everything."""
+        return not self.yes and sys.stdin.isatty() and sys.stderr.isatty()
+
     def confirm(self, question: str) -> bool:
         """Ask once on a terminal; elsewhere, and with --yes, the answer is yes."""
-        if self.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return True
-        return typer.confirm(question, err=True)
+        return not self.asks or typer.confirm(question, err=True)
 
     def show(self, command: str, result: object, draw: Callable[[Screen, Any], None]) -> None:
         """The result on stdout: as JSON, or drawn for people."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import Common, command
+from orchestrator.cli.options import Common, MachineType, Spot, Zones, command
 from orchestrator.errors import (
     AuthError,
     CloudError,
@@ -34,10 +33,7 @@ def init(
     project: Annotated[
         str | None, typer.Option("--project", metavar="ID", help="gce: default is that of your login.")
     ] = None,
-    zones: Annotated[
-        str | None,
-        typer.Option("--zones", metavar="NAMES", help="gce: zones or regions, in order of preference."),
-    ] = None,
+    zones: Zones = None,
     accelerator: Annotated[
         str | None,
         typer.Option(
@@ -47,12 +43,8 @@ def init(
     accelerator_count: Annotated[
         int | None, typer.Option("--accelerator-count", metavar="N", help="gce: how many of them.")
     ] = None,
-    machine_type: Annotated[
-        str | None, typer.Option("--machine-type", metavar="TYPE", help="gce: instead of the one that fits.")
-    ] = None,
-    spot: Annotated[
-        bool | None, typer.Option("--spot/--no-spot", help="gce: cheaper, and may be taken away at any time.")
-    ] = None,
+    machine_type: MachineType = None,
+    spot: Spot = None,
     disk_gb: Annotated[
         int | None, typer.Option("--disk-gb", metavar="GB", help="gce: 200 if not given.")
     ] = None,
@@ -81,7 +73,7 @@ def init(
         common.provider, store, project, zones, accelerator, accelerator_count, machine_type, spot, disk_gb,
         image_family, max_hours, budget, create_bucket,
     )  # fmt: skip
-    asking = not common.yes and not common.json and sys.stdin.isatty() and sys.stderr.isatty()
+    asking = common.asks and not common.json
     result = init(Path.cwd(), given, replace=common.yes, asking=_Terminal() if asking else None)
     common.show("init", result, setup.written)
 

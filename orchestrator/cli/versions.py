@@ -7,12 +7,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import complete
-from orchestrator.cli.options import Common, command
+from orchestrator.cli.options import Common, Version, command
 from orchestrator.errors import AuthError, CloudError, ConflictError, DataError, NotFoundError
-
-Version = Annotated[
-    str | None, typer.Option("--version", metavar="V", help="Its first digits; default: the newest.")
-]
 
 
 @command(NotFoundError, AuthError, CloudError, DataError, below="datasets")

@@ -33,7 +33,7 @@ from orchestrator.datasets.packs.scratch import spool
 from orchestrator.datasets.publishing.plan import Plan, Wishes
 from orchestrator.datasets.publishing.publication import Publication, Seen, first_plan
 from orchestrator.datasets.splits.grouping import grouped
-from orchestrator.errors import PartialError, TlvmError
+from orchestrator.errors import ConfigError, PartialError, TlvmError
 from orchestrator.records import SeenRecord
 from orchestrator.workflows.data.upload_as_before import conversion_now
 from orchestrator.workflows.data.upload_result import UploadResult, again, and_missed, report, result_of
@@ -91,9 +91,15 @@ def upload(
     pack_bytes      at most so many in a pack
     stored          told the hash of each pack that is sent, once the store has it; several threads call it
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
+    ConfigError     to look into the store, and not to ask it
 
-    Files that vanished, changed or appeared meanwhile stand in `missed`: `require_all` makes them an error.
+    Files that vanished, changed or appeared meanwhile, and those that can't be read, stand in `missed`: `require_all`
+    makes them an error.
     """
+    if check_only and verify:
+        raise ConfigError(
+            "--check-only asks no store, --verify looks into it", next="Give one of them, then the other."
+        )
     began = time.monotonic()
 
     def look() -> Survey:
@@ -124,15 +130,15 @@ def upload(
 
 
 def require_all(results: Sequence[UploadResult]) -> None:
-    """PartialError naming the files that vanished, changed or appeared during the upload, if there are any."""
+    """PartialError naming the files that vanished, changed or appeared during the upload, or can't be read, if any."""
     missed = [(result.name, item) for result in results for item in result.missed]
     if missed:
         listed = [f"{name}: {item.path}: {item.reason}" for name, item in missed[:10]]
         more = [f"and {len(missed) - 10} more"] if len(missed) > 10 else []
         raise PartialError(
-            f"{count(len(missed), 'file')} vanished, changed or appeared meanwhile; the rest is uploaded",
+            f"{count(len(missed), 'file')} vanished, changed or appeared meanwhile, or can't be read; the rest is uploaded",
             detail="\n".join(listed + more),
-            next="Run it again when nothing writes into the folder.",
+            next="Run it again when all of it can be read and nothing writes into the folder.",
         )
 
 

@@ -11,7 +11,7 @@ without one, the machine's name tells (`named_by_run`), and `attach` completes f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -60,6 +60,18 @@ def end(workspace: Workspace, machine: str, over: Sequence[str], *, clock: Clock
     return Ended(down=result)
 
 
+def became(machine: str, ended: Ended) -> str:
+    """A sentence on what became of it, for the last words of a run that has no result."""
+    if ended.down is not None and ended.down.deleted:
+        cost = f"; its life cost about ${ended.down.cost:.2f}" if ended.down.cost >= 0.01 else ""
+        return f"Its machine {machine} is gone, confirmed twice{cost}."
+    if ended.down is not None:
+        return f"Its machine {machine} is gone."
+    if ended.kept is not None:
+        return f"Its machine {machine} is still there. {ended.kept}"
+    return f"Its machine {machine} is still there, for the other runs of its line."
+
+
 def settle(workspace: Workspace, machine: str) -> None:
     """Nothing is owed any more once every run of the machine is here; it is gone already."""
     if all(run.pulled_to for run in _runs(workspace, machine)):
@@ -90,6 +102,15 @@ def not_here(run_id: str, name: str, why: str) -> PartialError:
         detail=why,
         next=f"It is whole in the store: tlvm pull {name} fetches it.",
     )
+
+
+def down_and_complete(
+    workspace: Workspace, *, force: bool = False, confirm: Callable[[str], bool] | None = None
+) -> DownResult:
+    """`tlvm down`: the machine that is meant, and beside it those that processes left which were killed."""
+    result = down(workspace, force=force, confirm=confirm)
+    complete(workspace)
+    return result
 
 
 def complete(workspace: Workspace, *, clock: Clock | None = None) -> list[DownResult]:
