@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.config import GceSettings
 from orchestrator.providers.findings import Finding
+from orchestrator.providers.gce.checks_context import Context
+from orchestrator.providers.gce.checks_machine import clock
+from orchestrator.providers.gce.rest import Rest
 from orchestrator.render import setup as render_setup
 from orchestrator.stores.gcs import GcsStore
 from orchestrator.workflows.setup.doctor import DoctorResult
 from orchestrator.workflows.setup.quota import quota_request
 from orchestrator.workflows.workspace import Workspace
+from remote.contract.run_spec import StoreRef
 from tests.fakes.compute_server import PROJECT
 from tests.fakes.credentials import SERVICE_ACCOUNT
+from tests.orchestrator.gce_cloud import wanted
 from tests.orchestrator.gce_project import ACCOUNT, BUCKET, GOOD_POLICY, Project, text, well
 
 GCLOUDS_ID = "764086051850-6qr4p6gpi6hn506pt8ejuq83di341hur.apps.googleusercontent.com"  # it is no secret
@@ -76,6 +85,18 @@ def no_l4(project: Project) -> None:
     project.server.cloud.region_quotas["us-central1"]["NVIDIA_L4_GPUS"] = 0
 
 
+def few_processors(project: Project) -> None:
+    project.server.cloud.project_quotas["CPUS_ALL_REGIONS"] = 4
+
+
+def no_room_for_its_disk(project: Project) -> None:
+    project.server.cloud.region_quotas["us-central1"]["SSD_TOTAL_GB"] = 100
+
+
+def no_address(project: Project) -> None:
+    project.server.cloud.region_quotas["us-central1"]["IN_USE_ADDRESSES"] = 0
+
+
 def no_network(project: Project) -> None:
     project.server.cloud.resources["networks"].clear()
 
@@ -108,6 +129,9 @@ def not_the_machines_bucket(project: Project) -> None:
         (enforced_os_login, "os login", 5, "os_login = true"),
         (no_gpu, "quota", 6, "--accelerator none"),
         (no_l4, "quota", 6, "tlvm quota request"),
+        (few_processors, "quota", 6, "meanwhile: tlvm run SCENARIO --provider local"),
+        (no_room_for_its_disk, "quota", 6, "tlvm quota request"),
+        (no_address, "quota", 6, "tlvm quota request"),
         (no_network, "network", 2, "gce.network"),
         (no_bucket, "bucket", 2, f"gcloud storage buckets create gs://{BUCKET}"),
         (deleting_bucket, "bucket", 2, "buckets describe"),
@@ -215,6 +239,28 @@ def test_a_request_that_google_has_is_told_with_the_quota_that_lacks(project: Pr
     two = project.doctor(machine={"accelerator_count": 2}, zones="us-central1-a")
     (found,) = [finding for finding in bad(two) if finding.name == "quota"]
     assert "tlvm quota request asks" in found.next  # the one that was asked for would not do
+
+
+@pytest.mark.parametrize(("off_s", "level"), [(5, "ok"), (-100, "warn"), (100, "warn"), (3600, "fail")])
+def test_a_clock_that_is_off_is_told_before_every_signature_is_refused(
+    tmp_path: Path, off_s: float, level: str
+) -> None:
+    class Google(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((timestamp or time.time()) + off_s)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Google) as google, ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(google.handle_request)
+        settings = GceSettings(project=PROJECT, endpoint=f"http://127.0.0.1:{google.server_port}")
+        (found,) = clock(Context(Rest(settings), settings, wanted(), StoreRef(f"gs://{BUCKET}")))
+        serving.result()
+    assert found.level == level and (level == "ok" or "timedatectl" in found.next)
 
 
 def test_without_a_gpu_no_gpu_quota_matters(project: Project) -> None:
