@@ -42,8 +42,8 @@ def ready(screen: Screen, result: UpResult) -> None:
     screen.line(
         labelled(
             "ready",
-            f"{machine.name} on {machine.place} {how} · {price(machine.price_per_hour)}"
-            + (" an hour" if machine.price_per_hour else "")
+            f"{machine.name} on {machine.place} {how} · {about(machine.price_per_hour)}"
+            + (" an hour (estimate)" if machine.price_per_hour else "")
             + f" · ends at {clock(machine.ends)}"
             + (f", in {duration(left)}" if left is not None else ""),
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import about, clock, duration, price
+from orchestrator.render.text import about, clock, duration
 from orchestrator.workflows.machines.power import ExtendResult, StartResult, StopResult
 
 
@@ -32,7 +32,7 @@ def stopped(screen: Screen, result: StopResult) -> None:
 def started(screen: Screen, result: StartResult) -> None:
     machine = result.machine
     how = "runs already" if result.was_running else f"is ready after {duration(result.seconds)}"
-    per_hour = f" · {price(machine.price_per_hour)} an hour" if machine.price_per_hour else ""
+    per_hour = f" · {about(machine.price_per_hour)} an hour (estimate)" if machine.price_per_hour else ""
     screen.line(
         labelled(
             "ready",

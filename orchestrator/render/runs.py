@@ -12,7 +12,7 @@ from orchestrator.datasets.folder.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
+from orchestrator.render.text import about, clock, columns, duration, last_word, moment, size
 from orchestrator.workflows.results.fine_tuned import COMPARED
 from orchestrator.workflows.results.looks import ordinal
 from orchestrator.workflows.results.predict import PredictResult
@@ -61,7 +61,7 @@ def result(screen: Screen, run: RunResult) -> None:
         f"unchanged since {run.run_id}: nothing was rented, "
         f"{count(run.files, 'file')} verified → {run.folder}"
         if run.unchanged
-        else f"done in {duration(run.seconds)}, {price(run.cost)}, "
+        else f"done in {duration(run.seconds)}, {about(run.cost)}, "
         f"{count(run.files, 'file')} verified and pulled → {run.folder}",
         style="green",
     )

@@ -11,10 +11,16 @@ from orchestrator.providers.gce import GceProvider
 from orchestrator.providers.gce.catalogue import SOURCE, Kept, Prices, read, table
 from orchestrator.providers.gce.prices import LIST, Rate
 from orchestrator.providers.gce.rest import Rest
+from orchestrator.render import machines as render_machines
+from orchestrator.render import power as render_power
+from orchestrator.workflows.machines.power import StartResult
+from orchestrator.workflows.machines.up import UpResult
 from tests.fakes.cloud_prices import skus
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import gce_settings, wanted
+from tests.orchestrator.gce_project import text
+from tests.orchestrator.test_up_down import machine_of
 
 DAY_S = 24 * 3600
 
@@ -119,3 +125,11 @@ def test_offers_are_priced_with_what_the_catalogue_says(server: ComputeServer, t
         0.56 + 8 * 0.024988 + 32 * 0.002927 + disk_and_address, abs=1e-4
     )
     assert provider.account().prices().startswith(SOURCE)
+
+
+def test_a_price_of_a_machine_is_called_an_estimate_wherever_it_is_told() -> None:
+    machine = machine_of("tlvm-ana-trees", price_per_hour=0.3)
+    up = UpResult(machine, True, wanted(), seconds=13)
+    start = StartResult(machine, was_running=False, hours_left=3, seconds=13)
+    for shown in (text(render_machines.ready, up), text(render_power.started, start)):
+        assert "about $0.30 an hour (estimate)" in shown
