@@ -194,6 +194,12 @@ def test_gpus_are_listed_with_zones_price_and_quota(project: Project) -> None:
     assert "NVIDIA L4" in text(render_cloud.offered, result)
 
 
+def test_a_new_account_may_have_no_gpu_whatever_its_regions_would_allow(project: Project) -> None:
+    project.server.cloud.project_quotas["GPUS_ALL_REGIONS"] = 0
+    found = gpus(Workspace(project.settings())).accelerators
+    assert {left for kind in found for left in kind.quota.values()} == {0, None}
+
+
 def test_where_nothing_is_rented_there_is_nothing_to_ask(tmp_path: Path) -> None:
     workspace = Workspace(Settings(folder=tmp_path, data_dir=tmp_path / "data"))
     for ask in (quota, gpus):

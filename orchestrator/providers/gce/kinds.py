@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ def accelerators(
 ) -> list[AcceleratorKind]:
     """Each kind of GPU with its zones, those of the user's regions first; the cheapest first."""
     with ThreadPoolExecutor(2) as pool:
-        tables = pool.submit(quotas.regions, rest)
+        project, tables = pool.submit(rest.get, ""), pool.submit(quotas.regions, rest)
         found, _ = rest.seen("acceleratorTypes", fields=_FIELDS)
         zones: dict[str, list[str]] = defaultdict(list)
         titles: dict[str, str] = {}
@@ -41,8 +42,20 @@ def accelerators(
         chosen = {name: _nearest(some, settings) for name, some in zones.items()}
         there = places.look(rest, [(zone, region(zone)) for zone in sorted(set(chosen.values()))])
         by_name = {zone.name: zone for zone in there}
+        of_project = quotas.told(project.result()).get(quotas.ALL_GPUS)
+        in_all = of_project.left if of_project else math.inf
         kinds = [
-            _kind(name, titles[name], some, by_name[chosen[name]], tables.result(), settings, spec, prices)
+            _kind(
+                name,
+                titles[name],
+                some,
+                by_name[chosen[name]],
+                tables.result(),
+                in_all,
+                settings,
+                spec,
+                prices,
+            )
             for name, some in zones.items()
         ]
     return sorted(kinds, key=lambda kind: (kind.per_hour == 0, kind.per_hour, kind.name))
@@ -105,10 +118,12 @@ def _kind(
     zones: Sequence[str],
     zone: places.Zone,
     tables: Mapping[str, Mapping[str, Quota]],
+    in_all: float,
     settings: GceSettings,
     spec: MachineSpec,
     prices: PriceTable,
 ) -> AcceleratorKind:
+    """in_all    GPUs of any kind that the project may have beside what it has: a new account may have none"""
     counts = [one.count for one in zone.types if one.accelerator == name]
     count = min(counts, default=1)
     wish = replace(spec, accelerator=name, accelerator_count=count, machine_type="", spot=False)
@@ -130,7 +145,10 @@ def _kind(
         short=short,
         zones=sorted(zones, key=lambda one: (region(one) not in _regions(settings), one)),
         region=zone.region,
-        quota={one: tables[one][metric].left if metric in tables.get(one, {}) else None for one in regions},
+        quota={
+            one: min(tables[one][metric].left, in_all) if metric in tables.get(one, {}) else None
+            for one in regions
+        },
         count=count,
         **found,
     )
