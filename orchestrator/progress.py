@@ -7,7 +7,8 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    def advance(self, amount: int = 1) -> None: ...
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None:
+        """`size_bytes` is how much these were, where that is worth telling beside their number."""
 
 
 class Progress(Protocol):
@@ -35,4 +36,4 @@ class Silent:
 
 
 class _SilentBar:
-    def advance(self, amount: int = 1) -> None: ...
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None: ...

@@ -30,7 +30,7 @@ def uploaded(screen: Screen, results: Sequence[UploadResult]) -> None:
     for result in results:
         _uploaded(screen, result)
     if any(result.missed for result in results):
-        screen.next("the same again, when nothing writes into the folder")
+        screen.next("the same again, when all files can be read and nothing writes into the folder")
     elif any(result.checked_only for result in results):
         screen.next("the same without --check-only sends it")
     else:

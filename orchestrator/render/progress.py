@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LABEL_WIDTH = 8
 _PLAIN_EVERY_S = 10.0
+_RATE_FROM_S = 1.0  # before, a rate tells more of how work begins than of how it goes on
 
 
 def labelled(label: str, text: str) -> str:
@@ -57,27 +58,23 @@ class Plain:
 
 class _PlainBar:
     def __init__(self, out: Plain, label: str, total: int, unit: str, clock: Callable[[], float]) -> None:
-        self._out, self._label, self._total, self._unit, self._clock = out, label, total, unit, clock
-        self._done = 0
+        self._out, self._label, self._clock = out, label, clock
+        self._count = _Count(total, unit)
         self._lock = threading.Lock()
         self._began = self._said = clock()
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None:
         with self._lock:
-            self._done += amount
+            self._count.add(amount, size_bytes)
             now = self._clock()
             if now - self._said < _PLAIN_EVERY_S:
                 return
             self._said = now
-        self._out.say(self._label, self._text())
+            text = self._count.live(now - self._began)
+        self._out.say(self._label, text)
 
     def finish(self) -> None:
-        self._out.say(self._label, f"{self._text()} in {duration(self._clock() - self._began)}")
-
-    def _text(self) -> str:
-        of = f" of {amount(self._total, self._unit)}" if self._total and self._done != self._total else ""
-        unit = "" if self._unit == "bytes" else f" {self._unit}"
-        return f"{amount(self._done, self._unit)}{of}{unit}"
+        self._out.say(self._label, f"{self._count} in {duration(self._clock() - self._began)}")
 
 
 class Terminal:
@@ -110,13 +107,13 @@ class Terminal:
     def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
         live = self._begin()
         task = live.add_task(clean(label), total=total or None, done="", unit=unit)
-        bar = _TerminalBar(live, task, total, unit)
+        bar = _TerminalBar(live, task, _Count(total, unit), self._clock)
         began = self._clock()
         try:
             yield bar
         finally:
             self._end(live, task)
-        self.say(label, f"{bar.text()} in {duration(self._clock() - began)}")
+        self.say(label, f"{bar.count} in {duration(self._clock() - began)}")
 
     def _begin(self) -> RichProgress:
         """One live display for however many bars run at once: rich allows no second."""
@@ -146,18 +143,38 @@ class Terminal:
 
 
 class _TerminalBar:
-    def __init__(self, live: RichProgress, task: TaskID, total: int, unit: str) -> None:
-        self._live, self._task, self._total, self._unit = live, task, total, unit
-        self._done = 0
+    def __init__(self, live: RichProgress, task: TaskID, count: _Count, clock: Callable[[], float]) -> None:
+        self.count = count
+        self._live, self._task, self._clock = live, task, clock
+        self._began = clock()
         self._lock = threading.Lock()
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None:
         with self._lock:
-            self._done += amount
-            text = self.text()
+            self.count.add(amount, size_bytes)
+            text = self.count.live(self._clock() - self._began)
         self._live.update(self._task, advance=amount, done=text)
 
-    def text(self) -> str:
+
+class _Count:
+    """What a bar has come to."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self._total, self._unit = total, unit
+        self._done = self._bytes = 0
+
+    def add(self, amount: int, size_bytes: int) -> None:
+        self._done += amount
+        self._bytes += amount if self._unit == "bytes" else size_bytes
+
+    def live(self, seconds: float) -> str:
+        """With bytes and their rate, where they are known."""
+        if not self._bytes:
+            return str(self)
+        rate = f", {size(self._bytes / seconds)}/s" if seconds >= _RATE_FROM_S else ""
+        return f"{self}{rate}" if self._unit == "bytes" else f"{self}, {size(self._bytes)}{rate}"
+
+    def __str__(self) -> str:
         of = f" of {amount(self._total, self._unit)}" if self._total and self._done != self._total else ""
         unit = "" if self._unit == "bytes" else f" {self._unit}"
         return f"{amount(self._done, self._unit)}{of}{unit}"

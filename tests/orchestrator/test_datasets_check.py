@@ -165,7 +165,7 @@ class Advancing:
     def bar(self, label: str, total: int, unit: str) -> AbstractContextManager[Bar]:
         return nullcontext(self)
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None:
         self._act()
 
 
@@ -293,5 +293,5 @@ def test_no_permission() -> None:
         with as_nobody():
             (found,) = survey(root / "bugs").datasets
             outcome = check(found, Silent(), processes=0)
-    assert [(i.path, i.reason) for i in outcome.unusable] == [("ants/0000.png", "no permission to read it")]
+    assert [(i.path, i.reason) for i in outcome.missed] == [("ants/0000.png", "no permission to read it")]
     assert len(outcome.images) == 3

@@ -209,6 +209,25 @@ def test_plain_bars_say_where_they_are_now_and_then() -> None:
     assert lines == ["send    40 of 100 files", "send    80 of 100 files", "send    100 files in 25 s"]
 
 
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("images", "check   10 of 60 images, 25 MB, 2.5 MB/s"),
+        ("bytes", "check   25 MB of 60 MB, 2.5 MB/s"),
+    ],
+)
+def test_a_bar_tells_bytes_and_their_rate_on_the_way(unit: str, said: str) -> None:
+    seconds = [0.0]
+    stream = io.StringIO()
+    with Plain(stream, clock=lambda: seconds[0]).bar(
+        "check", 60 if unit == "images" else 60_000_000, unit
+    ) as bar:
+        for _ in range(10):
+            seconds[0] += 1
+            bar.advance(*((1, 2_500_000) if unit == "images" else (2_500_000,)))
+    assert stream.getvalue().splitlines()[0] == said
+
+
 def test_a_bar_that_is_cut_short_does_not_say_done() -> None:
     stream = io.StringIO()
     with pytest.raises(RuntimeError), Plain(stream).bar("send", 100, "files"):

@@ -53,7 +53,7 @@ class Heard:
 
 
 class _Nothing:
-    def advance(self, amount: int = 1) -> None: ...
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None: ...
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ FILE_BYTES_MAX = 512 * 1024**2  # a worker holds one file in memory
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A file that was there and is not, or is another one now: run it again."""
+    """A file that was there and is not, is another one now, or can't be read: run it again when it is as it should be."""
 
     reason: str
 
@@ -43,7 +43,7 @@ def read(root: bytes, file: Seen) -> bytes | Unusable | Missed:
     except FileNotFoundError:
         return Missed("it vanished meanwhile")
     except PermissionError:
-        return Unusable("no permission to read it")
+        return Missed("no permission to read it")
     except OSError as error:
         return Missed(f"it can't be read: {error.strerror}")
     if not _same(after, file) or len(data) != file.size:

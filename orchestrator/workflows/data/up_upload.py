@@ -161,6 +161,6 @@ class _Quiet:
         self.advance()
         return nullcontext(self)
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None:
         if self._stopped.is_set():
             raise _Stopped

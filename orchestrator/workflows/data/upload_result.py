@@ -42,7 +42,7 @@ class UploadResult:
     leaks: list[Leak]  # images on two sides of the split: equal, near copies, or of one group
     unusable: list[SetAside]  # images that can't be used, and why
     foreign: list[SetAside]  # files and folders that are no part of the dataset, and why
-    missed: list[SetAside]  # vanished, changed or appeared meanwhile: the rest is done, run it again
+    missed: list[SetAside]  # vanished, changed, appeared, or can't be read: the rest is done, run it again
     warnings: list[str]
     added: int  # images, against the version before
     changed: int
