@@ -19,7 +19,7 @@ from orchestrator.datasets.checks.cache import Cache
 from orchestrator.datasets.checks.check import check
 from orchestrator.datasets.checks.near import Near, Pair, StandIns, candidates, candidates_of, compare
 from orchestrator.datasets.checks.signature import SIGNATURE_BYTES, pixels, signature
-from orchestrator.datasets.columns.columns import digests
+from orchestrator.datasets.columns.hashes import digests
 from orchestrator.datasets.folder.scan import Scan, survey
 from orchestrator.datasets.splits.split import by_hash
 from orchestrator.datasets.splits.together import sets

@@ -24,7 +24,9 @@ from orchestrator.datasets.checks.convert import Conversion
 from orchestrator.datasets.checks.judge import Unusable, Verdict
 from orchestrator.datasets.checks.near import NOTHING, Near
 from orchestrator.datasets.checks.workers import Answer, Task, answer, batches, cores, in_processes
-from orchestrator.datasets.columns.columns import Digests, Indices, Numbers
+from orchestrator.datasets.columns.column import Indices
+from orchestrator.datasets.columns.hashes import Digests
+from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.folder import names, snapshot
 from orchestrator.datasets.folder.names import SetAside

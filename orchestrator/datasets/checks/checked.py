@@ -9,8 +9,11 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from orchestrator.datasets.checks.judge import Verdict
-from orchestrator.datasets.columns.columns import Blobs, Hashes, Indices, Words
+from orchestrator.datasets.columns.column import Indices
+from orchestrator.datasets.columns.hashes import Hashes
 from orchestrator.datasets.columns.rows import Form, Rows
+from orchestrator.datasets.columns.texts import Blobs
+from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder.scan import LABELLED, Labelled
 
 VERDICTS = Form(

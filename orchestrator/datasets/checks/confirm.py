@@ -28,7 +28,7 @@ from orchestrator.datasets.checks.near import (
 )
 from orchestrator.datasets.checks.near_memory import Compared
 from orchestrator.datasets.checks.signature import SIGNATURE_BYTES, pixels
-from orchestrator.datasets.columns.columns import Hashes
+from orchestrator.datasets.columns.hashes import Hashes
 from orchestrator.datasets.folder.reading import read
 from orchestrator.progress import Progress
 

@@ -11,9 +11,10 @@ import numpy as np
 from orchestrator.datasets.checks.checked import Checked, Images
 from orchestrator.datasets.checks.near import NOTHING, Near
 from orchestrator.datasets.checks.signature import DEEP
-from orchestrator.datasets.columns.columns import Hashes, Lookup, Words, digests
+from orchestrator.datasets.columns.hashes import Hashes, Lookup, digests
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.rows import Rows, column
+from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.tally import counts
 from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Flips, Image, Split

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.datasets.checks.near import Near
-from orchestrator.datasets.columns.columns import Digests, digests
+from orchestrator.datasets.columns.hashes import Digests, digests
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.splits.together import GROUPED

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.datasets.checks.signature import HEIGHT, WIDTH
-from orchestrator.datasets.columns.columns import Digests, Indices, digests
+from orchestrator.datasets.columns.column import Indices
+from orchestrator.datasets.columns.hashes import Digests, digests
 
 CONFIRMED = 0.03
 LIKELY = 0.1

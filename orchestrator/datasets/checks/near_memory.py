@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.datasets.checks.signature import FINGERPRINT
 from orchestrator.datasets.columns import kept
-from orchestrator.datasets.columns.columns import Digests, Hashes, digests
+from orchestrator.datasets.columns.hashes import Digests, Hashes, digests
 
 _FORM = f"near copies 5, fingerprint {FINGERPRINT}"
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from orchestrator.datasets.columns.columns import Hashes, Numbers, Texts, Words
+from orchestrator.datasets.columns.hashes import Hashes
+from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.rows import Form, Rows
+from orchestrator.datasets.columns.texts import Texts
+from orchestrator.datasets.columns.words import Words
 from remote.contract.dataset_manifest import Image
 
 IMAGES = Form(

@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.datasets.columns.columns import Digests, Hashes, Indices, Lookup, Numbers, Words, digests
+from orchestrator.datasets.columns.column import Indices
+from orchestrator.datasets.columns.hashes import Digests, Hashes, Lookup, digests
+from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.rows import Form, Rows
+from orchestrator.datasets.columns.words import Words
 from remote.contract.dataset_manifest import Image
 
 

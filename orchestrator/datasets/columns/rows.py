@@ -14,7 +14,10 @@ from typing import Any, Generic, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.datasets.columns.columns import Column, Digests, Hashes, Indices, Numbers, Words
+from orchestrator.datasets.columns.column import Column, Indices
+from orchestrator.datasets.columns.hashes import Digests, Hashes
+from orchestrator.datasets.columns.numbers import Numbers
+from orchestrator.datasets.columns.words import Words
 
 T = TypeVar("T")
 _AT_ONCE = 4096  # rows

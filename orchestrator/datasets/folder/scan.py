@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.datasets.columns.columns import Blobs, Numbers, Words
+from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.rows import Form, Rows
+from orchestrator.datasets.columns.texts import Blobs
+from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder import names
 from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.tree import beside

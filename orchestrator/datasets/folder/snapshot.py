@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from orchestrator.datasets.checks.checked import VERDICTS, Images
 from orchestrator.datasets.checks.judge import Verdict
 from orchestrator.datasets.columns import kept
-from orchestrator.datasets.columns.columns import Blobs, Indices, Numbers, Words, matched
+from orchestrator.datasets.columns.column import Indices, matched
+from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.rows import Form, Rows
+from orchestrator.datasets.columns.texts import Blobs
+from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder.scan import Labelled
 
 _TICK_NS = 50_000_000  # a clock of files that counts in nanoseconds moves at least so often

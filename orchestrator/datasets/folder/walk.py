@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.datasets.columns.columns import Blobs, Numbers
+from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.rows import Form, Rows
+from orchestrator.datasets.columns.texts import Blobs
 from orchestrator.datasets.folder.names import IMAGE_ENDINGS, SetAside, encode
 
 _LINKED_LEVELS = 3

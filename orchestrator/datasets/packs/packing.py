@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.datasets.columns.columns import Digests
+from orchestrator.datasets.columns.hashes import Digests
 from orchestrator.datasets.columns.images import at_path
 from orchestrator.datasets.columns.places import LOCATED, Located, Places
 from orchestrator.datasets.columns.rows import Rows

@@ -13,19 +13,14 @@ from orchestrator.datasets.checks.checked import Checked, Images
 from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion
 from orchestrator.datasets.checks.near import NOTHING, Near
 from orchestrator.datasets.checks.signature import DEEP
-from orchestrator.datasets.columns.columns import (
-    Blobs,
-    Indices,
-    Lookup,
-    Numbers,
-    Texts,
-    Words,
-    laid_over,
-    matched,
-)
+from orchestrator.datasets.columns.column import Indices, laid_over, matched
+from orchestrator.datasets.columns.hashes import Lookup
 from orchestrator.datasets.columns.images import IMAGES
+from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.places import Places
 from orchestrator.datasets.columns.rows import Rows
+from orchestrator.datasets.columns.texts import Blobs, Texts
+from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder import names
 from orchestrator.datasets.packs.pack import groups
 from orchestrator.datasets.publishing.merge import Held, Merged, merge, require_no_loss

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.datasets.checks.near import Near
-from orchestrator.datasets.columns.columns import Digests, Hashes, Indices, Lookup, digests
+from orchestrator.datasets.columns.column import Indices
+from orchestrator.datasets.columns.hashes import Digests, Hashes, Lookup, digests
 
 GROUPED = "g"  # a label that begins so was asked for; NEAR: it holds near copies only
 NEAR = "n"
