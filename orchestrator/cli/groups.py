@@ -27,7 +27,7 @@ def group(command: Command, below: Sequence[Command]) -> typer.Typer:
 
     parameters = inspect.signature(command.call).parameters.values()
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]  # what typer reads
+    vars(call)["__signature__"] = inspect.Signature([context, *parameters])  # what typer reads
     call.__annotations__ = {}
     call.__doc__ = command.call.__doc__
     app.callback()(call)

@@ -162,7 +162,7 @@ def command(*may_raise: type[TlvmError], below: str = "") -> Callable[[Callable[
                 raise typer.Exit(interrupted.EXIT_CODE) from None
 
         parameters = [own[name] for name in own if name != "common"] + list(shared.values())
-        call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
+        vars(call)["__signature__"] = inspect.Signature(  # what typer reads
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
         call.__annotations__ = {}

@@ -109,10 +109,11 @@ def _groups(manifest: DatasetManifest) -> dict[str, str]:
 
 def _part(metrics: Metrics, name: str, split: str | None) -> Part:
     wanted = split or (metrics.reported if name == metrics.dataset else "all")
-    for part in get_args(Part):
+    parts: tuple[Part, ...] = get_args(Part)
+    for part in parts:
         if part == wanted:
-            return part  # type: ignore[no-any-return]
-    raise ConfigError(f"--split {wanted[:80]!r}: there is none", next=nearest(wanted, list(get_args(Part))))
+            return part
+    raise ConfigError(f"--split {wanted[:80]!r}: there is none", next=nearest(wanted, [*parts]))
 
 
 def _on_a_machine(

@@ -6,12 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.config import PROVIDERS, ProviderName
-from orchestrator.errors import (
-    AuthError,
-    ConfigError,
-    NotFoundError,
-)
+from orchestrator.config import PROVIDERS
+from orchestrator.errors import AuthError, ConfigError, NotFoundError
 from orchestrator.providers.base import MachineState
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.results.result import RunResult, collected
@@ -63,13 +59,8 @@ def where(workspace: Workspace, run: StoredRun) -> Workspace:
     """The same, meaning the provider and the machine that the run is on now."""
     record = workspace.records.run(run.spec.run_id)
     said = run.attempts[-1].provider if run.attempts else record.provider if record else ""
-    name = _provider(said)
-    return (workspace.on_provider(name) if name else workspace).of_machine(run.machine)
-
-
-def _provider(text: str) -> ProviderName | None:
-    """What a document says may be anything."""
-    return text if text in PROVIDERS else None  # type: ignore[return-value]  # mypy does not narrow a Literal by `in`
+    known = said in PROVIDERS  # what a document says may be anything
+    return (workspace.on_provider(said) if known else workspace).of_machine(run.machine)
 
 
 def _active(workspace: Workspace) -> str:
