@@ -74,8 +74,16 @@ def row(name: str, run: ComparedRun, runs: int) -> tuple[str, ...]:
         difference,
         interval,
         p,
-        duration(run.seconds),
+        _took(run),
     )
+
+
+def _took(run: ComparedRun) -> str:
+    """A run that found features of an earlier one took less than it would by itself."""
+    if not run.kept:
+        return duration(run.seconds)
+    alone = f"about {duration(run.seconds_alone)}" if run.seconds_alone else "longer"
+    return f"{duration(run.seconds)} ({alone} without the features kept from an earlier run)"
 
 
 def verdict(result: CompareResult, names: dict[str, str]) -> str:
@@ -84,7 +92,10 @@ def verdict(result: CompareResult, names: dict[str, str]) -> str:
     if result.differ:
         if result.take == result.best:
             return f"{take} is the best, by more than chance."
-        return f"{take} is no worse than the best, {names[result.best]}, as far as these images tell; and quicker."
+        return (
+            f"{take} is no worse than the best, {names[result.best]}, as far as these images tell; and quicker"
+            f"{_not_whole(runs[result.take])}."
+        )
     other = best if best is not first else max(result.runs[1:], key=lambda run: run.accuracy)
     needed = (
         f"; telling {first.accuracy:.3f} from {other.accuracy:.3f} takes about {_rounded(result.images_needed):,} "
@@ -92,7 +103,15 @@ def verdict(result: CompareResult, names: dict[str, str]) -> str:
         if result.images_needed
         else ""
     )
-    return f"No difference is larger than chance{_corrected(result)}{needed}. Take the quickest: {take}."
+    return f"No difference is larger than chance{_corrected(result)}{needed}. Take the quickest: {take}{_not_whole(runs[result.take])}."
+
+
+def _not_whole(run: ComparedRun) -> str:
+    return (
+        ""
+        if run.seconds_alone
+        else " (whose own time is not known: an earlier run had computed its features)"
+    )
 
 
 def _corrected(result: CompareResult) -> str:

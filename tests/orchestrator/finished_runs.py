@@ -71,6 +71,8 @@ def put_run(
     scenario: str = "fixed-extractor",
     seconds: float = 41.0,
     looked: bool = True,
+    counters: Counters | None = None,
+    images_per_s: float = 1.0,
 ) -> str:
     """A run that said these probabilities of these images; its id."""
     run_id = f"{scenario}-20260807-142530-{tail}"
@@ -95,8 +97,8 @@ def put_run(
         temperature=1.0,
         trained_parameters=1026,
         frozen=Frozen(parameters=11_176_512, tensors=120, equal=120),
-        counters=Counters(0, 0, 0),
-        images_per_s=1.0,
+        counters=counters or Counters(0, 0, 0),
+        images_per_s=images_per_s,
         seconds={"train": seconds},
         device="2 cores",
         versions={},

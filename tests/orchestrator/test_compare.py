@@ -18,6 +18,8 @@ from orchestrator.workflows.results.paired import holm, images_needed, luck, mcn
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import grouped, wilson
+from remote.contract.metrics import Counters
+from remote.contract.run_spec import DatasetRef
 from tests.orchestrator.finished_runs import image, opened, put_dataset, put_run, regrouped
 
 RIGHT, WRONG = [0.9, 0.1], [0.2, 0.8]  # of a birch
@@ -123,6 +125,57 @@ def test_no_difference_take_the_quickest(workspace: Workspace) -> None:
         "Take the quickest: fixed-extractor.\n"
     ) in text
     assert text.endswith("next: tlvm predict k3qz IMAGES\n")
+
+
+def test_a_run_that_found_its_features_is_charged_with_them(workspace: Workspace) -> None:
+    images = birches(20)
+    dataset = put_dataset(workspace, images)
+    kept, anew = Counters(1000, 1000, 0), Counters(1000, 1000, 1000)
+    put_run(workspace, "k3qz", dataset, images, shares(18, 20), seconds=2, counters=kept, images_per_s=50_000)
+    result = compare(
+        workspace, ["k3qz", _tuned(workspace, dataset, images, seconds=20, counters=anew, rate=20)]
+    )
+    assert [(run.seconds, run.kept, run.seconds_alone) for run in result.runs] == [(2, 1000, 52), (20, 0, 20)]
+    assert result.take.endswith("9w2d")
+    assert "2.0 s (about 52 s without the features kept from an earlier run)" in shown(result)
+    assert "Take the quickest: fine-tune-all.\n" in shown(result)
+
+
+def test_where_nobody_knows_what_features_take_that_is_said(workspace: Workspace) -> None:
+    images = birches(20)
+    dataset = put_dataset(workspace, images)
+    kept = Counters(1000, 1000, 0)
+    put_run(workspace, "k3qz", dataset, images, shares(18, 20), seconds=2, counters=kept)
+    put_run(
+        workspace,
+        "9w2d",
+        dataset,
+        images,
+        shares(18, 20),
+        seconds=3,
+        counters=kept,
+        scenario="initial-layers",
+    )
+    text = shown(compare(workspace, ["k3qz", "9w2d"]))
+    assert "2.0 s (longer without the features kept from an earlier run)" in text
+    assert (
+        "Take the quickest: fixed-extractor (whose own time is not known: an earlier run had computed its features).\n"
+    ) in text
+
+
+def _tuned(
+    workspace: Workspace,
+    dataset: DatasetRef,
+    images: list[Image],
+    *,
+    seconds: float,
+    counters: Counters,
+    rate: float,
+) -> str:
+    return put_run(
+        workspace, "9w2d", dataset, images, shares(18, 20), scenario="fine-tune-all", seconds=seconds,
+        counters=counters, images_per_s=rate,
+    )  # fmt: skip
 
 
 def test_equal_runs_are_told_in_whole_sentences(workspace: Workspace) -> None:
