@@ -22,6 +22,7 @@ from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef
 from remote.contract.run_status import RunStatus, State
 from tests.orchestrator.finished_runs import image, opened, put, put_dataset, put_run
+from tests.orchestrator.gce_workspace import Told
 from tests.orchestrator.test_datasets_rm import still_at_work
 from tests.orchestrator.test_up_down import Scripted, machine_of
 
@@ -259,7 +260,13 @@ def test_a_machine_is_not_kept_for_a_run_that_was_removed(workspace: Workspace, 
     assert run_ids(workspace.store) == []
     assert was_removed(workspace.store, run_id)
 
-    assert down(workspace, also=[run_id]).deleted
+    other = put_run(workspace, "9w2d", dataset, IMAGES, RIGHT)
+    told = workspace.progress = Told()  # type: ignore[assignment]
+    ended = down(workspace, also=[run_id, other])
+    assert ended.deleted and ended.runs == [other]
+    assert [line for line in told.lines if line.startswith("verify")] == [
+        "verify runs of tlvm-ana-bees, file by file: 1"
+    ], "as many as are said to be verified"
     with pytest.raises(ConflictError, match="a result is not in the store"):
         provider.there[machine.name] = machine
-        down(workspace, also=["fixed-extractor-20260807-142530-9w2d"])
+        down(workspace, also=["fixed-extractor-20260807-142530-p0ax"])

@@ -81,13 +81,12 @@ def down(
     runs = [run for run in runs if run.spec.run_id not in ghosts]
     if not force:
         _refuse_active(workspace, machine, runs)
-    run_ids = sorted({run.spec.run_id for run in runs} | (known or set()) | set(also))
+    stored = {run.spec.run_id for run in runs}
+    beside = ((known or set()) | set(also)) - stored
+    run_ids = sorted(stored | {run_id for run_id in beside if not _removed(workspace, run_id, force=force)})
     if run_ids:
         workspace.progress.say("verify", f"runs of {machine.name}, file by file: {len(run_ids)}")
     missing = {run_id: why for run_id in run_ids if (why := _problem(workspace, run_id, force=force))}
-    removed = {run_id for run_id in missing if was_removed(workspace.store, run_id)}
-    run_ids = [run_id for run_id in run_ids if run_id not in removed]
-    missing = {run_id: why for run_id, why in missing.items() if run_id not in removed}
     if missing and not force:
         raise ConflictError(
             f"The machine {machine.name} is kept: a result is not in the store",
@@ -154,6 +153,16 @@ def _stored(workspace: Workspace, machine: Machine, *, force: bool) -> list[Stor
             raise
         workspace.progress.warn(f"The store can't be asked for runs: {error.what}")
         return []
+
+
+def _removed(workspace: Workspace, run_id: str, *, force: bool) -> bool:
+    """By somebody, so that nothing of it is verified."""
+    try:
+        return was_removed(workspace.store, run_id)
+    except TlvmError:
+        if not force:
+            raise
+        return False
 
 
 def _problem(workspace: Workspace, run_id: str, *, force: bool) -> str:
