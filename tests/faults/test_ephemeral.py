@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +109,7 @@ def test_up_run_down_and_pull_are_one_command(stage: Stage) -> None:
 def test_a_run_that_fails_takes_its_machine_with_it_and_its_log_is_here(stage: Stage) -> None:
     error = stage(*_RUN, "--seed", "3", "--json", expect=9).document["error"]
     assert "Only one class: bees" in error["detail"]
+    assert re.search(r"Its machine tlvm-fixed-extractor-\S+ is gone, confirmed twice", error["detail"])
     assert stage.instances() == {} and owed(stage) == []
     ((run_id, files),) = here(stage).items()
     assert files >= {"log.txt", "events.jsonl"} and stage.in_bucket(run_id)
@@ -194,14 +196,15 @@ def test_a_laptop_that_cannot_take_the_result_does_not_keep_the_machine(stage: S
 
 def test_a_machine_that_is_there_already_is_neither_taken_nor_ended(stage: Stage) -> None:
     stage("up", "--machine", "tlvm-mine")
-    error = stage(*_RUN, "--machine", "tlvm-mine", "--json", expect=10).document["error"]
-    assert "is there already" in error["what"]
+    error = stage(*_RUN, "--machine", "tlvm-mine", "--json", expect=2).document["error"]
+    assert "named by its run" in error["what"]
     assert stage(*_RUN, "--json").document["down"]["deleted"]
     assert [found["name"] for found in stage.instances().values()] == ["tlvm-mine"]
 
 
 def test_two_at_once_have_a_machine_each(stage: Stage) -> None:
-    jobs = [stage.forked.begin(_RUN, stage.folder, stage.variables, out=name) for name in ("first", "second")]
+    named = stage.variables | {"TLVM_MACHINE_NAME": "tlvm-ana-trees"}  # which is left alone
+    jobs = [stage.forked.begin(_RUN, stage.folder, named, out=name) for name in ("first", "second")]
     assert [job.answer().exit_code for job in jobs] == [0, 0]
     assert stage.instances() == {} and owed(stage) == [] and len(here(stage)) == 2
 

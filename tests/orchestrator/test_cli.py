@@ -477,6 +477,7 @@ def test_names_are_completed_from_what_is_here(process: Process, tmp_path: Path)
     [
         ("run", "tlvm run --spec RUN repeats a run"),
         ("run all --spec k3qz", "tlvm run --spec k3qz"),
+        ("run fixed-extractor --ephemeral --machine tlvm-mine", "Leave one of them out"),
         ("run fixed-extractor from-scratch --spec k3qz", "tlvm run --spec k3qz"),
         ("run fixed-extractor --rehearse --detach", "without it and with --detach"),
         ("run fixed-extractor --rehearse --if-changed", "without it and with --if-changed"),

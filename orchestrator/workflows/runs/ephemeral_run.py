@@ -44,13 +44,15 @@ def run_ephemeral(
 ) -> Ended:
     """Carry out a run on a machine that is made for it and goes with it. How it ends, `launch.collect` sees to.
 
-    ConflictError   a machine of the name that the settings fix is there already; or the result is not in the store
+    ConflictError   the result is not in the store
     PartialError    the machine is gone, the result is in the store, and could not be brought here
     Detached        the run goes on; `attach` completes the transaction
     and what `up` and `run` raise; then the machine is gone, unless the error says otherwise
     """
     run_id = new_run_id(scenario if scenario in scenarios.SCENARIOS else "run", datetime.now(UTC))
-    name = workspace.settings.machine.name or machine_of(run_id)
+    name, other = machine_of(run_id), workspace.settings.machine.name
+    if other:
+        workspace.progress.say("machine", f"{name}, named by its run; {other} of the settings is left alone")
     place = workspace.of_machine(name)
     with place.records.seeing_to(place.settings.provider, name) as alone:
         if not alone:
@@ -87,7 +89,7 @@ def _taken(name: str, why: str) -> ConflictError:
     return ConflictError(
         f"The machine {name} is there already",
         detail=why,
-        next="--ephemeral makes one of its own: take the name out of the settings, or give another with --machine.",
+        next="--ephemeral makes one of its own: run the same command again.",
     )
 
 

@@ -225,16 +225,20 @@ def collect(
     machine = ephemeral.end(workspace, spec.machine, [spec.run_id]) if own else ephemeral.Ended()
     if machine.down and ended:
         ended(machine.down)
-    if machine.kept and status.state != "SUCCEEDED":
-        workspace.progress.warn(str(machine.kept))
-    elif machine.kept:
+    if machine.kept and status.state == "SUCCEEDED":
         raise machine.kept
-    elif machine.down:
+    if machine.down:
         ephemeral.settle(workspace, spec.machine)
     if status.state != "SUCCEEDED":
         raise RunFailed(
             f"The run {spec.run_id} {'was cancelled' if status.state == 'CANCELLED' else 'failed'}",
-            detail="\n".join([status.message, *status.log_tail]),
+            detail="\n".join(
+                [
+                    status.message,
+                    *status.log_tail,
+                    *([ephemeral.became(spec.machine, machine)] if own else []),
+                ]
+            ),
             next=f"tlvm logs {called(workspace, spec.run_id)} shows the whole log.",
         )
     if not status.published:

@@ -30,9 +30,10 @@ from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.readiness import make_ready
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.runs import attempts, secrets
-from orchestrator.workflows.runs.documents import StoredRun, latest_checkpoints, required_run, stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, latest_checkpoints, read_runs, required_run
 from orchestrator.workflows.runs.ended import was_ended
 from orchestrator.workflows.runs.following import MachineLost, Position
+from orchestrator.workflows.runs.index import run_index
 from orchestrator.workflows.runs.launch import ask_to_start, follow_to_the_end, refused
 from orchestrator.workflows.runs.machine_runs import is_silent
 from orchestrator.workflows.runs.overview import called
@@ -264,7 +265,7 @@ def _but(why: TlvmError, detail: str, next: str = "") -> TlvmError:
 
 def _bring_its_line(workspace: Workspace, run: StoredRun, machine: Machine, recovery: Recovery) -> None:
     """Those that waited behind it, or were lost with it, wait behind it again; what goes wrong there is theirs."""
-    for other in stored_runs(workspace.store)[0]:
+    for other in read_runs(workspace.store, run_index(workspace.store).newest(0))[0]:
         same = (other.machine, other.spec.owner) == (run.machine, run.spec.owner)
         if not same or not other.active or other.spec.run_id == run.spec.run_id or on_same(other, machine):
             continue

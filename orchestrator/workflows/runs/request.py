@@ -88,6 +88,11 @@ def agree(request: Request) -> None:
             "Which scenario?",
             next="For example: tlvm run fixed-extractor; tlvm run --spec RUN repeats a run.",
         )
+    if request.ephemeral and request.machine:
+        raise ConfigError(
+            "--ephemeral makes a machine of its own, named by its run: --machine has no meaning for it",
+            next="Leave one of them out.",
+        )
     others = {"--if-changed": request.if_changed, "--detach": request.detach}
     for other in [name for name, said in others.items() if said and request.rehearse]:
         raise ConfigError(
