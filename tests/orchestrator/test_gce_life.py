@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,11 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import MachineState
 from orchestrator.workflows.machines.allowance import spent
+from orchestrator.workflows.machines.down import down
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
+from tests.orchestrator.gce_workspace import NoRuns, waiting, workspace
 
 
 @pytest.fixture
@@ -131,6 +134,16 @@ def test_a_deletion_that_fails_may_be_asked_for_again(server: ComputeServer) -> 
     held.delete(made.name)
     server.clock.advance(60)
     assert held.get(made.name) is None
+
+
+def test_down_outlasts_a_deletion_that_fails_for_a_while(server: ComputeServer, tmp_path: Path) -> None:
+    made = workspace(server, tmp_path)
+    made.store = NoRuns()  # type: ignore[assignment]
+    gce(server).create(wanted(name="tlvm-ana-default", project="default"), OFFER)
+    for fault in ("internal error", "503", "operation rate"):
+        server.faults.add(fault, "instances.delete")
+    assert down(made, force=True, clock=waiting(server)).deleted
+    assert server.cloud.resources["instances"] == {} and server.cloud.resources["disks"] == {}
 
 
 def test_the_soft_clock_is_moved_and_read_through_the_cloud(server: ComputeServer) -> None:
