@@ -201,6 +201,31 @@ def test_every_checkpoint_on_the_way_leads_to_the_same_bits() -> None:
         assert second.weights == whole.weights
 
 
+def test_it_goes_on_with_the_threads_that_it_began_with(threads: None) -> None:
+    """Another number would add up in another order; the device is recorded too, and another one is said."""
+    torch.set_num_threads(2)
+    first = Run(stop_at=3)
+    with pytest.raises(Stopped):
+        first.fit()
+    state = first.saved[-1]
+    assert (state["threads"], state["device"]) == (2, "cpu")
+    torch.set_num_threads(1)
+    second = Run()
+    second.fit(resumed=state)
+    assert torch.get_num_threads() == 2
+    assert second.told == []
+    third = Run()
+    third.fit(resumed={**state, "device": "cuda"})
+    assert third.told == ["Begun on cuda, going on on cpu: not with the same bits"]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def test_the_best_epoch_is_kept_and_may_be_the_start() -> None:
     run = Run()
     before = run.weights
