@@ -110,7 +110,7 @@ def in_earnest(request: Request) -> str:
     }  # fmt: skip
     several = {
         "--set": [f"{key}={value}" for key, value in request.parameters.items()],
-        "--env": [f"{name}=..." if equals else name for name, equals, _ in _variables(request)],
+        "--env": [_without_value(text) for text in request.env],
         "--env-file": request.env_files,
     }
     words = ["tlvm", "run", *request.scenarios]
@@ -123,8 +123,9 @@ def in_earnest(request: Request) -> str:
     return shlex.join(words)
 
 
-def _variables(request: Request) -> list[tuple[str, str, str]]:
-    return [text.partition("=") for text in request.env]
+def _without_value(variable: str) -> str:
+    name, equals, _ = variable.partition("=")
+    return f"{name}=..." if equals else name
 
 
 def _rehearsal(
