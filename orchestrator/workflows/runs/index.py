@@ -29,10 +29,6 @@ class RunIndex:
         """Every run that is not over, wherever it stands, and so many of the newest; oldest first."""
         return self._with(self.ids[max(0, len(self.ids) - count) :])
 
-    def _with(self, more: Iterable[str]) -> list[str]:
-        wanted = set(more)
-        return [run_id for run_id in self.ids if run_id not in self.over or run_id in wanted]
-
     def of_machines(self, store: Store, machines: Sequence[Machine]) -> list[str]:
         """Every run that is not over, and those that may have been on one of these machines; oldest first.
 
@@ -47,6 +43,10 @@ class RunIndex:
         return self._with(
             run_id for run_id in self.ids if run_id in moved or run_id in named or _made(run_id) >= since
         )
+
+    def _with(self, more: Iterable[str]) -> list[str]:
+        wanted = set(more)
+        return [run_id for run_id in self.ids if run_id not in self.over or run_id in wanted]
 
 
 def run_index(store: Store) -> RunIndex:
