@@ -1,4 +1,7 @@
-"""`tlvm run fine-tune-top --unfreeze-from NAME` as a user types it: the layers from there on train, no others do."""
+"""`tlvm run fine-tune-top --unfreeze-from NAME` as a user types it: the layers from there on train, no others do.
+
+With weights that were pushed into the store before and are asked for by their name.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,15 @@ def tlvm(tmp_path: Path) -> Iterator[Tlvm]:
 def test_the_layers_from_there_on_train_and_no_others(tlvm: Tlvm) -> None:
     weights = shared(WEIGHTS)
     photos = draw(tlvm.home / "colours", {"train": 8, "val": 2, "test": 2}, seed=1)
+    tlvm("weights", "push", weights)
+    (kept,) = tlvm("weights", "list", "--json").document["files"]
     run = tlvm(
-        *("run", "fine-tune-top", "--data", photos, "--model", "squeezenet1_1", "--weights", weights),
+        *("run", "fine-tune-top", "--data", photos, "--model", "squeezenet1_1", "--weights", weights.name),
         *("--unfreeze-from", "features.11", "--set", "image_size=64", "--set", "batch_size=8"),
         *("--set", "learning_rate=0.0003", "--set", "epochs=2", "--set", "warmup_epochs=0", "--json"),
     ).document
     result = Path(run["folder"])
+    assert (kept["origin"], run["weights"]) == (f"file {weights.name}",) * 2
     told = json.loads((result / "metrics.json").read_text())
     assert told["training"]["unfreeze_from"] == "features.11"
     assert told["training"]["best_epoch"] > 0, "the classifier alone was kept"
