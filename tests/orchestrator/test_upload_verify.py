@@ -126,7 +126,10 @@ def test_an_older_version_stays_what_it_is_while_nothing_changes(tmp_path: Path,
     assert (result.version, result.unchanged) == (version, True)
     data, again = encode(resolve(workspace, None)[2])
     assert again == version
-    assert versions.put_encoded(store, "bugs", version, data) == 0
+    assert (
+        versions.put_encoded(store, "bugs", version, data, versions.find_manifest(store, "bugs", version))
+        == 0
+    )
 
 
 def test_a_damaged_pack_of_images_that_this_folder_lacks_says_whose(tmp_path: Path, folder: Path) -> None:

@@ -33,9 +33,7 @@ class Overtaken:
     def get(self, key: str) -> Blob | None:
         return self._store.get(key)
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         return self._store.blobs(prefix, delimiter=delimiter, match=match)
 
     def folders(self, prefix: str) -> Iterator[str]:
@@ -75,11 +73,18 @@ def here(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+def put(store: Store, version: str, data: bytes) -> int:
+    """The manifest, as an upload writes it."""
+    return versions.put_encoded(store, "bugs", version, data, versions.find_manifest(store, "bugs", version))
+
+
 def test_a_pack_is_written_only_where_there_is_none(here: Place) -> None:
     key = layout.pack_key(PACK)
     theirs: list[Blob] = []
     here.store.act = lambda: theirs.append(here.put(key, CONTENT))
-    _, was_sent = versions.put_pack(here.store, here.file(CONTENT), PACK)
+    _, was_sent = versions.put_pack(
+        here.store, here.file(CONTENT), PACK, versions.find_pack(here.store, PACK)
+    )
     assert (was_sent, here.store.conditions) == (False, [0])
     assert here.plain.get(key) == theirs[0]  # with its generation: it was not written a second time
 
@@ -89,7 +94,9 @@ def test_a_damaged_pack_is_replaced_only_as_it_was_seen(here: Place) -> None:
     bent = here.put(key, b"a pacK")
     healed: list[Blob] = []
     here.store.act = lambda: healed.append(here.put(key, CONTENT))
-    _, was_sent = versions.put_pack(here.store, here.file(CONTENT), PACK)
+    _, was_sent = versions.put_pack(
+        here.store, here.file(CONTENT), PACK, versions.find_pack(here.store, PACK)
+    )
     assert (was_sent, here.store.conditions) == (False, [bent.generation])
     assert here.plain.get(key) == healed[0]
 
@@ -99,7 +106,7 @@ def test_a_manifest_is_written_only_where_there_is_none(here: Place) -> None:
     key = layout.manifest_key("bugs", version)
     theirs: list[Blob] = []
     here.store.act = lambda: theirs.append(here.put(key, data))
-    assert versions.put_encoded(here.store, "bugs", version, data) == 0
+    assert put(here.store, version, data) == 0
     assert here.store.conditions == [0]
     assert here.plain.get(key) == theirs[0]
 
@@ -110,7 +117,7 @@ def test_a_damaged_manifest_is_replaced_only_as_it_was_seen(here: Place) -> None
     bent = here.put(key, b"junk")
     here.store.act = lambda: here.put(key, b"other junk")
     with pytest.raises(DataError):
-        versions.put_encoded(here.store, "bugs", version, data)
+        put(here.store, version, data)
     assert here.store.conditions == [bent.generation]
 
 

@@ -57,8 +57,8 @@ class Packing(Protocol):
     def needs(self, hashes: Digests) -> NDArray[np.bool_]:
         """Which of these contents are in no pack yet."""
 
-    def expected(self, path: bytes) -> str:
-        """The content that this path had, if that needs no packing; else ""."""
+    def expected(self, paths: Sequence[bytes]) -> Sequence[str]:
+        """The content that each path had, if that needs no packing; else ""."""
 
     def add(self, sha256: str, extension: str, data: bytes) -> None:
         """Unless it is in a pack already."""
@@ -82,6 +82,7 @@ def check(
     now_ns = time.time_ns()
     before = snapshot.load(cache.folder, scan.root, cache.form)
     found = _Found(scan.files, before, packing)
+    sizes = scan.files.numbers("size")
     with progress.bar("check", len(scan.files), "images") as bar:
         if len(found.todo) < len(scan.files):
             bar.advance(len(scan.files) - len(found.todo))
@@ -89,7 +90,7 @@ def check(
             new: list[tuple[str, Verdict | Unusable]] = []
             for at, tasks, answers in _answers(scan, found, cache, packing, processes):
                 new += found.take(at, tasks, answers, packing)
-                bar.advance(len(at))
+                bar.advance(len(at), int(sizes[at].sum()))
                 if len(new) >= _KEPT_AT_ONCE:
                     cache.keep(new)
                     new.clear()
@@ -134,11 +135,10 @@ class _Found:
         stats = self._files.picked(at, "path", "size", "mtime_ns", "inode")
         if packing is None:
             return [Task(*stat) for stat in stats]
-        held = zip(stats, self._contents(self._row[at]), strict=True)
-        return [
-            Task(path, size, mtime_ns, inode, sha256, packing.expected(path))
-            for (path, size, mtime_ns, inode), sha256 in held
-        ]
+        files = list(stats)
+        contents = self._contents(self._row[at])
+        expected = packing.expected([path for path, *_ in files])
+        return [Task(*file, *more) for file, *more in zip(files, contents, expected, strict=True)]
 
     def _contents(self, rows: Indices) -> Iterable[str]:
         """What files held; "" where nobody knows, and of images that were converted, for they must be again."""

@@ -8,7 +8,7 @@ packed already, so an upload that is done again makes the same packs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ class Packer:
     folder          for packs until they are sent
     there           contents that need no packing
     before          the images of the version before
-    send            brings a pack into the store
+    send            looks whether the store has a pack; what it returns brings it there
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Packer:
         folder: Path,
         there: Places,
         before: Rows[Image],
-        send: Callable[[Pack], None],
+        send: Callable[[Pack], Callable[[], None]],
         *,
         limit: int = PACK_BYTES,
     ) -> None:
@@ -50,6 +50,7 @@ class Packer:
         self._written = LOCATED.rows()
         self._folder = folder
         self._there = there
+        self._some_there = len(there.rows) > 0
         self._before = before
         self._send = send
         self._limit = limit
@@ -68,16 +69,13 @@ class Packer:
     def needs(self, hashes: Digests) -> NDArray[np.bool_]:
         return self._there.find(hashes) < 0
 
-    def expected(self, path: bytes) -> str:
-        if not len(self._before):
-            return ""
-        found = at_path(self._before, encode(path))
-        return found.sha256 if found is not None and found.sha256 in self._there else ""
+    def expected(self, paths: Sequence[bytes]) -> Sequence[str]:
+        return [self._expected(path) for path in paths] if len(self._before) else [""] * len(paths)
 
     def add(self, sha256: str, extension: str, data: bytes) -> None:
         """Waits while too much is on its way. Raises what went wrong with a pack before."""
         short = int(sha256[:_SHORT], 16)
-        if short in self._taken or sha256 in self._there:
+        if short in self._taken or (self._some_there and sha256 in self._there):
             return
         size = cost(len(data))
         if self._gathered and size > self._room:
@@ -114,6 +112,10 @@ class Packer:
         self._stopped = True
         self._released.set()
 
+    def _expected(self, path: bytes) -> str:
+        found = at_path(self._before, encode(path))
+        return found.sha256 if found is not None and found.sha256 in self._there else ""
+
     def _seal(self, *, last: bool) -> None:
         self._on_disk.acquire()
         self._writing.acquire()
@@ -138,11 +140,12 @@ class Packer:
                 self._written.extend(Located(sha256, pack.sha256, at) for sha256, at in pack.offsets.items())
             finally:
                 self._writing.release()
+            bring = self._send(pack)
             if last:
                 self._released.wait()
             with self._sending:
                 if not self._stopped:
-                    self._send(pack)
+                    bring()
             pack.path.unlink()
             self._gone += 1
         except (TlvmError, OSError) as error:

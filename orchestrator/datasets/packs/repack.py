@@ -101,7 +101,7 @@ def repack(
                 return None
             raise
         data, version = encode(wanted)
-        versions.put_encoded(store, name, version, data)
+        versions.put_encoded(store, name, version, data, versions.find_manifest(store, name, version))
         if head == before:
             _carry_looks(store, name, before.version, version)
             both = [layout.manifest_key(name, each) for each in (before.version, version)]
@@ -141,7 +141,7 @@ def _packed(
 
         def send(members: list[Member]) -> None:
             written = write_members(sorted(members), folder)
-            versions.put_pack(store, written.path, written.sha256)
+            versions.put_pack(store, written.path, written.sha256, versions.find_pack(store, written.sha256))
             places.update(_places(written))
             sums[written.sha256] = (written.size, written.crc32c)
             written.path.unlink()

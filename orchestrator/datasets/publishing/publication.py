@@ -6,6 +6,7 @@ Full packs travel while the check goes on; the last one, the manifest and HEAD o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 import threading
 from collections import defaultdict
@@ -34,7 +35,7 @@ from orchestrator.datasets.publishing.plan import Base, Plan, Wishes, plan
 from orchestrator.datasets.publishing.versions import Head
 from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
 from orchestrator.progress import Progress
-from orchestrator.stores.base import Store
+from orchestrator.stores.base import Blob, Store
 from remote.contract.dataset_manifest import DatasetManifest, encode, values
 from remote.contract.wording import count
 
@@ -127,7 +128,7 @@ class Publication:
         there = self._there(self._base)
         before = IMAGES.rows(self._base.newest.images if self._base else ())
         there = there.without_contents(mergeable(self._scan, before))
-        packer = self._packer = Packer(self._spool, there, before, self._put, limit=self._pack_bytes)
+        packer = self._packer = Packer(self._spool, there, before, self._met, limit=self._pack_bytes)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
         self._placed = packer.end()
         self._written |= packer.sums
@@ -164,7 +165,9 @@ class Publication:
         assert self._packer is not None
         self._packer.release()
         data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
-        self._packer.finish()
+        asked = version if version != self._head.version else ""
+        there = versions.find_manifest(self._store, self._scan.name, asked) if asked else None
+        self._packer.finish()  # the last pack was on its way meanwhile
         met = planned.manifest.packs() <= self._sums.keys()  # else another computer sent them: look once
         if version and version == self._head.version and met and not self._verify:
             return self._published(self._head, planned, unchanged=True)
@@ -172,7 +175,9 @@ class Publication:
         if whole is not planned or not version:
             planned = whole
             data, version = encode(planned.manifest)
-        sent = versions.put_encoded(self._store, self._scan.name, version, data)
+        if asked != version:
+            there = versions.find_manifest(self._store, self._scan.name, version)
+        sent = versions.put_encoded(self._store, self._scan.name, version, data, there)
         self._bytes_sent += sent
         if version == self._head.version:  # only looked after, or repaired
             unchanged = not sent and not self._packs_sent
@@ -282,15 +287,19 @@ class Publication:
                 written, gone = pack.write(group, self._scan.root, self._spool, self._wishes.conversion)
                 missed += gone
                 if written is not None:
-                    self._put(written)
+                    self._met(written)()
                     self._place(written)
                     written.path.unlink()
                 bar.advance(sum(image.size for image in group))
         return missed
 
-    def _put(self, written: pack.Pack) -> None:
-        """May be called by several threads."""
-        blob, was_sent = versions.put_pack(self._store, written.path, written.sha256)
+    def _met(self, written: pack.Pack) -> Callable[[], None]:
+        """What brings a pack into the store, which is asked for it now. May be called by several threads."""
+        there = versions.find_pack(self._store, written.sha256)
+        return functools.partial(self._put, written, there)
+
+    def _put(self, written: pack.Pack, there: Blob | None) -> None:
+        blob, was_sent = versions.put_pack(self._store, written.path, written.sha256, there)
         with self._lock:
             self._sums[written.sha256] = (blob.size, blob.crc32c)
             self._lost.discard(written.sha256)

@@ -87,16 +87,23 @@ def decoded(store: Store, name: str, version: str, data: bytes) -> DatasetManife
 def put_manifest(store: Store, manifest: DatasetManifest) -> tuple[str, int]:
     """Write a manifest, unless a sound one is there; its version and the bytes that were sent."""
     data, version = encode(manifest)
-    return version, put_encoded(store, manifest.dataset, version, data)
+    there = find_manifest(store, manifest.dataset, version)
+    return version, put_encoded(store, manifest.dataset, version, data, there)
 
 
-def put_encoded(store: Store, name: str, version: str, data: bytes) -> int:
-    """The same, of a manifest that is encoded already: the bytes that were sent."""
+def find_manifest(store: Store, name: str, version: str) -> Blob | None:
+    return store.get(layout.manifest_key(name, version))
+
+
+def put_encoded(store: Store, name: str, version: str, data: bytes, there: Blob | None) -> int:
+    """The same, of a manifest that is encoded already: the bytes that were sent.
+
+    there           what `find_manifest` found
+    """
     key = layout.manifest_key(name, version)
     with scratch() as folder:
         path = folder / "manifest"
         path.write_bytes(data)
-        there = store.get(key)
         if there is not None and (
             (there.size, there.crc32c) == checksum_of(path) or _sound(store, name, version)
         ):
@@ -118,10 +125,16 @@ def move_head(store: Store, name: str, version: str, *, head: Head) -> Head:
     return Head(version, blob.generation)
 
 
-def put_pack(store: Store, path: Path, pack: str) -> tuple[Blob, bool]:
-    """Send a pack, unless the store has these very bytes; a damaged one is replaced. The blob, and whether it was sent."""
+def find_pack(store: Store, pack: str) -> Blob | None:
+    return store.get(layout.pack_key(pack))
+
+
+def put_pack(store: Store, path: Path, pack: str, there: Blob | None) -> tuple[Blob, bool]:
+    """Send a pack, unless the store has these very bytes; a damaged one is replaced. The blob, and whether it was sent.
+
+    there           what `find_pack` found
+    """
     key = layout.pack_key(pack)
-    there = store.get(key)
     if there is not None and (there.size, there.crc32c) == checksum_of(path):
         return renew(store, key, path, there)  # else gc might be about to delete it
     try:
