@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from orchestrator.config import MachineSettings, Settings, StoreSettings
-from orchestrator.errors import (
-    ConnectionLost,
-)
+from orchestrator.errors import ConnectionLost
+from orchestrator.progress import Bar
 from orchestrator.providers.retrying import retrying
 from orchestrator.workflows.clock import Clock as Waiting
 from orchestrator.workflows.machines.up import up
@@ -32,7 +32,7 @@ class Told:
     def warn(self, text: str) -> None:
         self.lines.append(text)
 
-    def bar(self, label: str, total: int, unit: str) -> object:
+    def bar(self, label: str, total: int, unit: str) -> AbstractContextManager[Bar]:
         raise AssertionError(label)
 
 
@@ -49,7 +49,8 @@ def workspace(
         folder=folder,
         data_dir=folder / "data",
     )
-    made = Workspace(settings, Told())  # type: ignore[arg-type]
+    made = Workspace(settings, Told())
+    vars(made)["store"] = NoRuns()
     made.provider = retrying(gce(server, **more), Attempts(count=4, sleep=server.clock.advance))
     return made
 
@@ -83,6 +84,8 @@ def told(made: Workspace) -> str:
 
 
 class NoRuns:
+    """The bucket of a project in which nothing has run yet."""
+
     url = "gs://trees-4711-tlvm"
 
     def blobs(

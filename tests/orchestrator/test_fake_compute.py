@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,16 +10,8 @@ import requests
 from google.api_core import exceptions as api
 from google.cloud import compute_v1 as compute
 
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.orchestrator.compute_client import IMAGE, PLACE, ZONE, Client, instance, spot, standard
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as server:
-        yield server
-        assert server.errors == []
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,8 @@ from google.api_core import exceptions as api
 from google.cloud import compute_v1 as compute
 from google.oauth2 import service_account
 
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.orchestrator.compute_client import PLACE, ZONE, Client, instance, spot
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as server:
-        yield server
-        assert server.errors == []
 
 
 @pytest.fixture

@@ -17,21 +17,12 @@ from orchestrator.errors import (
 from orchestrator.providers.gce import GceProvider
 from orchestrator.providers.gce.firewall import IAP_RANGE
 from orchestrator.workflows.machines.gc import gc
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.fakes.http_service import Answer, HttpService, whole
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, gce, gce_settings, wanted
 from tests.orchestrator.gce_workspace import waiting, workspace
 
 OTHER_KEY = PUBLIC_KEY[:-4] + "AAAA"
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
-        assert running.faults.unused() == []
 
 
 def instances(server: ComputeServer) -> list[str]:

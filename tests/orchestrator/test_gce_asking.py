@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,8 @@ from orchestrator.errors import (
     QuotaError,
 )
 from orchestrator.workflows.machines.up import up
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_workspace import asked, bring_up, instances, told, waiting, workspace
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
 
 
 def test_no_capacity_leads_to_the_next_zone_then_the_next_accelerator(

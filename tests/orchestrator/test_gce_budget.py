@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,14 @@ from orchestrator.workflows.machines.allowance import left_of
 from orchestrator.workflows.machines.down import down
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
-from tests.orchestrator.gce_workspace import NoRuns, bring_up, told, waiting, workspace
+from tests.orchestrator.gce_workspace import bring_up, told, waiting, workspace
 
 MACHINE = "tlvm-ana-default"
 
 
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
-
-
 def spot(server: ComputeServer, folder: Path, **machine: object) -> Workspace:
-    made = workspace(server, folder, gce_more=None, **({"spot": True, "max_hours": 4} | machine))
-    made.store = NoRuns()  # type: ignore[assignment]
-    return made
+    return workspace(server, folder, gce_more=None, **({"spot": True, "max_hours": 4} | machine))
 
 
 def lost_after(server: ComputeServer, hours: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,18 +16,9 @@ from orchestrator.errors import (
 from orchestrator.providers.base import MachineState
 from orchestrator.workflows.machines.allowance import spent
 from orchestrator.workflows.machines.down import down
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
-from tests.orchestrator.gce_workspace import NoRuns, waiting, workspace
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
-        assert running.faults.unused() == []
+from tests.orchestrator.gce_workspace import waiting, workspace
 
 
 def test_the_cloud_itself_deletes_it_at_its_end(server: ComputeServer) -> None:
@@ -138,7 +128,6 @@ def test_a_deletion_that_fails_may_be_asked_for_again(server: ComputeServer) -> 
 
 def test_down_outlasts_a_deletion_that_fails_for_a_while(server: ComputeServer, tmp_path: Path) -> None:
     made = workspace(server, tmp_path)
-    made.store = NoRuns()  # type: ignore[assignment]
     gce(server).create(wanted(name="tlvm-ana-default", project="default"), OFFER)
     for fault in ("internal error", "503", "operation rate"):
         server.faults.add(fault, "instances.delete")

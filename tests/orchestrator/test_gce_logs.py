@@ -99,7 +99,7 @@ def test_where_nothing_boots_nothing_is_said_and_nothing_will_be(tmp_path: Path)
     provider, progress = Silent([None]), Told()
     provider.there["tlvm-ana-default"] = machine_of("tlvm-ana-default", state=MachineState.RUNNING)
     here = scripted(tmp_path, provider)
-    here.progress = progress  # type: ignore[assignment]
+    here.progress = progress
     assert machine_log(here) == []
     (line,) = progress.lines
     assert "on the provider local a machine writes only what goes wrong" in line and "tlvm logs RUN" in line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,18 @@ from orchestrator.providers.base import Unseen
 from orchestrator.workflows.machines.down import down
 from orchestrator.workflows.machines.status import status
 from orchestrator.workflows.workspace import Workspace
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, wanted
-from tests.orchestrator.gce_workspace import NoRuns, bring_up, instances, told, waiting, workspace
+from tests.orchestrator.gce_workspace import bring_up, instances, told, waiting, workspace
 
 NAME = "tlvm-ana-default"
 FAR, NEAR = "europe-west4-a", "us-central1-b"
 
 
 @pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
-
-
-@pytest.fixture
 def made(server: ComputeServer, tmp_path: Path) -> Workspace:
     """A machine in us-central1-a."""
     found = workspace(server, tmp_path)
-    found.store = NoRuns()  # type: ignore[assignment]
     found.provider.create(wanted(name=NAME, project="default"), OFFER)
     return found
 
@@ -66,7 +56,6 @@ def test_a_machine_that_may_be_in_the_silent_zone_is_not_made_again(
 ) -> None:
     server.cloud.unreachable.add("us-central1-a")
     other = workspace(server, tmp_path / "other")  # another computer: its records know nothing
-    other.store = NoRuns()  # type: ignore[assignment]
     with pytest.raises(Unseen, match="us-central1-a"):
         other.provider.get(NAME)
     shown = status(made, now=server.clock.now())

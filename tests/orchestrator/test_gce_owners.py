@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +13,12 @@ from orchestrator.workflows.machines.gc import gc
 from orchestrator.workflows.machines.power import start
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
-from tests.fakes.compute_cloud import Clock, items
+from tests.fakes.compute_cloud import items
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce_settings, wanted
 from tests.orchestrator.gce_workspace import instances, waiting, workspace
 
 NAME = "tlvm-ana-default"  # as ana's tlvm.toml names it, too
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
 
 
 def provider_of(owner: str, server: ComputeServer) -> GceProvider:

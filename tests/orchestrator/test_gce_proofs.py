@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,19 +12,11 @@ from orchestrator.errors import CapacityError
 from orchestrator.providers.base import Machine
 from orchestrator.workflows.machines.gc import plan
 from orchestrator.workflows.machines.placement import wait_until_gone
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
 from tests.orchestrator.gce_workspace import instances, waiting, workspace
 
 NAME = "tlvm-ana-default"
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
 
 
 def test_a_refused_attempt_that_is_still_there_is_waited_for(server: ComputeServer) -> None:

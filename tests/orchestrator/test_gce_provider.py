@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,14 +23,6 @@ from remote.contract.attempts import Attempts
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
-        assert running.faults.unused() == []
 
 
 def instances(server: ComputeServer) -> list[str]:

@@ -20,20 +20,12 @@ from orchestrator.workflows.machines.gc import GcResult, gc
 from orchestrator.workflows.machines.power import stop
 from orchestrator.workflows.machines.status import status
 from orchestrator.workflows.workspace import Workspace
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.fakes.gcs_server import GcsServer
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, wanted
 from tests.orchestrator.gce_workspace import waiting, workspace
 
 NAME = "tlvm-ana-default"
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
 
 
 @pytest.fixture

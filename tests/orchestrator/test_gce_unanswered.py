@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,34 +18,20 @@ from orchestrator.workflows.machines.placement import unanswered
 from orchestrator.workflows.machines.status import StatusResult, status
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
-from tests.orchestrator.gce_workspace import NoRuns, instances, waiting, workspace
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
+from tests.orchestrator.gce_workspace import instances, waiting, workspace
 
 
 def unheard(server: ComputeServer, folder: Path, *, arrives: bool) -> Workspace:
     """`up` has given up: every try was without an answer."""
-    made = here(server, folder)
+    made = workspace(server, folder)
     if arrives:
         server.faults.add("503 after")
     server.faults.add("503", times=20)
     with pytest.raises(TransientError):
         up(made, clock=waiting(server))
     server.faults.clear()
-    return here(server, folder)
-
-
-def here(server: ComputeServer, folder: Path) -> Workspace:
-    made = workspace(server, folder)
-    made.store = NoRuns()  # type: ignore[assignment]
-    return made
+    return workspace(server, folder)
 
 
 def said(result: StatusResult) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,21 +25,12 @@ from orchestrator.workflows.machines.up import ensure, up
 from orchestrator.workflows.workspace import Workspace
 from tests.conformance.providers import eventually
 from tests.fakes import compute_loopback
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.fakes.http_service import Answer, HttpService, whole
 from tests.orchestrator.gce_project import text
-from tests.orchestrator.gce_workspace import NoRuns, asked, bring_up, instances, told, waiting, workspace
+from tests.orchestrator.gce_workspace import asked, bring_up, instances, told, waiting, workspace
 from tests.orchestrator.test_up_down import machine_of
 from tests.processes import living_with
-
-
-@pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
-
 
 # What a crash leaves
 
@@ -206,7 +196,6 @@ def test_up_and_down_with_machines_that_really_boot(tmp_path: Path) -> None:
         pytest.skip(why)
     with ComputeServer(compute_loopback.LoopbackHardware(tmp_path / "disks")) as server:
         made = workspace(server, tmp_path / "here", accelerator="none", gce_more={"zones": "us-central1-b"})
-        made.store = NoRuns()  # type: ignore[assignment]
         result = up(made)
         assert result.made and result.machine is not None and result.machine.place == "us-central1-b"
         assert not up(made).made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,27 +15,18 @@ from orchestrator.workflows.machines.power import extend, start, stop
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
-from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, wanted
-from tests.orchestrator.gce_workspace import NoRuns, waiting, workspace
+from tests.orchestrator.gce_workspace import waiting, workspace
 from tests.orchestrator.test_up_down import RUN, put_run
 
 NAME = "tlvm-ana-default"
 
 
 @pytest.fixture
-def server() -> Iterator[ComputeServer]:
-    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
-        yield running
-        assert running.errors == []
-
-
-@pytest.fixture
 def made(server: ComputeServer, tmp_path: Path) -> Workspace:
     """With a machine that runs."""
     made = workspace(server, tmp_path)
-    made.store = NoRuns()  # type: ignore[assignment]
     made.provider.create(wanted(name=NAME, project="default", public_key=PUBLIC_KEY), OFFER)
     return made
 
@@ -123,7 +113,6 @@ def test_a_machine_that_really_boots_is_stopped_and_started(tmp_path: Path) -> N
         pytest.skip(why)
     with ComputeServer(compute_loopback.LoopbackHardware(tmp_path / "disks")) as server:
         made = workspace(server, tmp_path / "here", accelerator="none", gce_more={"zones": "us-central1-b"})
-        made.store = NoRuns()  # type: ignore[assignment]
         first = up(made).machine
         assert first is not None and stop(made).machine.state is MachineState.STOPPED
         result = start(made)

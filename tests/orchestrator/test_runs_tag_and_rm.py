@@ -261,7 +261,7 @@ def test_a_machine_is_not_kept_for_a_run_that_was_removed(workspace: Workspace, 
     assert was_removed(workspace.store, run_id)
 
     other = put_run(workspace, "9w2d", dataset, IMAGES, RIGHT)
-    told = workspace.progress = Told()  # type: ignore[assignment]
+    told = workspace.progress = Told()
     ended = down(workspace, also=[run_id, other])
     assert ended.deleted and ended.runs == [other]
     assert [line for line in told.lines if line.startswith("verify")] == [

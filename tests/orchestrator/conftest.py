@@ -1,0 +1,20 @@
+"""What tests of several files are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.compute_cloud import Clock
+from tests.fakes.compute_server import ComputeServer
+
+
+@pytest.fixture
+def server() -> Iterator[ComputeServer]:
+    """A Compute Engine whose time stands still unless a test moves it. At the end it has understood every request, and
+    every fault that was put into it has happened."""
+    with ComputeServer(clock=Clock(rate=0), wait_s=0.05) as running:
+        yield running
+        assert running.errors == []
+        assert running.faults.unused() == []
