@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from tests.benchmarks import (
+    checkpoints,
     fetch,
     fine_tuning,
     following,
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
         upload,
         following,
         publishing,
+        checkpoints,
         status_runs,
         results_home,
         gce,
