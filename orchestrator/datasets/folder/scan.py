@@ -21,7 +21,7 @@ from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder import names
 from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.tree import beside
-from orchestrator.datasets.folder.walk import Folder, walk
+from orchestrator.datasets.folder.walk import File, Folder, walk
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
 from remote.contract import layout
 from remote.contract.dataset_manifest import Split
@@ -238,15 +238,23 @@ class _Gathered:
         for place in _below(folder):
             self._keep_set_aside(place)
             deeper += len(place.files) if place is not folder else 0
-            cut = self._cut
-            self.files.extend(
-                Labelled(path[cut:], size, mtime_ns, inode, split, label)
-                for path, size, mtime_ns, inode in place.files.tuples("path", "size", "mtime_ns", "inode")
-            )
+            self._one_folder(place.files, split, label)
             for hidden in (child for child in place.folders if child.hidden):
                 self.leave_out_all(hidden, "in a hidden folder")
         if deeper:
             self.warnings.append(f"In folders below {shown}, of that class: {count(deeper, 'image')}")
+
+    def _one_folder(self, files: Rows[File], split: Split | None, label: str) -> None:
+        """Column by column, which takes a third of the time that making each row takes."""
+        cut = self._cut
+        seen = {name: list(files.columns[name]) for name in ("size", "mtime_ns", "inode")}
+        said = Labelled(b"", 0, 0, 0, split, label)
+        said_of_all = {
+            name: [getattr(said, name)] * len(files) for name in LABELLED.columns if name not in seen
+        }
+        paths = {"path": [path[cut:] for path in files.columns["path"]]}
+        for name, values in (said_of_all | seen | paths).items():
+            self.files.columns[name].extend(values)
 
     def leave_out(self, folder: Folder, reason: str) -> None:
         """The files of this folder, not those of folders in it."""
