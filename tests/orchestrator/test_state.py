@@ -19,7 +19,7 @@ from orchestrator.workflows.runs.launch import Detached
 from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.runs.run import RunResult, run
 from orchestrator.workflows.workspace import Workspace
-from remote.contract import document, layout
+from remote.contract import document, layout, run_attempt
 from remote.contract.document import ContractError
 from tests.orchestrator import finished_runs
 from tests.orchestrator.test_run import go, long_run, opened, project
@@ -117,8 +117,10 @@ def test_older_documents_are_read_and_newer_ones_refused() -> None:
             document.decode(Third, f'{{"name": "a", "schema": {schema}}}', what="it")
 
 
-@pytest.mark.parametrize("file", ["spec.json", "status.json", "attempts/1.json"])
-def test_a_run_of_a_newer_tlvm_is_named_and_hides_no_other(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "ours"), [("spec.json", 1), ("status.json", 1), ("attempts/1.json", run_attempt.SCHEMA)]
+)
+def test_a_run_of_a_newer_tlvm_is_named_and_hides_no_other(tmp_path: Path, file: str, ours: int) -> None:
     workspace = finished_runs.opened(tmp_path)
     dataset = finished_runs.put_dataset(workspace, [finished_runs.image("1", "oak")])
     images, shares = [finished_runs.image("1", "oak")], [[0.5, 0.5]]
@@ -129,7 +131,7 @@ def test_a_run_of_a_newer_tlvm_is_named_and_hides_no_other(tmp_path: Path, file:
     listed = runs(workspace)
     assert [row.run_id for row in listed.runs] == [other]
     (problem,) = listed.problems
-    assert problem.startswith(f"runs/{newer}/{file}: schema '99' is not the 1 of this version")
+    assert problem.startswith(f"runs/{newer}/{file}: schema '99' is not the {ours} of this version")
     assert "use the version that wrote it" in problem
     with pytest.raises(CloudError) as raised:
         attach(workspace, newer)
