@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -98,17 +97,15 @@ class ComputeServer:
         self.url = self._service.url_at(addresses[0])
 
     def __enter__(self) -> ComputeServer:
-        self._service.__enter__()
+        self._service.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._go_on.set()
-        self._service.__exit__(kind, error, trace)
+        self._service.stop()
         self.machines.close()
         for server in self.metadata.values():
-            server.__exit__(kind, error, trace)
+            server.stop()
             self.errors += server.errors
 
     def url_at(self, address: str) -> str:
@@ -145,7 +142,7 @@ class ComputeServer:
         if id not in self.metadata:
             server = MetadataServer(self.cloud, self.instances, id, address)
             self.metadata[id] = server
-            server.__enter__()
+            server.start()
         return self.metadata[id].host
 
     # One request

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.fakes.credentials import TOKEN, token_for, write_credentials
@@ -69,14 +69,12 @@ class GcsServer:
         self.errors = self._service.errors
         self.endpoint = self._service.url_at(addresses[0])
 
-    def __enter__(self) -> GcsServer:
-        self._service.__enter__()
+    def __enter__(self) -> Self:
+        self._service.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._service.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._service.stop()
 
     def endpoint_at(self, address: str) -> str:
         """As seen from elsewhere: a container uses the address of the Docker bridge."""

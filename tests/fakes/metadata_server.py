@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -25,7 +24,7 @@ Tree = dict[str, Any]  # of texts
 
 
 class MetadataServer:
-    """Running while it is entered as a context; `host` is what GCE_METADATA_HOST is set to."""
+    """Running from `start` to `stop`; `host` is what GCE_METADATA_HOST is set to."""
 
     def __init__(self, cloud: Cloud, instances: Instances, id: str, address: str = "127.0.0.1") -> None:
         self.cloud = cloud
@@ -36,14 +35,11 @@ class MetadataServer:
         self.errors = self._service.errors
         self.host = f"{address}:{self._service.port}"
 
-    def __enter__(self) -> MetadataServer:
-        self._service.__enter__()
-        return self
+    def start(self) -> None:
+        self._service.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._service.__exit__(kind, error, trace)
+    def stop(self) -> None:
+        self._service.stop()
 
     def _serve(self, request: Incoming) -> Answer:
         self.requests.append(f"{request.method} {request.path}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import parse_qs
 
 from tests.fakes.http_service import Answer, Connection, HttpService
@@ -40,13 +39,11 @@ class TokenService:
         self.rotate()
 
     def __enter__(self) -> TokenService:
-        self._service.__enter__()
+        self._service.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._service.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._service.stop()
         assert self._service.errors == []
 
     def credentials_file(self, name: str = "ci.json") -> Path:

@@ -20,10 +20,6 @@ class StoppingBucket(GcsServer):
         self._counting = threading.Lock()
         self._last = threading.local()  # the request of this thread is the one, and has been performed
 
-    def __enter__(self) -> StoppingBucket:
-        super().__enter__()
-        return self
-
     def stop_at(self, number: int, *, performed: bool) -> None:
         """Freeze at the request of this number (from now, the first is 1): it and all later ones get no answer."""
         with self._counting:

@@ -59,7 +59,7 @@ class Watched:
         self.terminals = tmp_path / "pts"
         self.terminals.mkdir()
         self.metadata = MetadataServer(server.cloud, server.instances, self.made.id)
-        self.metadata.__enter__()
+        self.metadata.start()
         self.ended: list[str] = []
         self.said: list[str] = []
         self.guard = module.Guard(
@@ -118,7 +118,7 @@ def watched(module: ModuleType, tmp_path: Path) -> Iterator[Watched]:
         try:
             yield found
         finally:
-            found.metadata.__exit__(None, None, None)
+            found.metadata.stop()
         assert server.errors == []
 
 
@@ -204,7 +204,7 @@ def test_no_idle_minutes_no_end(module: ModuleType, tmp_path: Path) -> None:
         found = Watched(module, server, tmp_path, idle_minutes=0)
         found.let_pass(200)
         assert found.ended == []
-        found.metadata.__exit__(None, None, None)
+        found.metadata.stop()
 
 
 def test_a_clock_that_jumps_makes_nobody_idle(watched: Watched) -> None:
