@@ -48,9 +48,7 @@ class Paused:
     def get(self, key: str) -> Blob | None:
         return self._step().get(key)
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         return iter(list(self._step().blobs(prefix, delimiter=delimiter, match=match)))
 
     def folders(self, prefix: str) -> Iterator[str]:

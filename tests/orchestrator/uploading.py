@@ -29,9 +29,7 @@ class Recorded:
         self.reads.append(key)
         return self._store.get(key)
 
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[Blob]:
+    def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
         self.reads.append(prefix)
         return self._store.blobs(prefix, delimiter=delimiter, match=match)
 
