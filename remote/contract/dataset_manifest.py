@@ -135,25 +135,13 @@ class _Header:
 
 def encode(manifest: DatasetManifest) -> tuple[bytes, str]:
     """The file's bytes (gzip, reproducible) and the version."""
-    from concurrent.futures import ThreadPoolExecutor  # which loads slowly, and most who come here read only
-
     packed = io.BytesIO()
     digest = hashlib.sha256()
     lines = _lines(manifest)
-    with (
-        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=_LEVEL, mtime=0, filename="") as file,
-        ThreadPoolExecutor(
-            1, thread_name_prefix="manifest"
-        ) as other,  # compressing leaves the interpreter to it
-    ):
-        before = None
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=_LEVEL, mtime=0, filename="") as file:
         while text := b"".join(itertools.islice(lines, _LINES_AT_ONCE)):
             digest.update(text)
-            if before is not None:
-                before.result()
-            before = other.submit(file.write, text)
-        if before is not None:
-            before.result()
+            file.write(text)
     return packed.getvalue(), digest.hexdigest()
 
 
