@@ -187,7 +187,10 @@ def make(machines: Path, description: Description, public_key: str, host_key: tu
 
 
 def remove(found: MachineFolder) -> None:
-    """End a machine. First it loses its name, so that nothing of it is found; the rest can be done by whoever comes."""
+    """End a machine. First its processes: one that writes would make the folder anew. Then it loses its name, so that
+    nothing of it is found; the rest can be done by whoever comes.
+    """
+    _end_processes(found)
     gone = found.path.with_name(f".gone-{found.path.name}-{secrets.token_hex(4)}")
     try:
         found.path.rename(gone)
@@ -211,10 +214,14 @@ def sweep(machines: Path) -> None:
 
 def finish_removing(gone: Path) -> None:
     """End all processes of a machine that lost its name, its server too, then remove its files. Any number at once."""
-    description = MachineFolder(gone).describe()
+    _end_processes(MachineFolder(gone))
+    _remove_files(gone)
+
+
+def _end_processes(found: MachineFolder) -> None:
+    description = found.describe()
     if description is not None:
         local_processes.end_tree(description.id)
-    _remove_files(gone)
 
 
 def _remove_files(path: Path) -> None:

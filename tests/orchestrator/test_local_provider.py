@@ -86,6 +86,17 @@ def here(tmp_path: Path) -> Iterator[Here]:
     assert living_with(str(tmp_path)) == []
 
 
+def test_what_is_being_written_there_does_not_make_the_folder_anew(here: Here) -> None:
+    here.create()
+    folder = here.folder.home / "written"
+    with here.connect() as connection:
+        connection.check(f"while :; do mkdir -p {folder}/a; rmdir {folder}/a; done </dev/null >/dev/null 2>&1 &")
+    assert eventually(folder.exists)
+    here.provider.delete(NAME)
+    assert not here.folder.path.exists()
+    here.create()
+
+
 def test_only_this_user_reaches_the_folder_and_only_loopback_the_server(here: Here) -> None:
     here.create()
     assert [stat.S_IMODE(path.stat().st_mode) for path in (here.folder.path, here.folder.home)] == [0o700] * 2
