@@ -17,7 +17,7 @@ from orchestrator.providers import local_processes
 from tests.fakes.compute_hardware import Boot
 
 _ROOT = Path(__file__).parents[2]
-_NUMBERS = itertools.count(os.getpid() % 200 * 250)  # two test runs on one computer use other addresses
+_NUMBERS = itertools.count(os.getpid() % 6000 * 1000)  # two test runs on one computer use other addresses
 
 
 def missing() -> str:

@@ -26,7 +26,7 @@ from tests.fakes.compute_hardware import Boot
 from tests.fakes.guest_agent import welcome
 
 T = TypeVar("T")
-_NUMBERS = itertools.count(os.getpid() % 200 * 250)  # two test runs on one computer use other addresses
+_NUMBERS = itertools.count(os.getpid() % 3600 * 1000)  # two test runs on one computer use other addresses
 
 
 class ReadyMachines:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ from tests.remote.machine import eventually
 from tests.shared_data import shared
 
 BUCKET = "faults-4711"
-MACHINE = "tlvm-faults"
+MACHINE = f"tlvm-faults-{os.getpid()}"  # a container of that name may be there, of another test run
 _SETTINGS = {
     "image_size": 32,
     "batch_size": 8,

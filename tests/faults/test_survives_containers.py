@@ -69,11 +69,12 @@ def test_it_is_killed_and_another_one_made(user: World, machine: DockerMachine) 
 
 def test_its_disk_is_full_while_it_trains_and_again_at_the_end(user: World) -> None:
     last = user.epochs - 1
-    small = user.with_machine("tlvm-faults-small")
+    name = f"{MACHINE}-small"
+    small = user.with_machine(name)
     small("up")
     try:
         with engine() as client:
-            machine = DockerMachine(client, "tlvm-faults-small")
+            machine = DockerMachine(client, name)
             machine.with_a_small_disk(250)
             with machine.holding(2, 4, last):
                 run_id = small.started()
