@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,18 +75,9 @@ class Machine:
         )
 
     @property
-    def features(self) -> list[Path]:
-        """Files with the features of a batch each."""
-        return list(self.home.cache.glob("features/*/[0-9a-f]*.safetensors"))
-
-    @property
     def rows(self) -> int:
         """Images, or views of one, whose features are on the disk."""
-        return sum(len(_about(path)["images"]) for path in self.features)
-
-    def moment(self, folder: RunFolder) -> int:
-        """How far the run has got on the disk: batches of features, then checkpoints."""
-        return len(self.features) + newest(folder)
+        return sum(len(_about(path)["images"]) for path in features(self.home))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +104,7 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
         machine = Machine(home, fixtures.pack_folder(home, images))
         folder = machine.put(scenario, decode_workers=0, **SCENARIOS[scenario])
         finish(folder)
-        return Whole(model(folder), trained(folder), machine.moment(folder), newest(folder), machine.rows)
+        return Whole(model(folder), trained(folder), moment(folder), newest(folder), machine.rows)
 
     return of
 
@@ -172,8 +164,10 @@ def killed_and_gone_on(
     for workers, kills in attempts:
         machine = next(machines)
         folder, kept = machine.put(scenario, decode_workers=workers, **SCENARIOS[scenario]), 0
-        for moment in sorted(chance.sample(range(1, whole.moments - 1), kills)):
-            kill(machine, folder, moment, chance.uniform(0.0, 0.05))
+        for at in sorted(chance.sample(range(1, whole.moments - 1), kills)):
+            attempt = begin(folder, at=at, then=functools.partial(die, chance.uniform(0.0, 0.05)))
+            attempt.join()
+            assert attempt.exitcode == -signal.SIGKILL
             kept = machine.rows
         finish(folder)
         assert model(folder) == whole.model, f"{workers} workers"
@@ -193,13 +187,13 @@ def test_a_full_disk_costs_no_more_than_what_came_after_the_last_whole_checkpoin
     """The system takes no more than 3 MB of a file from a moment on: each checkpoint ends in its middle."""
     expected = whole("from-scratch")
     folder = next(machines).put("from-scratch", decode_workers=2, **SCENARIOS["from-scratch"])
-    attempt = begin(folder)
-    wait_for(lambda: newest(folder) >= 3, attempt)
-    resource.prlimit(attempt.pid or 0, resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
-    wait_for(lambda: b"No checkpoint could be written" in folder.events.read_bytes(), attempt)
+    attempt = begin(folder, at=4, then=fill)
+    wait_for(
+        lambda: folder.events.exists() and b"No checkpoint could be written" in folder.events.read_bytes(),
+        attempt,
+    )
     attempt.kill()
     attempt.join()
-    assert attempt.exitcode == -signal.SIGKILL, "it was faster than its killer"
     assert 3 <= newest(folder) < expected.checkpoints - 1
     finish(folder)  # there is room again
     assert model(folder) == expected.model
@@ -239,17 +233,62 @@ def test_told_to_stop_it_writes_a_checkpoint_within_seconds(machines: Iterator[M
     assert "the run can go on" in events[-1]["text"]
 
 
-def begin(folder: RunFolder, checkpoint_least_s: float = 0.0) -> ForkServerProcess:
-    process = _FORKS.Process(target=train, args=(folder.spec, checkpoint_least_s), daemon=True)
+def begin(
+    folder: RunFolder,
+    checkpoint_least_s: float = 0.0,
+    *,
+    at: int = 0,
+    then: Callable[[], None] | None = None,
+) -> ForkServerProcess:
+    """then    what it does at this moment; it then trains on, and waits for its end before it writes a result"""
+    process = _FORKS.Process(target=train, args=(folder, checkpoint_least_s, at, then), daemon=True)
     process.start()
     return process
 
 
-def train(spec: Path, checkpoint_least_s: float) -> None:
+def train(folder: RunFolder, checkpoint_least_s: float, at: int, then: Callable[[], None] | None) -> None:
     """In the process: a checkpoint before every step, or none but those that must be."""
     # The tests share their processors; two threads that wait for each other take longer.
     torch.set_num_threads(1)
+    if then:
+        sys.addaudithook(Strike(folder, at, then))
+    spec = folder.spec
     raise SystemExit(main(spec, checkpoint_least_s=checkpoint_least_s, checkpoint_times_cost=0.0))
+
+
+@dataclass
+class Strike:
+    """Sees each file that the process renames or writes, before it does."""
+
+    folder: RunFolder
+    at: int
+    then: Callable[[], None]
+    came: bool = False
+
+    def __call__(self, event: str, about: tuple[Any, ...]) -> None:
+        if event not in ("os.rename", "os.mkdir", "open"):
+            return
+        ends = str(about[0]).startswith(f"{self.folder.result}/model")
+        if not self.came and (ends or (event == "os.rename" and moment(self.folder) + 1 >= self.at)):
+            self.came = True
+            self.then()
+        if ends:
+            time.sleep(600)
+
+
+def die(later_s: float) -> None:
+    """It goes on meanwhile."""
+
+    def end() -> None:
+        time.sleep(later_s)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def fill() -> None:
+    """From now on the system takes no more than 3 MB of a file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
 
 
 def finish(folder: RunFolder) -> None:
@@ -258,14 +297,14 @@ def finish(folder: RunFolder) -> None:
     assert attempt.exitcode == 0, folder.events.read_text()
 
 
-def kill(machine: Machine, folder: RunFolder, moment: int, later_s: float) -> None:
-    """So long after the run has got to this moment; it goes on meanwhile."""
-    process = begin(folder)
-    wait_for(lambda: machine.moment(folder) >= moment, process)
-    time.sleep(later_s)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL, "it was faster than its killer"
+def moment(folder: RunFolder) -> int:
+    """How far the run has got on the disk: batches of features, then checkpoints."""
+    return len(features(MachineHome(folder.root.parents[1]))) + newest(folder)
+
+
+def features(home: MachineHome) -> list[Path]:
+    """Files with the features of a batch each."""
+    return list(home.cache.glob("features/*/[0-9a-f]*.safetensors"))
 
 
 def newest(folder: RunFolder) -> int:
