@@ -90,7 +90,9 @@ def test_what_is_being_written_there_does_not_make_the_folder_anew(here: Here) -
     here.create()
     folder = here.folder.home / "written"
     with here.connect() as connection:
-        connection.check(f"while :; do mkdir -p {folder}/a; rmdir {folder}/a; done </dev/null >/dev/null 2>&1 &")
+        connection.check(
+            f"while :; do mkdir -p {folder}/a; rmdir {folder}/a; done </dev/null >/dev/null 2>&1 &"
+        )
     assert eventually(folder.exists)
     here.provider.delete(NAME)
     assert not here.folder.path.exists()
