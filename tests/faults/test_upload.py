@@ -427,12 +427,13 @@ def test_ten_thousand_classes(tmp_path: Path, server: GcsServer) -> None:
 def test_folders_of_a_killed_process_are_removed_by_the_next_and_no_others(
     folder: Path, tmp_path: Path, server: GcsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    once(folder, tmp_path / "of another", "gs://bugs", server.endpoint)
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    server.fail("stall", on="objects.get", path="*/manifests/*")
+    server.fail("stall", on="objects.download", path="*/manifests/*")
     process = begun(folder, tmp_path / "data", server, 0)
-    while process.poll() is None and not any(temporary.glob("tlvm-scratch-*/manifest")):
+    while process.poll() is None and server.faults.unused():
         time.sleep(0.005)
     (temporary / "tlvm-else").mkdir()
     (mine,) = [path.parent.name for path in temporary.glob("tlvm-scratch-*/lock")]
