@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 SOAK_SECONDS ?= 300
+PROCESSES ?= 1
 BIN = .venv/bin
 PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -11,7 +12,8 @@ PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constr
 
 help:
 	@echo "make demo     train and show a classifier on sample images, on this computer: under 5 minutes, nothing rented"
-	@echo "make test     run the tests; on Debian as root it brings a Docker engine, elsewhere it says what is missing"
+	@echo "make test     run the tests; on Debian as root it brings a Docker engine, elsewhere it says what is missing;"
+	@echo "              PROCESSES=2 runs them in two processes"
 	@echo "make check    ruff, mypy --strict, import-linter, shellcheck"
 	@echo "make soak     slow and random tests, for SOAK_SECONDS ($(SOAK_SECONDS))"
 	@echo "make bench    the ratios that the README names, measured side by side"
@@ -22,7 +24,7 @@ demo: .venv/installed
 
 test: .venv/developing
 	tests/setup/docker-engine
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES))
 
 check: .venv/developing
 	$(BIN)/ruff check

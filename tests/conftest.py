@@ -2,6 +2,7 @@
 
 One that needs Docker is skipped where no engine runs, but never in CI: there a skip would hide something.
 Soak tests end with the time that `make soak` gives them (SOAK_SECONDS): what has not begun by then is skipped.
+Which files stay together where several processes run is said in `tests/together.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests import together
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 _BEGAN = time.monotonic()
 
@@ -18,6 +26,17 @@ _BEGAN = time.monotonic()
 def pytest_configure() -> None:
     """A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that: some tests press it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    together.check(items)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=together.turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return together.scheduler(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
