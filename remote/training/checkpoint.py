@@ -25,7 +25,11 @@ State = dict[str, Any]  # tensors, numbers, text, None, lists and dicts of these
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How much time passes between two checkpoints: at least so much, and so many times what the last one cost."""
+    """How much time passes between two checkpoints: at least so much, and so many times what the last one cost.
+
+    All of them, those at changes of phase and the one at the end included, are held to one part in `times_cost` of the
+    training too: a large network would go past it with those that no clock delays.
+    """
 
     least_s: float
     times_cost: float
@@ -60,8 +64,8 @@ class Checkpoints:
         self._tell = tell
         self._wrote = wrote
         self._clock = clock
-        self._saved_at = clock()
-        self._cost_s = 0.0
+        self._began = self._saved_at = clock()
+        self._cost_s = self._spent_s = 0.0
         self._refused: set[Path] = set()
 
     def latest(self) -> State | None:
@@ -75,10 +79,11 @@ class Checkpoints:
         return None
 
     def due(self) -> bool:
-        """Whether enough time has passed since the last one."""
-        return self._clock() - self._saved_at >= max(
-            self.rhythm.least_s, self.rhythm.times_cost * self._cost_s
-        )
+        """Whether enough time has passed since the last one, and the next one and the one at the end can be afforded."""
+        now = self._clock()
+        least_s = max(self.rhythm.least_s, self.rhythm.times_cost * self._cost_s)
+        after_both_s = self._spent_s + 2 * self._cost_s
+        return now - self._saved_at >= least_s and now - self._began >= self.rhythm.times_cost * after_both_s
 
     def save(self, state: State) -> bool:
         """Write the state and forget all but the last two that can be gone on from. False, having said so, when the disk takes no more."""
@@ -103,6 +108,7 @@ class Checkpoints:
         finally:
             self._saved_at = self._clock()
             self._cost_s = self._saved_at - began
+            self._spent_s += self._cost_s
         usable = [path for path in files if path not in self._refused]
         for path in (*self._refused, *usable[: 1 - _KEPT]):
             path.unlink(missing_ok=True)
