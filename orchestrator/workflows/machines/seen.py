@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from orchestrator.config import nearest
+from orchestrator.errors import NotFoundError
 from orchestrator.providers.base import Machine, Provider, Unseen
 
 
@@ -22,3 +25,10 @@ def seen(provider: Provider) -> Seen:
         return Seen(provider.machines())
     except Unseen as error:
         return Seen(error.machines, [f"{error.what}: a machine there is not shown, and goes on costing"])
+
+
+def no_machine(name: str, provider: str, known: Collection[str]) -> NotFoundError:
+    return NotFoundError(
+        f"There is no machine {name[:80]} on the provider {provider}",
+        next=nearest(name, sorted(known)) if known else "tlvm up makes one.",
+    )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from orchestrator.config import nearest
-from orchestrator.errors import NotFoundError, TlvmError
+from orchestrator.errors import TlvmError
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.providers.rented import Rented
 from orchestrator.workflows.machines.allowance import spent
@@ -17,9 +16,10 @@ from orchestrator.workflows.machines.left_over import LeftOver, left_over, thing
 from orchestrator.workflows.machines.placement import unanswered
 from orchestrator.workflows.machines.refresh import Refreshed
 from orchestrator.workflows.machines.refresh import refresh as refresh_records
-from orchestrator.workflows.machines.seen import seen
+from orchestrator.workflows.machines.seen import no_machine, seen
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.runs.documents import StoredRun, read_runs
+from orchestrator.workflows.runs.ephemeral import complete
 from orchestrator.workflows.runs.index import RunIndex, run_index
 from orchestrator.workflows.runs.machine_runs import runs_of
 from orchestrator.workflows.runs.remembered import RememberedRuns
@@ -90,8 +90,6 @@ def status(
 
     First it goes on with what is owed for machines that were made for one run alone (`ephemeral`).
     """
-    from orchestrator.workflows.runs.ephemeral import complete  # which needs `runs`, and that needs us
-
     refreshed = refresh_records(workspace) if refresh else None
     complete(workspace)
     now = now or datetime.now(UTC)
@@ -155,13 +153,6 @@ def status(
         left,
         rented.prices() if rented else "",
         refreshed,
-    )
-
-
-def no_machine(name: str, provider: str, known: Collection[str]) -> NotFoundError:
-    return NotFoundError(
-        f"There is no machine {name[:80]} on the provider {provider}",
-        next=nearest(name, sorted(known)) if known else "tlvm up makes one.",
     )
 
 

@@ -12,8 +12,7 @@ from typing import Literal
 from orchestrator.config import nearest
 from orchestrator.errors import ConfigError, NotFoundError
 from orchestrator.stores.base import Store
-from orchestrator.workflows.machines.seen import Seen, seen
-from orchestrator.workflows.machines.status import no_machine
+from orchestrator.workflows.machines.seen import Seen, no_machine, seen
 from orchestrator.workflows.results.metrics import accuracies
 from orchestrator.workflows.runs.attempts import AttemptLine, attempt_lines, goes_on_with
 from orchestrator.workflows.runs.documents import StoredRun, read_runs, run_ids, short
