@@ -54,9 +54,7 @@ def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_
     except (CannotRun, ContractError) as error:
         return _end(events, UNUSABLE, "error", str(error))
     except Stopped as stopped:
-        return _end(
-            events, STOPPED, "warning", f"Stopped {stopped}, as the machine was told to; the run can go on"
-        )
+        return _end(events, STOPPED, "warning", f"Stopped {stopped}, as it was told to")
     except Exception as error:
         if not is_from_full_disk(error):
             raise

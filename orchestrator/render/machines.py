@@ -132,11 +132,14 @@ def overview(screen: Screen, result: StatusResult) -> None:
     order = ("RUNNING", "STARTING", "QUEUED")
     busy = [run for machine in mine for run in machine.runs if run.state in order]
     busy.sort(key=lambda run: (order.index(run.state), run.in_line))
+    waiting = [run for machine in mine for run in machine.runs if run.goes_on_with]
     if any(machine.orphan for machine in mine):
         screen.next("tlvm down ends a machine; tlvm gc ends what is past its time")
     elif busy:
         known = [run.run_id for machine in result.machines for run in machine.runs]
         screen.next(f"tlvm attach {short(busy[0].run_id, known)}")
+    elif waiting:
+        screen.next(waiting[0].goes_on_with)
     elif mine:
         screen.next("tlvm run SCENARIO     to end the machine: tlvm down")
     else:

@@ -219,12 +219,15 @@ def test_a_private_store_of_root_can_be_read_by_the_machine_and_links_are_not_fo
         (store / "packs").mkdir(mode=0o700)
         (store / "packs/one.tar").write_bytes(b"images")
         (tmp_path / "elsewhere").write_text("mine")
+        (store / "runs/.tmp").mkdir(parents=True)
+        (store / "runs/.tmp/lock").touch(0o600)  # as a run on the provider `local` leaves it
         (store / "packs/link").symlink_to(tmp_path / "elsewhere")
         for path in (store, store / "packs/one.tar", tmp_path / "elsewhere"):
             path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
         here.create(spec)
         with here.reach(spec.name) as connection:
             assert connection.check("cat /srv/tlvm-store/packs/one.tar") == b"images"
+            connection.check("exec 9<> /srv/tlvm-store/runs/.tmp/lock")
         found = (tmp_path / "elsewhere").stat()
         assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0o600)
 

@@ -31,6 +31,7 @@ from orchestrator.workflows.runs.run import run
 from orchestrator.workflows.runs.stored_streams import follow_stored
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
+from remote.contract.run_attempt import Attempt
 from remote.contract.run_status import RunStatus
 from tests.orchestrator.test_run import go, opened, project
 from tests.orchestrator.test_up_down import RUN, Scripted, machine_of, put, put_run, scripted
@@ -106,6 +107,17 @@ def test_a_machine_of_another_provider_is_not_called_gone(with_run: With) -> Non
     workspace.records.save_run(RunRecord(RUN, machine.name, "docker", "now"))
     provider.there.clear()
     assert row(workspace).doubt == "its machine is on the provider docker, which was not asked"
+
+
+def test_a_machine_of_that_name_on_another_provider_has_nothing_of_it(with_run: With, tmp_path: Path) -> None:
+    workspace, _, machine = with_run
+    asked = Attempt(1, machine.name, "docker", "Docker on this computer", 0, LONG_AGO.isoformat())
+    put(workspace, tmp_path, "attempts/1.json", document.encode(asked))
+    workspace.records.save_run(RunRecord(RUN, machine.name, "docker", "now"))
+    assert row(workspace).doubt == "its machine is on the provider docker, which was not asked"
+    (line,) = status(workspace).machines
+    assert line.runs == [], "another machine has it"
+    down(workspace)
 
 
 def test_a_run_that_spoke_a_moment_ago_is_believed(with_run: With, tmp_path: Path) -> None:
@@ -210,9 +222,13 @@ def test_a_killed_supervisor_is_never_called_running(project: Path, killed: str)
     assert [(line.state, line.doubt) for line in lines if line.run_id == killed] == [
         ("INTERRUPTED", "nothing of it runs on its machine")
     ]
+    out = io.StringIO()
+    render_machines.overview(Screen(out, io.StringIO()), status(workspace))
+    assert f"next: tlvm attach {killed[-4:]}" in out.getvalue()
     with pytest.raises(ConflictError, match="a run on it has not ended") as raised:
         down(workspace)
     assert f"{killed}: interrupted, nothing of it runs on its machine" in raised.value.detail
+    assert f"tlvm attach {killed[-4:]}" in raised.value.next
 
 
 def test_a_word_of_doubt_takes_the_place_of_the_message() -> None:

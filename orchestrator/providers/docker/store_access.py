@@ -117,12 +117,13 @@ def _open_to_group(root: Path, gid: int) -> None:
         writable = bool(top) and f"{top[0]}/" in WRITABLE
         bits = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP | (stat.S_IWGRP if writable else 0)
         _share(folder, gid, bits)
+        lockable = writable and Path(path).name == ".tmp"  # a machine takes the lock that root made
         for name in files:
             with suppress(FileNotFoundError):  # a file that was just being written
                 if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
                     try:
-                        _share(file, gid, stat.S_IRGRP)
+                        _share(file, gid, stat.S_IRGRP | (stat.S_IWGRP if lockable else 0))
                     finally:
                         os.close(file)
 

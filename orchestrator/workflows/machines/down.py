@@ -193,13 +193,16 @@ def _refuse_active(workspace: Workspace, machine: Machine, runs: list[StoredRun]
     lines = []
     for run_id, word in words.items():
         lines.append(f"{run_id}: {word.state.lower()}" + (f", {word.doubt}" if word.doubt else ""))
+    known = [run.spec.run_id for run in runs]
     if not working:
+        name = short(active[0].spec.run_id, known)
         raise ConflictError(
             f"The machine {machine.name} is kept: a run on it has not ended",
             detail="\n".join(lines),
-            next="tlvm down --force deletes the machine, and what is not in the store is lost.",
+            next=f"tlvm attach {name} goes on with it, tlvm cancel {name} ends it; or tlvm down --force deletes the "
+            "machine, and what is not in the store is lost.",
         )
-    name = short(working[0], [run.spec.run_id for run in runs])
+    name = short(working[0], known)
     raise AtWork(
         f"The machine {machine.name} is at work",
         detail="\n".join(lines),

@@ -47,6 +47,11 @@ class StoredRun:
         return self.attempts[-1].machine if self.attempts else self.spec.machine
 
     @property
+    def provider(self) -> str:
+        """Of that machine; "" when no attempt tells."""
+        return self.attempts[-1].provider if self.attempts else ""
+
+    @property
     def asked(self) -> str:
         """When it was started there, ISO 8601; by the laptop's clock."""
         return self.attempts[-1].asked if self.attempts else self.spec.created

@@ -37,11 +37,13 @@ def names_of_runs(connection: Connection) -> set[str]:
 
 
 def runs_of(machine: Machine, runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """The runs of this very machine, not of an earlier one of its name."""
+    """The runs of this very machine, not of an earlier one of its name, nor of one that another provider has."""
     return [
         run
         for run in runs
-        if run.machine == machine.name and time_of(run.asked) >= machine.created.replace(microsecond=0)
+        if run.machine == machine.name
+        and run.provider in ("", machine.provider)
+        and time_of(run.asked) >= machine.created.replace(microsecond=0)
     ]
 
 
