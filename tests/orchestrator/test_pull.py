@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 from orchestrator.config import load
 from orchestrator.errors import CloudError, ConfigError, ConflictError, NotFoundError
+from orchestrator.progress import Bar, Silent
 from orchestrator.workflows.results.pull import FILES_MAX, local_files, pull
 from orchestrator.workflows.results.record import FILES
 from orchestrator.workflows.runs.overview import runs
@@ -126,6 +130,33 @@ def test_again_costs_nothing(workspace: Workspace) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert pull(workspace, "k3qz").fetched == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+class Swept:
+    """Progress, at whose end another pull, which finds every file there, removes what lies beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.swept = False
+
+    def say(self, label: str, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+        with Silent().bar(label, total, unit) as bar:
+            yield bar
+        for beside in self._folder.glob(".pull*"):
+            shutil.rmtree(beside)
+            self.swept = True
+
+
+def test_another_that_tidies_up_at_the_same_moment_is_no_error(workspace: Workspace) -> None:
+    publish(workspace)
+    progress = Swept(workspace.project_folder / "runs" / RUN)
+    assert pull(Workspace(workspace.settings, progress), RUN).fetched == len(PULLED)
+    assert progress.swept
 
 
 def test_what_is_missing_is_fetched_and_nothing_else(workspace: Workspace) -> None:

@@ -63,7 +63,8 @@ def bring(workspace: Workspace, run_id: str, folder: Path, files: Sequence[Local
                 pool.shutdown(cancel_futures=True)
                 _keep_what_came(beside)
                 raise
-        shutil.rmtree(beside)
+        # Another, who found all files there, may be removing it too.
+        shutil.rmtree(beside, ignore_errors=True)
     return len(missing)
 
 
@@ -105,7 +106,10 @@ def _alone(folder: Path) -> Iterator[Path]:
     beside = folder / _BESIDE
     while True:
         beside.mkdir(parents=True, exist_ok=True)
-        held = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            held = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # removed since it was made
+            continue
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
             if _is_still(beside, held):  # else whoever had it has come to the end and removed it
