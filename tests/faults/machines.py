@@ -168,11 +168,11 @@ class LocalMachine:
         """All of it: who answers, who supervises, who trains."""
         server = self.server().pid
         os.kill(server, SIGSTOP)
-        self.strike(run_id, "supervisor", "training", signal=SIGSTOP)
         try:
+            self.strike(run_id, "supervisor", "training", signal=SIGSTOP)
             yield
-        finally:
             self.strike(run_id, "supervisor", "training", signal=SIGCONT)
+        finally:
             os.kill(server, SIGCONT)
 
     def server(self) -> Server:
