@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 SOAK_SECONDS ?= 300
-PROCESSES ?= 1
+PROCESSES ?= 2
 BIN = .venv/bin
 PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -13,7 +13,7 @@ PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constr
 help:
 	@echo "make demo     train and show a classifier on sample images, on this computer: under 5 minutes, nothing rented"
 	@echo "make test     run the tests; on Debian as root it brings a Docker engine, elsewhere it says what is missing;"
-	@echo "              PROCESSES=2 runs them in two processes"
+	@echo "              in two processes; PROCESSES=1 runs them one after the other"
 	@echo "make check    ruff, mypy --strict, import-linter, shellcheck"
 	@echo "make soak     slow and random tests, for SOAK_SECONDS ($(SOAK_SECONDS))"
 	@echo "make bench    the ratios that the README names, measured side by side"

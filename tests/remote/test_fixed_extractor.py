@@ -379,4 +379,4 @@ def test_sigterm_ends_it_with_an_exit_code_of_its_own(machine: MachineHome, tmp_
     finally:
         process.kill()
         process.wait()
-    assert "can go on" in run.events[-1]["text"]
+    assert run.events[-1]["text"] == "Stopped while features were extracted, as it was told to"
