@@ -101,7 +101,7 @@ class Storm:
             "bucket 503": lambda: self._fail("503"),
             "bucket 403": lambda: self._fail("403"),
             "bucket silent": lambda: self._fail("stall"),
-            "machine taken away": lambda: local_folder.remove(self.machine.folder),
+            "machine taken away": self._take_away,
         }
 
     def _kill(self, *victims: Victim) -> None:
@@ -115,6 +115,12 @@ class Storm:
         if server is None:
             raise NotThere
         os.kill(server.pid, signal.SIGKILL)
+
+    def _take_away(self) -> None:
+        """Only while the run is at work on it: one that is just being made is another matter."""
+        if not self.machine.is_active(self.run_id):
+            raise NotThere
+        local_folder.remove(self.machine.folder)
 
     def _freeze(self) -> None:
         try:
