@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from typing import Any, Literal, Protocol
@@ -124,12 +125,14 @@ class LocalMachine:
         return self._holds / f"{epoch}.reached"
 
     def strike(self, run_id: str, *victims: Victim, signal: Signals = SIGKILL) -> None:
-        there = living()
-        for victim in victims:
-            found = [pid for pid, words in there.items() if _MARKS[victim] in words and run_id in words]
-            assert found, f"there is no {victim} of {run_id}"
-            for pid in found:
-                os.kill(pid, signal)
+        there = {victim: self._pids(run_id, victim) for victim in victims}
+        missing = [victim for victim, pids in there.items() if not pids]
+        assert not missing, f"there is no {' and no '.join(missing)} of {run_id}"
+        for pid in chain.from_iterable(there.values()):
+            os.kill(pid, signal)
+
+    def _pids(self, run_id: str, victim: Victim) -> list[int]:
+        return [pid for pid, words in living().items() if _MARKS[victim] in words and run_id in words]
 
     def next_run(self) -> str:
         """The id of the run that comes next, as soon as it has begun to work."""
@@ -171,9 +174,10 @@ class LocalMachine:
         try:
             self.strike(run_id, "supervisor", "training", signal=SIGSTOP)
             yield
-            self.strike(run_id, "supervisor", "training", signal=SIGCONT)
-        finally:
-            os.kill(server, SIGCONT)
+        finally:  # whoever is there: one may have ended between being found and being struck
+            for pid in (server, *self._pids(run_id, "supervisor"), *self._pids(run_id, "training")):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, SIGCONT)
 
     def server(self) -> Server:
         found = self.folder.server()
