@@ -32,6 +32,7 @@ from orchestrator.progress import Progress
 from orchestrator.resources import folder
 from orchestrator.stores.base import Store
 from remote.contract import layout
+from remote.contract.wording import count
 
 NEEDED = {
     "torch": (2, 6),
@@ -238,7 +239,7 @@ def _wheels(requirements: Sequence[str], about: MachinePython, cache: Path, prog
     wanted = "\n".join([*options, *requirements])
     place = cache / "wheels" / hashlib.sha256(wanted.encode()).hexdigest()[:32]
     if not place.is_dir():
-        progress.say("bundle", f"fetching {len(requirements)} packages that the machine lacks")
+        progress.say("bundle", f"fetching {count(len(requirements), 'package')} that the machine lacks")
         _fetch(requirements, options, place)
     return sorted(place.glob("*.whl"))
 

@@ -20,6 +20,7 @@ from remote.contract.dataset_manifest import DatasetManifest, Image, decode_mani
 from remote.contract.events import STEPS, EventWriter
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec
+from remote.contract.wording import count
 from remote.errors import CannotRun
 from remote.images.data import Packs, Reader, usable_cores, worker_count
 from remote.images.image_cache import ImageCache, free_memory_bytes
@@ -143,7 +144,7 @@ def device_name(device: torch.device) -> str:
     """ "NVIDIA L4", "Apple GPU", "2 cores (x86_64)"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return "Apple GPU" if device.type == "mps" else f"{usable_cores()} cores ({platform.machine()})"
+    return "Apple GPU" if device.type == "mps" else f"{count(usable_cores(), 'core')} ({platform.machine()})"
 
 
 def _image_memory(parameters: dict[str, scenarios.Value]) -> int:

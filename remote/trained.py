@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from remote.contract import document
 from remote.contract.dataset_manifest import Image
 from remote.contract.metrics import IMBALANCED, Counters, Evaluation, Frozen
+from remote.contract.wording import count
 from remote.heads.folds import holdout
 from remote.heads.logistic import LinearHead
 from remote.images.preprocessing import Preprocessing
@@ -145,7 +146,7 @@ def in_words(recipe: Recipe, position: Position, steered_by: str) -> str:
         more = "; compiled"
     if position.micro_batch < recipe.batch_size:
         more += f"; memory took {position.micro_batch} of {recipe.batch_size} images at a time"
-    return f"{start} of {position.epoch} epochs kept, by {steered_by}{more}"
+    return f"{start} of {count(position.epoch, 'epoch')} kept, by {steered_by}{more}"
 
 
 def first_classifier(

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.progress import Bar, Progress
 from orchestrator.render.text import clean, columns, duration
+from remote.contract.wording import count
 
 LAYERS_MAX = 40  # of the network's table; a machine may claim any number
 _STEPS = 8
@@ -112,7 +113,9 @@ class Events:
     def _published(self, event: Mapping[str, Any]) -> None:
         files = _count(event.get("files"))
         if files is not None:
-            self._progress.say("publish", f"{files} files are in the store")
+            self._progress.say(
+                "publish", f"{count(files, 'file')} {'is' if files == 1 else 'are'} in the store"
+            )
 
     def _close_bar(self) -> None:
         self._stack.close()

@@ -66,7 +66,7 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
 def _speed(metrics: Metrics) -> str:
     if metrics.counters.images and not metrics.counters.forwarded:
         return "features from the cache"
-    return f"{metrics.images_per_s:,.0f} images a second"
+    return f"{count(round(metrics.images_per_s), 'image')} a second"
 
 
 def class_rows(result: Evaluation) -> list[tuple[str, ...]]:

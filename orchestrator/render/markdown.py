@@ -125,7 +125,8 @@ def _line(result: LineResult) -> Iterator[str]:
         yield f"They go on by themselves. {escaped(result.ends)}".rstrip()
         return
     good = sum(run.result is not None for run in result.runs)
-    yield f"### {good} of {len(result.runs)} runs succeeded{'' if result.machine else '; nothing was rented'}"
+    of = count(len(result.runs), "run")
+    yield f"### {good} of {of} succeeded{'' if result.machine else '; nothing was rented'}"
     yield ""
     head = ("scenario", "accuracy", "95 %", "took", "estimated cost", "run")
     yield from table([head, *(lines.row(run, run.run_id) for run in result.runs)])
@@ -230,7 +231,7 @@ def _evaluate(result: EvaluateResult) -> Iterator[str]:
     yield from _measured(what + escaped(result.dataset_version[:8]), result.metrics)
     if result.left_out:
         yield ""
-        yield f"{result.left_out:,} images left out: the model was trained on them."
+        yield f"{count(result.left_out, 'image')} left out: the model was trained on them."
     if result.adjusted:
         yield ""
         yield f"At the shares given: accuracy {result.adjusted.accuracy:.3f} ({result.adjusted.before:.3f} as decided before)."

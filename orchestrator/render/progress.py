@@ -176,5 +176,11 @@ class _Count:
 
     def __str__(self) -> str:
         of = f" of {amount(self._total, self._unit)}" if self._total and self._done != self._total else ""
-        unit = "" if self._unit == "bytes" else f" {self._unit}"
+        unit = "" if self._unit == "bytes" else f" {_unit(self._total if of else self._done, self._unit)}"
         return f"{amount(self._done, self._unit)}{of}{unit}"
+
+
+def _unit(number: float, many: str) -> str:
+    """ "files", "file" of one; a machine names its units in the plural."""
+    one = f"{many[:-3]}y" if many.endswith("ies") else many.removesuffix("s")
+    return one if number == 1 else many

@@ -15,6 +15,7 @@ from remote.contract.document import ContractError
 from remote.contract.layout import RunFolder
 from remote.contract.run_status import RunStatus
 from remote.contract.stored_checkpoints import StoredCheckpoint
+from remote.contract.wording import count
 from remote.job.checkpoint_copies import read_latest
 from remote.job.claim import read_stored_status
 from remote.job.streams import describe
@@ -95,4 +96,4 @@ def _fetch(store: Store, run_id: str, stored: StoredCheckpoint, path: Path, piec
 
 def _where_from(status: RunStatus) -> str:
     used_s = sum(times.used_s for times in status.attempts)
-    return f"Taken up from the store after attempt {status.attempt} ({used_s / 60:.0f} minutes used so far)"
+    return f"Taken up from the store after attempt {status.attempt} ({count(round(used_s / 60), 'minute')} used so far)"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
+from remote.contract.wording import count
 from remote.job import line
 from remote.job.record import Record
 from remote.job.training_process import Limits
@@ -24,7 +25,7 @@ def wait_in_line(
     try:
         if spec.accelerators > there:
             raise ContractError(
-                f"The run asks for {spec.accelerators} accelerators, this machine has {there}"
+                f"The run asks for {count(spec.accelerators, 'accelerator')}, this machine has {there}"
             )
         told: tuple[int, str] | None = None
         while (places := ticket.try_take(max(1, spec.accelerators), max(1, there))) is None:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from remote import devices
 from remote.contract.dataset_manifest import Image
+from remote.contract.wording import count
 from remote.errors import CannotRun, Stopped
 from remote.measures.evaluation import Floats, Labels, fit_temperature, log_losses
 from remote.networks import memory
@@ -285,8 +286,8 @@ def _save(trainee: Trainee, settings: Recipe, training: _Training) -> None:
 
 def _broken(position: Position, settings: Recipe, what: str) -> CannotRun:
     return CannotRun(
-        f"Stopped in epoch {position.epoch + 1} after {position.step} steps: {what}. The last checkpoint from before "
-        f"it is kept. Try a smaller learning_rate ({settings.learning_rate / 10:.2g}) or a longer warmup_epochs "
+        f"Stopped in epoch {position.epoch + 1} after {count(position.step, 'step')}: {what}. The last checkpoint "
+        f"from before it is kept. Try a smaller learning_rate ({settings.learning_rate / 10:.2g}) or a longer warmup_epochs "
         f"({2 * settings.warmup_epochs + 1:g})."
     )
 

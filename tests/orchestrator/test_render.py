@@ -228,6 +228,34 @@ def test_a_bar_tells_bytes_and_their_rate_on_the_way(unit: str, said: str) -> No
     assert stream.getvalue().splitlines()[0] == said
 
 
+@pytest.mark.parametrize(
+    ("done", "total", "unit", "said"),
+    [
+        (1, 1, "files", "1 file in"),
+        (2, 2, "files", "2 files in"),
+        (0, 1, "images", "0 of 1 image in"),
+        (1, 3, "images", "1 of 3 images in"),
+        (1, 1, "penalties", "1 penalty in"),
+        (1, 1, "bytes", "1 B in"),
+    ],
+)
+def test_what_a_bar_has_come_to_is_counted_as_people_count(
+    done: int, total: int, unit: str, said: str
+) -> None:
+    stream = io.StringIO()
+    with Plain(stream).bar("fetch", total, unit) as bar:
+        bar.advance(done)
+    assert stream.getvalue().startswith(f"fetch   {said} ")
+
+
+@pytest.mark.parametrize(("files", "said"), [(1, "1 file is"), (2, "2 files are")])
+def test_files_that_reached_the_store_are_counted(files: int, said: str) -> None:
+    to, _, err = screen()
+    with Events(to.progress) as events:
+        events.show({"type": "published", "files": files, "bytes": 3})
+    assert f"{said} in the store" in err.getvalue()
+
+
 def test_a_bar_that_is_cut_short_does_not_say_done() -> None:
     stream = io.StringIO()
     with pytest.raises(RuntimeError), Plain(stream).bar("send", 100, "files"):

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from remote.contract import document, layout
-from remote.contract.run_spec import RunSpec
-from remote.contract.run_status import RunStatus
+from remote.contract.layout import MachineHome
+from remote.contract.run_spec import RunSpec, StoreRef
+from remote.contract.run_status import AttemptTimes, RunStatus
 from remote.contract.stored_checkpoints import LatestCheckpoints
+from remote.job.restore import restore
+from remote.store import open_store
 from tests.remote.machine import TestMachine, events_of, eventually
 
 STATUS = "status.json"
@@ -188,3 +191,17 @@ def test_restoring_that_is_cut_off_begins_again(two: Two) -> None:
     folder.events.write_bytes(b"{")
     assert two.gone_on(spec).state == "SUCCEEDED"
     assert two.second.stored_stream(spec, "log").startswith(log)
+
+
+@pytest.mark.parametrize(("used_s", "said"), [(61.0, "1 minute"), (130.0, "2 minutes")])
+def test_the_time_that_was_used_is_said(tmp_path: Path, used_s: float, said: str) -> None:
+    spec = TestMachine(tmp_path).spec("succeed")
+    times = AttemptTimes(1, spec.machine, "2026-08-07T14:25:30+00:00", used_s=used_s)
+    status = RunStatus(spec.run_id, "INTERRUPTED", times.began, attempts=[times])
+    stored = tmp_path / "store" / layout.run_key(spec.run_id, STATUS)
+    stored.parent.mkdir(parents=True)
+    document.write(stored, status)
+    folder = MachineHome(tmp_path / "home").run(spec.run_id)
+    folder.root.mkdir(parents=True)
+    told = restore(open_store(StoreRef(str(tmp_path / "store"))), spec.run_id, folder)
+    assert told and told[0] == f"Taken up from the store after attempt 1 ({said} used so far)"

@@ -14,6 +14,7 @@ from orchestrator.workflows.results.pull import pull
 from orchestrator.workflows.runs.overview import called
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.metrics import Metrics
+from remote.contract.wording import count
 
 PREDICTIONS_BYTES_MAX = 2 * 1024**3
 _COLUMNS = ["path", "split", "label", "predicted"]  # and then p_<class> of each class
@@ -61,7 +62,9 @@ def measured(workspace: Workspace, run: str) -> Measured:
     except (OSError, ValueError, csv.Error) as error:
         raise CloudError(f"{path} can't be read", detail=str(error)) from None
     if len(said) != metrics.result.n:
-        raise CloudError(f"{path} and metrics.json disagree: {len(said)} images, and {metrics.result.n}")
+        raise CloudError(
+            f"{path} and metrics.json disagree: {count(len(said), 'image')}, and {metrics.result.n}"
+        )
     return Measured(pulled.run_id, pulled.folder, metrics, said)
 
 
