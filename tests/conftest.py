@@ -1,6 +1,6 @@
 """What holds for every test.
 
-One that needs Docker is skipped where no engine runs, but never in CI: there a skip would hide something.
+What one needs of the computer (`tests/needs.py`) is asked for before it begins: Docker by its own mark.
 Soak tests end with the time that `make soak` gives them (SOAK_SECONDS): what has not begun by then is skipped.
 Which files stay together where several processes run is said in `tests/together.py`.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import together
+from tests.needs import need
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -41,18 +42,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("docker"):
-        _need_docker()
+        need("docker")
+    for marker in item.iter_markers("needs"):
+        need(*marker.args)
     if item.get_closest_marker("soak"):
         _need_time(float(os.environ.get("SOAK_SECONDS", "inf")))
-
-
-def _need_docker() -> None:
-    from tests.docker_engine import missing
-
-    if reason := missing():
-        if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
-            pytest.fail(f"in CI no test that needs Docker may be skipped: {reason}", pytrace=False)
-        pytest.skip(reason)
 
 
 def _need_time(whole_s: float) -> None:

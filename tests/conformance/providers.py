@@ -25,6 +25,7 @@ from remote.contract.run_spec import StoreRef
 from tests.docker_engine import by_hand
 from tests.fakes import compute_loopback
 from tests.fakes.compute_server import PROJECT, ComputeServer
+from tests.needs import need
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def _docker(data_dir: Path) -> Iterator[World]:
 @contextmanager
 def _gce(data_dir: Path) -> Iterator[World]:
     """Google's own client against the fake Compute Engine, whose machines boot on loopback addresses."""
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     hardware = compute_loopback.LoopbackHardware(data_dir / "hardware")
     with ComputeServer(hardware) as server:
         settings = GceSettings(project=PROJECT, endpoint=server.url, ssh_source_ranges=("127.0.0.1/32",))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,7 +188,7 @@ def _gcloud(server: GcsServer, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is a second opinion, where there is one")
+@pytest.mark.needs("gcloud")
 def test_gcloud_sees_what_we_sent_and_we_see_what_it_sent(server: GcsServer, tmp_path: Path) -> None:
     """Its bodies have bare LF line ends and a boundary in single quotes, its large ones go to /resumable/upload."""
     folder = tmp_path / "sent"
@@ -209,7 +208,7 @@ def test_gcloud_sees_what_we_sent_and_we_see_what_it_sent(server: GcsServer, tmp
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is a second opinion, where there is one")
+@pytest.mark.needs("gcloud")
 def test_gcloud_lists_copies_and_removes(server: GcsServer, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"hello")

@@ -22,6 +22,7 @@ from tests.e2e.gce_world import MACHINE, World, world
 from tests.e2e.test_wheel import few_photos
 from tests.fakes import compute_loopback
 from tests.fakes.compute_container import LABEL, ContainerHardware
+from tests.needs import missing, need
 from tests.processes import living_with
 from tests.shared_data import shared
 
@@ -54,13 +55,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def job(home: Path) -> Iterator[Job]:
-    if not docker_engine.missing():
+    if not missing("docker"):
         machines = ContainerHardware(progress=Silent())
         with world(home, machines, address=machines.gateway) as there:
             yield _main_job(there, home, "container")
-    elif why := compute_loopback.missing():
-        pytest.skip(why)
     else:
+        need("loopback machines")
         with world(home, compute_loopback.LoopbackHardware(home / "machines")) as there:
             yield _main_job(there, home, "loopback")
 

@@ -18,6 +18,7 @@ from tests.fakes import compute_loopback
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.token_service import TokenService
+from tests.needs import need
 from tests.orchestrator.gce_project import BUCKET, Project
 from tests.shared_data import shared
 
@@ -50,8 +51,7 @@ class Runner:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Iterator[Runner]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     checkout = tmp_path / "retrain"
     few_photos(checkout / "photos")
     (checkout / "tlvm.toml").write_text("[scenarios.fine-tune-all]\nepochs = 1\n")

@@ -16,10 +16,10 @@ import pytest
 
 from tests.e2e.command import Answer
 from tests.e2e.gce_world import BUCKET, MACHINE, World, world
-from tests.fakes import compute_loopback
 from tests.faults.fork_server import Forked, Job
 from tests.faults.ready_machines import ReadyMachines
 from tests.faults.standin import draw, furnished
+from tests.needs import need
 from tests.remote.machine import eventually
 
 _RUN = ("run", "fixed-extractor", "--weights", "none", "--json")
@@ -78,8 +78,7 @@ def user(tmp_path: Path, forked: Forked) -> Iterator[User]:
 @pytest.fixture
 def ready(tmp_path: Path, forked: Forked, bundles: Path) -> Iterator[User]:
     """Whose machines are ready when they are on, and train in no time; spot ones."""
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     machines = ReadyMachines(tmp_path / "machines", lambda home: (home / ".tlvm/bundles").symlink_to(bundles))
     with world(tmp_path, machines, variables={"TLVM_MACHINE_SPOT": "true"}) as there:
         yield User(there, forked)

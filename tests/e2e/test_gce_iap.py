@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,11 +19,11 @@ from orchestrator.providers.gce.machine import PROXY
 from tests.conformance.providers import eventually
 from tests.e2e.gce_world import MACHINE, World, world
 from tests.e2e.test_gce_faults import User
-from tests.fakes import compute_loopback
 from tests.fakes.compute_server import PROJECT
 from tests.faults.fork_server import Forked
 from tests.faults.ready_machines import ReadyMachines
 from tests.faults.standin import draw, furnished
+from tests.needs import need
 from tests.processes import living_with
 
 _GCLOUD = """#!{python}
@@ -72,8 +71,7 @@ def forked() -> Iterator[Forked]:
 
 @pytest.fixture
 def user(tmp_path: Path, forked: Forked) -> Iterator[User]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     bundles = furnished(tmp_path)
     machines = ReadyMachines(tmp_path / "machines", lambda home: (home / ".tlvm/bundles").symlink_to(bundles))
     tools = tmp_path / "tools"
@@ -133,7 +131,7 @@ def test_without_gcloud_nothing_is_made(user: User, tmp_path: Path) -> None:
     assert user.there.inserts() == []
 
 
-@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed here")
+@pytest.mark.needs("gcloud")
 def test_the_real_gcloud_takes_these_words(tmp_path: Path) -> None:
     """It goes as far as asking for a token, which it has none of here."""
     command = PROXY.format(instance="vm", project=PROJECT, zone="us-central1-a").replace("%p", "22")

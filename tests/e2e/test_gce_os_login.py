@@ -9,19 +9,18 @@ import pytest
 
 from tests.e2e.gce_world import world
 from tests.e2e.test_gce_faults import User
-from tests.fakes import compute_loopback
 from tests.fakes.cloud_services import Project
 from tests.fakes.compute_cloud import items
 from tests.faults.fork_server import Forked
 from tests.faults.ready_machines import ReadyMachines
 from tests.faults.standin import draw, furnished
+from tests.needs import need
 
 
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[User]:
     """Logged in as a service account, whose name with OS Login is sa_4711."""
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     bundles = furnished(tmp_path)
     projects: list[Project] = []
 

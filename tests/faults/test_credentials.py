@@ -8,19 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import compute_loopback
 from tests.fakes.token_service import TokenService
 from tests.faults.fork_server import Forked, Job
 from tests.faults.stopping_bucket import StoppingBucket
 from tests.faults.test_kill_anywhere import Stage, Theatre
+from tests.needs import need
 
 _RUN = ("run", "fixed-extractor", "--weights", "none", "--ephemeral", "--seed", "60", "--json")
 
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with Forked() as forked, StoppingBucket() as bucket:
         yield Theatre(tmp_path_factory.mktemp("credentials"), forked, bucket)
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e.gce_world import BUCKET
-from tests.fakes import compute_loopback
 from tests.faults.fork_server import Forked, Job
 from tests.faults.stopping_bucket import StoppingBucket
 from tests.faults.test_kill_anywhere import Service, Stage, Theatre
+from tests.needs import need
 
 _RUN = ("run", "fixed-extractor", "--weights", "none", "--ephemeral")
 _AT_WORK = (*_RUN, "--seed", "60")  # the stand-in trains until it is told to end
@@ -28,8 +28,7 @@ _SAMPLE = 8
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with Forked() as forked, StoppingBucket() as bucket:
         yield Theatre(tmp_path_factory.mktemp("ephemeral"), forked, bucket)
 

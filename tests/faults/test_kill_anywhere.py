@@ -20,12 +20,12 @@ import pytest
 
 from tests.e2e.command import Answer, Tlvm
 from tests.e2e.gce_world import BUCKET, SETTINGS
-from tests.fakes import compute_loopback
 from tests.fakes.compute_server import ComputeServer
 from tests.faults.fork_server import Forked, Job
 from tests.faults.ready_machines import ReadyMachines
 from tests.faults.standin import draw, furnished
 from tests.faults.stopping_bucket import StoppingBucket
+from tests.needs import need
 
 Service = Literal["compute", "bucket"]
 Then = Literal["up", "down", "time"]
@@ -223,8 +223,7 @@ def _see_to_the_rest(stage: Stage, then: Then) -> None:
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with Forked() as forked, StoppingBucket() as bucket:
         yield Theatre(tmp_path_factory.mktemp("kill"), forked, bucket)
 

@@ -12,18 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.gce_world import BUCKET
-from tests.fakes import compute_loopback
 from tests.faults.fork_server import Forked
 from tests.faults.stopping_bucket import StoppingBucket
 from tests.faults.test_kill_anywhere import Stage, Theatre
+from tests.needs import need
 
 TOKEN = "correct-horse-battery-staple-4711"
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with Forked() as forked, StoppingBucket() as bucket, Theatre(tmp_path, forked, bucket).stage() as stage:
         yield stage
 

@@ -130,9 +130,8 @@ def test_nothing_left_is_no_pack(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.needs("/dev/full")
 def test_a_full_disk_says_so(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        return
     images = checked(tmp_path, [b"x" * 100_000])
     with pytest.raises(CloudError, match="The disk is full"), scratch() as folder:
         (folder / "pack.part").symlink_to("/dev/full")

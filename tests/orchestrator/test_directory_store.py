@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -24,10 +23,6 @@ from remote.store import open_store as open_on_the_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_USER, GROUP = 54321, 54322
-MAY_MOUNT = (
-    bool(shutil.which("unshare"))
-    and not subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode
-)
 
 
 @pytest.fixture
@@ -238,7 +233,7 @@ def test_a_file_where_a_folder_should_be(store: DirectoryStore, file: Path) -> N
     assert [blob.key for blob in store.blobs("")] == ["a", "b/c"]
 
 
-@pytest.mark.skipif(not MAY_MOUNT, reason="no mount namespaces for this user")
+@pytest.mark.needs("mount namespaces")
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     """A disk of one megabyte, in a mount namespace of its own."""
     script = """

@@ -178,7 +178,7 @@ def test_the_machine_reads_the_store_and_writes_only_runs_and_checkpoints(
 
 
 @pytest.mark.docker
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+@pytest.mark.needs("root")
 def test_files_belong_to_the_owner_of_the_store(tmp_path: Path) -> None:
     with place(CASE, tmp_path) as here:
         spec = here.spec("owner")
@@ -194,7 +194,7 @@ def test_files_belong_to_the_owner_of_the_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.docker
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders of root")
+@pytest.mark.needs("root")
 def test_a_folder_of_root_is_shared_with_one_group_and_the_machine_is_not_root(
     here: Place, machine: Machine
 ) -> None:
@@ -209,7 +209,7 @@ def test_a_folder_of_root_is_shared_with_one_group_and_the_machine_is_not_root(
 
 
 @pytest.mark.docker
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders of root")
+@pytest.mark.needs("root")
 def test_a_private_store_of_root_can_be_read_by_the_machine_and_links_are_not_followed(
     tmp_path: Path,
 ) -> None:

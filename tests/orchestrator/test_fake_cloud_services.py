@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +73,7 @@ def test_service_accounts(server: ComputeServer) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed here")
+@pytest.mark.needs("gcloud")
 def test_setup_by_gcloud_twice(server: ComputeServer, tmp_path: Path) -> None:
     """infra/gce/setup.sh as its readers run it: a new project gets its account, its role and three bindings."""
     server.cloud.service_accounts.discard(ACCOUNT)

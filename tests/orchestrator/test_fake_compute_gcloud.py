@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,7 @@ from orchestrator.ssh import new_key
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.orchestrator.compute_client import ZONE
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("gcloud") is None,
-    reason="gcloud is not installed here: the second client of the fake is left out",
-)
+pytestmark = pytest.mark.needs("gcloud")
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from tests.fakes.compute_hardware import Hardware
 from tests.fakes.compute_server import ComputeServer
 from tests.fakes.credentials import TOKEN
 from tests.fakes.guest_agent import welcome
+from tests.needs import need
 from tests.orchestrator.compute_client import PLACE, Client, spot
 
 ASK = {"Metadata-Flavor": "Google"}
@@ -38,8 +39,7 @@ echo boot >>"${TLVM_SYSTEM:-}/tmp/boots"
 
 
 def _loopback(folder: Path) -> Hardware:
-    if reason := compute_loopback.missing():
-        pytest.skip(reason)
+    need("loopback machines")
     return compute_loopback.LoopbackHardware(folder, boot_s=0.2)
 
 

@@ -18,6 +18,7 @@ from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
 from tests.fakes.compute_hardware import Boot
 from tests.fakes.compute_server import ComputeServer
+from tests.needs import need
 from tests.orchestrator.gce_workspace import asked, told, workspace
 
 NO_CODE = "CUDA error: no kernel image is available for execution on the device"
@@ -25,8 +26,7 @@ NO_CODE = "CUDA error: no kernel image is available for execution on the device"
 
 @contextmanager
 def cloud(folder: Path, *, cuda: str = "") -> Iterator[ComputeServer]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     hardware = compute_loopback.LoopbackHardware(folder / "disks", cuda=cuda)
     with ComputeServer(hardware) as server:
         yield server
@@ -74,8 +74,7 @@ class OneIsDead(compute_loopback.LoopbackHardware):
 
 
 def test_a_machine_that_sees_fewer_gpus_than_it_pays_for_is_not_ready(tmp_path: Path) -> None:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with ComputeServer(OneIsDead(tmp_path / "disks")) as server:
         with pytest.raises(ConnectionLost) as caught:
             made = here(server, tmp_path, accelerator="l4", accelerator_count=2)

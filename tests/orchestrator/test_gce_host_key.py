@@ -19,6 +19,7 @@ from tests.fakes import compute_loopback
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_instances import WRONG_HOST_KEY
 from tests.fakes.compute_server import ComputeServer
+from tests.needs import need
 from tests.orchestrator.gce_workspace import told, waiting, workspace
 
 MACHINE = "tlvm-ana-default"
@@ -26,8 +27,7 @@ MACHINE = "tlvm-ana-default"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ComputeServer]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     hardware = compute_loopback.LoopbackHardware(tmp_path / "disks")
     with ComputeServer(hardware, clock=Clock(rate=0), wait_s=0.05) as running:
         yield running

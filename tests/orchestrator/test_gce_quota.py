@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +141,7 @@ def test_where_google_takes_no_request_the_way_by_hand_is_shown(project: Project
     assert not any(one.asked for one in quota(with_login(project)).quotas)
 
 
-@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+@pytest.mark.needs("gcloud")
 def test_gcloud_takes_that_very_command(tmp_path: Path) -> None:
     """The Cloud Quotas API has no discovery document here: what gcloud makes of our words is the check."""
     sent: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ from remote.contract import layout
 from tests.conformance.providers import eventually
 from tests.fakes import compute_loopback
 from tests.fakes.compute_server import ComputeServer
+from tests.needs import lacks, need
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
 from tests.processes import living_with
 from tests.remote.machine import TestMachine
@@ -53,8 +54,7 @@ class Booted:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ComputeServer]:
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with ComputeServer(compute_loopback.LoopbackHardware(tmp_path)) as running:
         yield running
         assert running.errors == []
@@ -157,7 +157,7 @@ def test_a_local_ssd_holds_what_can_be_fetched_again(server: ComputeServer, tmp_
     with disk.open("wb") as file:
         file.truncate(16 * 1024 * 1024)
     if why := cannot_mount(disk, tmp_path / "try"):
-        pytest.skip(why)
+        lacks(why)
     try:
         machine.boot_again()
         assert eventually(lambda: machine.log().count("tlvm: ready") == 2)

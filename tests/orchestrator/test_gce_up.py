@@ -27,6 +27,7 @@ from tests.conformance.providers import eventually
 from tests.fakes import compute_loopback
 from tests.fakes.compute_server import ComputeServer
 from tests.fakes.http_service import Answer, HttpService, whole
+from tests.needs import need
 from tests.orchestrator.gce_project import text
 from tests.orchestrator.gce_workspace import asked, bring_up, instances, told, waiting, workspace
 from tests.orchestrator.test_up_down import machine_of
@@ -192,8 +193,7 @@ def test_a_run_never_makes_a_machine_that_costs_money(server: ComputeServer, tmp
 
 def test_up_and_down_with_machines_that_really_boot(tmp_path: Path) -> None:
     """Google's client, real SSH with a pinned host key, the startup script, the fake GPU's driver; then nothing is left."""
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with ComputeServer(compute_loopback.LoopbackHardware(tmp_path / "disks")) as server:
         made = workspace(server, tmp_path / "here", accelerator="none", gce_more={"zones": "us-central1-b"})
         result = up(made)

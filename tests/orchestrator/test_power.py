@@ -16,6 +16,7 @@ from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from tests.fakes import compute_loopback
 from tests.fakes.compute_server import ComputeServer
+from tests.needs import need
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, wanted
 from tests.orchestrator.gce_workspace import waiting, workspace
 from tests.orchestrator.test_up_down import RUN, put_run
@@ -109,8 +110,7 @@ def test_a_machine_of_somebody_else_is_not_touched(server: ComputeServer, made: 
 
 def test_a_machine_that_really_boots_is_stopped_and_started(tmp_path: Path) -> None:
     """The second boot runs the startup script again, and the pinned host key is the one that answers."""
-    if why := compute_loopback.missing():
-        pytest.skip(why)
+    need("loopback machines")
     with ComputeServer(compute_loopback.LoopbackHardware(tmp_path / "disks")) as server:
         made = workspace(server, tmp_path / "here", accelerator="none", gce_more={"zones": "us-central1-b"})
         first = up(made).machine

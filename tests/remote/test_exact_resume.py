@@ -200,6 +200,7 @@ def test_a_full_disk_costs_no_more_than_what_came_after_the_last_whole_checkpoin
     assert newest(folder) <= expected.checkpoints + 1, "it did not go on from the last whole one"
 
 
+@pytest.mark.needs("mount namespaces")
 def test_a_disk_that_is_full_at_the_end_costs_no_training(
     machines: Iterator[Machine], whole: Callable[[str], Whole]
 ) -> None:

@@ -21,7 +21,7 @@ from tests.remote.machine import TestMachine, events_of, eventually
 from tests.small_disk import small_disk
 
 FULL = Path("/dev/full")
-pytestmark = pytest.mark.skipif(not FULL.exists(), reason="only Linux has a disk that is always full")
+pytestmark = pytest.mark.needs("/dev/full")
 
 
 def test_events_that_find_no_room_are_counted_and_said(tmp_path: Path) -> None:
@@ -197,6 +197,7 @@ def machine(tmp_path: Path) -> Iterator[TestMachine]:
     machine.end()
 
 
+@pytest.mark.needs("mount namespaces")
 def test_a_run_whose_disk_is_full_waits_and_ends_well(machine: TestMachine) -> None:
     """A disk of 2 MB with a large file on it, which somebody removes."""
     spec = machine.spec("no room")
