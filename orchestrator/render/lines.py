@@ -27,6 +27,11 @@ def result(screen: Screen, line: LineResult) -> None:
         columns([row(run, name) for run, name in zip(line.runs, names, strict=True)]), line.runs, strict=True
     ):
         screen.line(text, style="red" if run.error else "")
+    for run in line.runs:
+        if run.answered_by and run.result:
+            screen.line(
+                labelled("unchanged", f"{run.answered_by} did the same: it answers for {run.scenario}")
+            )
     good = [name for run, name in zip(line.runs, names, strict=True) if run.result]
     new = [run.result for run in line.runs if run.result and not run.result.unchanged]
     cost = about(sum(result.cost for result in new)) if line.machine else "nothing was rented"

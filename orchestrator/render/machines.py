@@ -132,7 +132,9 @@ def overview(screen: Screen, result: StatusResult) -> None:
     order = ("RUNNING", "STARTING", "QUEUED")
     busy = [run for machine in mine for run in machine.runs if run.state in order]
     busy.sort(key=lambda run: (order.index(run.state), run.in_line))
-    waiting = [run for machine in mine for run in machine.runs if run.goes_on_with]
+    waiting = [
+        run for runs in (*(line.runs for line in mine), result.other_runs) for run in runs if run.goes_on_with
+    ]
     if any(machine.orphan for machine in mine):
         screen.next("tlvm down ends a machine; tlvm gc ends what is past its time")
     elif busy:

@@ -113,14 +113,15 @@ def _run(result: RunResult) -> Iterator[str]:
 
 def _line(result: LineResult) -> Iterator[str]:
     if result.detached:
-        earlier = sum(run.result is not None and run.result.unchanged for run in result.runs)
-        started = count(len(result.runs) - earlier, "run")
+        earlier = [run.answered_by for run in result.runs if run.answered_by]
+        started = count(len(result.runs) - len(earlier), "run")
         yield (
             f"### {started} started on {escaped(result.machine)}" if result.machine else "### No run started"
         )
         if earlier:
             yield ""
-            yield f"{count(earlier, 'earlier run')} did the same, or is at it."
+            names = ", ".join(f"`{_code(run_id)}`" for run_id in earlier)
+            yield f"{count(len(earlier), 'earlier run')} did the same, or {'is' if len(earlier) == 1 else 'are'} at it: {names}."
         yield ""
         yield f"They go on by themselves. {escaped(result.ends)}".rstrip()
         return

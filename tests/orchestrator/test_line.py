@@ -124,6 +124,8 @@ def test_what_an_earlier_run_answers_is_not_done_again(project: Path) -> None:
     assert old and old.unchanged and (old.run_id, old.folder) == (first.run_id, first.folder)
     (row,) = [line.split() for line in shown(mixed).splitlines() if line.startswith(THREE[0])]
     assert row[-2:] == ["unchanged", first.run_id[-4:]]
+    assert f"unchanged {first.run_id} did the same: it answers for {THREE[0]}" in shown(mixed)
+    assert [one.answered_by for one in mixed.runs] == ["", first.run_id]
     for detach in (False, True):
         again = run_line(opened(project, seed=31), two, if_changed=True, detach=detach, bring_up=never)
         assert [one.run_id for one in again.runs] == [new.run_id, first.run_id]
@@ -141,7 +143,9 @@ def test_one_that_is_at_it_already_is_left_in_peace_and_the_others_go_in_line(pr
     text = shown(result)
     assert f"{old.run_id} on {old.machine} is at the same already" in text
     assert f"{new.run_id} on {new.machine}: starts" in text
+    assert [one.answered_by for one in result.runs] == [old.run_id, ""]
     assert "### 1 run started on" in markdown.line(result)
+    assert f"1 earlier run did the same, or is at it: `{old.run_id}`." in markdown.line(result)
     assert cancel(opened(project), new.run_id).state == "CANCELLED"
     assert cancel(opened(project), old.run_id).state == "CANCELLED"
 

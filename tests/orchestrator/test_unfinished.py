@@ -80,6 +80,9 @@ def test_a_machine_that_is_gone_is_said_with_the_last_word(with_run: With) -> No
     assert "running" not in shown(workspace) and "fetching" not in shown(workspace)
     (line,) = status(workspace).other_runs
     assert (line.state, line.doubt) == ("LOST", "its machine is gone")
+    out = io.StringIO()
+    render_machines.overview(Screen(out, io.StringIO()), status(workspace))
+    assert out.getvalue().splitlines()[-1] == f"next: tlvm attach --recover {RUN[-4:]}"
 
 
 def test_on_a_stopped_machine_nothing_runs(with_run: With) -> None:

@@ -49,6 +49,7 @@ class LineRun:
     scenario: str
     result: RunResult | None
     error: LineError | None  # None when it has a result
+    answered_by: str = ""  # the earlier run that did the same, which is this one; "" where one was started
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,14 @@ def _told(
 ) -> LineRun:
     """One that was started, or the earlier run that is the answer: its result, or why it has none here."""
     spec = _spec(place)
+    result, lost = None, None
     try:
         result = _result(workspace, place, recovery, detach, on_event)
     except TlvmError as error:
         workspace.progress.warn(f"{spec.run_id}: {error.what}")
-        return _lost(spec, error)
-    return LineRun(spec.run_id, spec.scenario, result, None)
+        lost = LineError(type(error).__name__, error.exit_code, error.what, error.detail, error.next)
+    earlier = spec.run_id if isinstance(place, StoredRun) else ""
+    return LineRun(spec.run_id, spec.scenario, result, lost, earlier)
 
 
 def _result(
@@ -208,11 +211,6 @@ def _result(
 
 def _spec(place: RunSpec | StoredRun) -> RunSpec:
     return place.spec if isinstance(place, StoredRun) else place
-
-
-def _lost(spec: RunSpec, error: TlvmError) -> LineRun:
-    told = LineError(type(error).__name__, error.exit_code, error.what, error.detail, error.next)
-    return LineRun(spec.run_id, spec.scenario, None, told)
 
 
 def _detached(
