@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from orchestrator.config import MachineSettings, Settings, StoreSettings
 from orchestrator.errors import ConnectionLost
 from orchestrator.progress import Bar
 from orchestrator.providers.retrying import retrying
+from orchestrator.stores.directory import DirectoryStore
 from orchestrator.workflows.clock import Clock as Waiting
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
@@ -50,7 +51,7 @@ def workspace(
         data_dir=folder / "data",
     )
     made = Workspace(settings, Told())
-    vars(made)["store"] = NoRuns()
+    vars(made)["store"] = DirectoryStore(folder / "store")  # the bucket, in which nothing has run yet
     made.provider = retrying(gce(server, **more), Attempts(count=4, sleep=server.clock.advance))
     return made
 
@@ -81,17 +82,3 @@ def instances(server: ComputeServer) -> list[tuple[str, str]]:
 def told(made: Workspace) -> str:
     assert isinstance(made.progress, Told)
     return "\n".join(made.progress.lines)
-
-
-class NoRuns:
-    """The bucket of a project in which nothing has run yet."""
-
-    url = "gs://trees-4711-tlvm"
-
-    def blobs(
-        self, prefix: str, *, delimiter: str | None = None, match: str | None = None
-    ) -> Iterator[object]:
-        return iter(())
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        return iter(())

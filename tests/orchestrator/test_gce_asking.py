@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config import StoreSettings
 from orchestrator.errors import (
     AuthError,
     CapacityError,
     ConnectionLost,
     QuotaError,
+    TlvmError,
 )
 from orchestrator.workflows.machines.up import up
+from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_server import ComputeServer
+from tests.fakes.gcs_server import GcsServer
 from tests.orchestrator.gce_workspace import asked, bring_up, instances, told, waiting, workspace
 
 
@@ -40,6 +44,21 @@ def test_no_capacity_leads_to_the_next_zone_then_the_next_accelerator(
     assert [(line["place"], bool(line["refused"])) for line in kept] == [
         ("us-central1-a", True), ("us-central1-b", True), ("us-central1-c", True), ("us-central1-a", False),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("store", ["gs://misspelt-4711", "file:///home/ana/store"])
+def test_nothing_is_rented_for_a_store_that_is_not_there(
+    store: str, server: ComputeServer, tmp_path: Path
+) -> None:
+    made = workspace(server, tmp_path)
+    with GcsServer() as google:
+        wrong = StoreSettings(url=store, endpoint=google.endpoint)
+        misled = Workspace(made.settings.model_copy(update={"store": wrong}), made.progress)
+        misled.provider = made.provider
+        with pytest.raises(TlvmError) as caught:
+            up(misled, clock=waiting(server))
+    assert store in caught.value.what and caught.value.next
+    assert instances(server) == [] and asked(server) == []
 
 
 def test_a_quota_of_a_region_skips_the_region(server: ComputeServer, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "wait_until_gone",
 ]
 
+_SOME_OBJECT = "runs/none"  # whether it is there is no matter: that the store answers is
 _SOME_KEY = "ssh-ed25519 THE+KEY+OF+THIS+COMPUTER"  # in a dry run, which makes none
 
 
@@ -63,6 +64,7 @@ def up(
     last            the place that is asked after all others: it has just taken one away
     ConflictError   the machine is there with other settings (says which), or is just being deleted
     CapacityError   no place had one; every attempt is in its detail (QuotaError: your quotas allow none)
+    ConfigError, NotFoundError   the store is none, or its bucket is not there
     CloudError      it stopped instead of getting ready; the end of its log is in the detail
     ConnectionLost  it did not get ready in time; it is kept, and `up` again goes on waiting
     Interruption    on Ctrl-C once it may exist
@@ -79,6 +81,7 @@ def up(
         if machine is not None:
             adopt(workspace, machine, spec)
         else:
+            _require_store(workspace)
             spec = left_of(workspace, spec)
             offers = worth_it(workspace, spec, workspace.provider.offers(spec))
             offers.sort(key=lambda offer: offer.place == last)
@@ -118,6 +121,11 @@ def ensure(workspace: Workspace, *, clock: Clock | None = None) -> Machine:
         assert made is not None
         return made
     return make_ready(workspace, machine, clock=clock)
+
+
+def _require_store(workspace: Workspace) -> None:
+    """Before a machine is paid for: without its store it could neither be given data nor keep a result."""
+    workspace.store.get(_SOME_OBJECT)
 
 
 def _dry(workspace: Workspace, spec: MachineSpec) -> UpResult:
