@@ -20,7 +20,7 @@ from orchestrator.errors import (
 def gc(
     common: Common,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Delete these of yours, expired or not.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Delete these of yours, expired or not.")
     ] = None,
     mine: Annotated[bool, typer.Option("--mine", help="Delete everything of yours, expired or not.")] = False,
     force: Annotated[
@@ -68,7 +68,7 @@ def quota(common: Common, accelerator: Accelerator = None) -> None:
 def request(
     common: Common,
     metric: Annotated[
-        str | None, typer.Argument(metavar="[QUOTA]", help="For example NVIDIA_L4_GPUS. Default: what lacks.")
+        str | None, typer.Argument(metavar="QUOTA", help="For example NVIDIA_L4_GPUS. Default: what lacks.")
     ] = None,
     value: Annotated[float | None, typer.Option("--value", metavar="N", help="How many in all.")] = None,
     region: Annotated[str, typer.Option("--region", metavar="NAME", help="Whose quota it is.")] = "",

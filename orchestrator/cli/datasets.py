@@ -79,7 +79,7 @@ def upload(
         typer.Option(
             "--resize",
             metavar="N",
-            help="Send images smaller: the longer side in pixels; 0: as they are.",
+            help="Send images smaller: the longer side in pixels; 0: as they are. Default: as the last time.",
             min=0,
         ),
     ] = None,

@@ -28,22 +28,34 @@ from orchestrator.errors import (
 def up(
     common: Common,
     max_hours: Annotated[
-        float | None, typer.Option("--max-hours", metavar="H", help="The machine ends by itself after this.")
+        float | None,
+        typer.Option(
+            "--max-hours",
+            metavar="H",
+            help="The machine ends by itself after this; default: 168, docker 24, gce 4.",
+        ),
     ] = None,
     accelerator: Annotated[
         str | None,
         typer.Option(
-            "--accelerator", metavar="KIND", help="none, nvidia on docker; on gce l4, t4, several in order."
+            "--accelerator",
+            metavar="KIND",
+            help="none (the default), nvidia on docker; on gce l4 (the default), t4, several in order.",
         ),
     ] = None,
     accelerator_count: Annotated[
-        int | None, typer.Option("--accelerator-count", metavar="N", help="How many of them.")
+        int | None,
+        typer.Option("--accelerator-count", metavar="N", help="How many of them; default: 1 on gce."),
     ] = None,
-    cpus: Annotated[float | None, typer.Option("--cpus", metavar="N", help="0: all of them.")] = None,
+    cpus: Annotated[
+        float | None, typer.Option("--cpus", metavar="N", help="0, the default: all of them.")
+    ] = None,
     memory_gb: Annotated[
-        float | None, typer.Option("--memory-gb", metavar="GB", help="0: all of it.")
+        float | None, typer.Option("--memory-gb", metavar="GB", help="0, the default: all of it.")
     ] = None,
-    disk_gb: Annotated[int | None, typer.Option("--disk-gb", metavar="GB", help="0: what there is.")] = None,
+    disk_gb: Annotated[
+        int | None, typer.Option("--disk-gb", metavar="GB", help="0, the default: what there is; gce: 200.")
+    ] = None,
     machine_type: MachineType = None,
     zones: Zones = None,
     spot: Spot = None,
@@ -52,7 +64,10 @@ def up(
         typer.Option("--budget", metavar="USD", help="gce: the machine lives no longer than this lasts."),
     ] = None,
     idle_minutes: Annotated[
-        float | None, typer.Option("--idle-minutes", metavar="M", help="gce: so long without a run, it ends.")
+        float | None,
+        typer.Option(
+            "--idle-minutes", metavar="M", help="gce: so long without a run, it ends; default: 30, 0: never."
+        ),
     ] = None,
     iap: Annotated[
         bool | None, typer.Option("--iap/--no-iap", help="gce: no address; SSH through Google's proxy.")
@@ -136,7 +151,7 @@ def ssh(
     common: Common,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CMD...]", help="A command for the machine; without, a shell."),
+        typer.Argument(metavar="CMD", help="After --: a command for the machine; without, a shell."),
     ] = None,
     forwards: Annotated[
         list[str] | None,

@@ -27,7 +27,7 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN RUN...",
+            metavar="RUN",
             help="Runs on the same images, or the last letters of their ids; the first one is what the others are held against.",
             autocompletion=complete.runs,
         ),
@@ -59,7 +59,12 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="SPLIT", help="train, val, test or all of them.")
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="SPLIT",
+            help="train, val, test or all; default: what its own figure comes from, all of another dataset.",
+        ),
     ] = None,
     prior: Annotated[
         list[str] | None,

@@ -36,9 +36,7 @@ RunId = Annotated[
 ]
 RunOrMachine = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[RUN]", help="A run, or the last letters of its id.", autocompletion=complete.runs
-    ),
+    typer.Argument(metavar="RUN", help="A run, or the last letters of its id.", autocompletion=complete.runs),
 ]
 
 Version = Annotated[
@@ -49,10 +47,15 @@ MachineType = Annotated[
 ]
 Zones = Annotated[
     str | None,
-    typer.Option("--zones", metavar="NAMES", help="gce: zones or regions, in order of preference."),
+    typer.Option(
+        "--zones",
+        metavar="NAMES",
+        help="gce: zones or regions, in order of preference; default: us-central1.",
+    ),
 ]
 Spot = Annotated[
-    bool | None, typer.Option("--spot/--no-spot", help="gce: cheaper, and may be taken away at any time.")
+    bool | None,
+    typer.Option("--spot/--no-spot", help="gce: cheaper, and may be taken away at any time; default: no."),
 ]
 
 
@@ -62,18 +65,28 @@ class Common:
 
     machine: Annotated[
         str | None,
-        typer.Option("--machine", metavar="NAME", help="Which machine.", autocompletion=complete.machines),
+        typer.Option(
+            "--machine",
+            metavar="NAME",
+            help="Which machine; default: tlvm-YOU-FOLDER.",
+            autocompletion=complete.machines,
+        ),
     ] = None
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", metavar="NAME", help="Which dataset.", autocompletion=complete.datasets),
+        typer.Option(
+            "--dataset",
+            metavar="NAME",
+            help="Which dataset; default: that of tlvm.toml, else the only one.",
+            autocompletion=complete.datasets,
+        ),
     ] = None
     provider: Annotated[
         str | None,
         typer.Option(
             "--provider",
             metavar="NAME",
-            help="local (this computer), docker, or gce.",
+            help="local (this computer, the default), docker, or gce.",
             autocompletion=complete.providers,
         ),
     ] = None

@@ -27,7 +27,7 @@ def pull(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="A run, or the last letters of its id.", autocompletion=complete.runs
+            metavar="RUN", help="A run, or the last letters of its id.", autocompletion=complete.runs
         ),
     ] = None,
     all_: Annotated[
@@ -55,7 +55,7 @@ def pull(
 def predict(
     common: Common,
     run: RunId,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, or folders of them.")],
     prior: Annotated[
         list[str] | None,
         typer.Option(

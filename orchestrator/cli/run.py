@@ -12,6 +12,7 @@ from orchestrator.cli.formats import Format, drawn
 from orchestrator.cli.options import Common, command, overrides
 from orchestrator.errors import (
     AuthError,
+    CapacityError,
     CloudError,
     ConflictError,
     ConnectionLost,
@@ -19,6 +20,7 @@ from orchestrator.errors import (
     Interrupted,
     NotFoundError,
     PartialError,
+    QuotaError,
     RunFailed,
 )
 
@@ -27,6 +29,8 @@ from orchestrator.errors import (
     PartialError,
     NotFoundError,
     AuthError,
+    CapacityError,
+    QuotaError,
     CloudError,
     ConnectionLost,
     RunFailed,
@@ -75,7 +79,8 @@ def run(
         ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", metavar="W", help="imagenet, a file, run:ID, or none.")
+        str | None,
+        typer.Option("--weights", metavar="W", help="imagenet (the default), a file, run:ID, or none."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -90,9 +95,11 @@ def run(
         str | None,
         typer.Option("--unfreeze-from", metavar="NAME", help="Of fine-tune-top: the first module trained."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Of everything random; default: 0.")
+    ] = None,
     max_hours: Annotated[
-        float | None, typer.Option("--max-hours", metavar="H", help="The run ends after this.")
+        float | None, typer.Option("--max-hours", metavar="H", help="The run ends after this; default: 24.")
     ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when it has started; tlvm attach comes back to it.")

@@ -40,7 +40,7 @@ def runs(
 def tag(
     common: Common,
     run: RunId,
-    tags: Annotated[list[str] | None, typer.Argument(metavar="[TAG]...", help="To add.")] = None,
+    tags: Annotated[list[str] | None, typer.Argument(metavar="TAG", help="To add.")] = None,
     remove: Annotated[
         list[str] | None, typer.Option("--remove", metavar="TAG", help="To take away. Repeatable.")
     ] = None,
@@ -62,7 +62,7 @@ def rm(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...", help="Runs, or the last letters of their ids.", autocompletion=complete.runs
+            metavar="RUN", help="Runs, or the last letters of their ids.", autocompletion=complete.runs
         ),
     ] = None,
     older_than: Annotated[

@@ -8,7 +8,17 @@ from orchestrator.providers.base import MachineState, Offer
 from orchestrator.providers.rented import SshSources
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import about, clock, columns, duration, last_word, moment, price, size
+from orchestrator.render.text import (
+    about,
+    clock,
+    columns,
+    duration,
+    last_word,
+    moment,
+    more_than,
+    price,
+    size,
+)
 from orchestrator.workflows.machines.authorize import AuthorizeResult
 from orchestrator.workflows.machines.down import DownResult
 from orchestrator.workflows.machines.left_over import LeftOver
@@ -142,6 +152,8 @@ def overview(screen: Screen, result: StatusResult) -> None:
         screen.next(f"tlvm attach {short(busy[0].run_id, known)}")
     elif waiting:
         screen.next(waiting[0].goes_on_with)
+    elif mine and all(line.machine.state is MachineState.STOPPED for line in mine):
+        screen.next("tlvm start boots it; tlvm down deletes it, disk and all")
     elif mine:
         screen.next("tlvm run SCENARIO     to end the machine: tlvm down")
     else:
@@ -268,7 +280,9 @@ def _said(run: RunLine) -> str:
     if run.in_line:
         place = "next in line" if run.in_line == 1 else f"place {run.in_line} in line"
         return f"{place}, waits for …{run.waits_for[-4:]}" if run.waits_for else place
-    return run.message or (f"step {run.step} of 8" if run.step and run.state == "RUNNING" else "")
+    return more_than(run.state, run.message) or (
+        f"step {run.step} of 8" if run.step and run.state == "RUNNING" else ""
+    )
 
 
 def _machines(attempts: Sequence[AttemptLine], cost: float) -> str:

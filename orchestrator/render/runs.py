@@ -12,7 +12,7 @@ from orchestrator.datasets.folder.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import about, clock, columns, duration, last_word, moment, size
+from orchestrator.render.text import about, clock, columns, duration, last_word, moment, more_than, size
 from orchestrator.workflows.results.fine_tuned import COMPARED
 from orchestrator.workflows.results.looks import ordinal
 from orchestrator.workflows.results.predict import PredictResult
@@ -173,7 +173,7 @@ def _row(run: RunRow) -> tuple[str, ...]:
         "" if run.accuracy is None else f"accuracy {run.accuracy:.3f}",
         "" if run.bytes is None else size(run.bytes),
         " ".join(f"#{tag}" for tag in run.tags),
-        last_word(run.doubt, run.updated) or run.message or _cut(run.note),
+        last_word(run.doubt, run.updated) or more_than(run.state, run.message) or _cut(run.note),
     )
 
 

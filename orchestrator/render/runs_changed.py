@@ -38,7 +38,7 @@ def removed(screen: Screen, result: RunsRemoved) -> None:
     what = f"{count(len(result.run_ids), 'run')}, {count(result.files, 'file')}, {size(result.bytes)}"
     if not result.removed:
         screen.line(f"Nothing was removed: {what} {'is' if len(result.run_ids) == 1 else 'are'} still there.")
-        screen.next("tlvm runs rm, without --dry-run")
+        screen.next("the same without --dry-run")
         return
     screen.line(labelled("freed", f"{size(result.bytes)}: {what.rpartition(', ')[0]}"), style="green")
     if result.needed_by:

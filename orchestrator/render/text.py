@@ -91,6 +91,11 @@ def last_word(doubt: str, updated: str) -> str:
     return f"{doubt}, no word since {clock(when)}" if doubt and when else doubt
 
 
+def more_than(state: str, message: str) -> str:
+    """What a run says of its state, where that is more than the state: not "cancelled" of one that is."""
+    return "" if message == state.lower() else message
+
+
 def price(dollars: float) -> str:
     if dollars == 0:
         return "free"

@@ -36,7 +36,7 @@ def run(task: Task) -> None:
         spec = input_spec(task, source)
         task.events.emit("network", stages=stages.as_event(stages.stages(network, spec.crop)))
         says(
-            f"{width} features → {classes} classes: {trained:,} parameters train ({trained / (trained + parameters):.2%})"
+            f"{width} features → {classes} classes: {trained:,} parameters train ({100 * trained / (trained + parameters):.2f} %)"
         )
 
     with task.step("preprocess") as says:

@@ -471,6 +471,20 @@ def test_status_says_whose_a_machine_is_and_what_runs() -> None:
     assert "in 3 h" in out.getvalue()
 
 
+def test_status_of_a_stopped_machine_says_how_to_go_on() -> None:
+    to, out, _ = screen()
+    line = machine_line()
+    (run,) = line.runs
+    stopped = dataclasses.replace(
+        line,
+        machine=dataclasses.replace(line.machine, state=MachineState.STOPPED),
+        runs=[dataclasses.replace(run, state="CANCELLED", message="cancelled")],
+    )
+    machines.overview(to, StatusResult("local", "/store", NOW, [stopped], [], [], []))
+    assert out.getvalue().splitlines()[-1].startswith("next: tlvm start")
+    assert out.getvalue().count("cancelled") == 1  # as its state, not as its message too
+
+
 def test_doctor_says_what_to_do() -> None:
     to, out, _ = screen()
     setup.examined(
