@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.render.console import Screen
 from orchestrator.render.text import columns, size
 from orchestrator.workflows.data.weights import StoredWeights, WeightsResult
+from remote.contract.models import MODELS
 
 
 def listed(screen: Screen, result: WeightsResult) -> None:
@@ -14,7 +15,9 @@ def listed(screen: Screen, result: WeightsResult) -> None:
         return
     for line, one in zip(columns(_row(one) for one in result.files), result.files, strict=True):
         screen.line(line, style="" if one.whole else "red")
-    screen.next(f"tlvm run fixed-extractor --weights {result.files[0].file}")
+    file = result.files[0].file
+    model = next((name for name, known in MODELS.items() if known.file == file), "MODEL")
+    screen.next(f"tlvm run fixed-extractor --model {model} --weights {file}")
 
 
 def _row(one: StoredWeights) -> tuple[str, ...]:

@@ -58,15 +58,17 @@ def resolve(
     NotFoundError no such run
     CloudError    ImageNet weights that can't be had; it names the ways out
     """
+    wanted = models.get(model)
+    if wanted is None and (
+        ":" not in model or weights == "imagenet"
+    ):  # other sources have names of their own
+        raise ConfigError(f"Unknown model {model!r}", next=nearest(model, list(models)))
     if weights == "none":
         return WeightsRef("none")
     if weights.startswith("run:"):
         return _of_run(store, model, weights.removeprefix("run:"))
-    if weights != "imagenet":
+    if wanted is None or weights != "imagenet":
         return _of_store(store, weights, progress) or _of_file(store, weights, progress)
-    wanted = models.get(model)
-    if wanted is None:
-        raise ConfigError(f"Unknown model {model!r}", next=nearest(model, list(models)))
     mirrored = mirror.find(store, wanted.file, wanted.sha256, progress)
     if mirrored is None:
         path, mirrored = _on_this_computer(wanted, progress, cache_folder / "weights") or _downloaded(

@@ -78,7 +78,7 @@ def test_a_dataset_among_classes_is_refused(tmp_path: Path) -> None:
         survey(tmp_path)
 
 
-@pytest.mark.parametrize("counts", [{}, {".": 2}, {"train": 2, "test": 2}, {"a/b/c": 2}])
+@pytest.mark.parametrize("counts", [{}, {".": 1}, {".": 2}, {"train": 2, "test": 2}, {"a/b/c": 2}])
 def test_what_is_no_dataset_shows_the_tree_beside_the_expected_one(
     tmp_path: Path, counts: dict[str, int]
 ) -> None:
@@ -87,6 +87,7 @@ def test_what_is_no_dataset_shows_the_tree_beside_the_expected_one(
     assert "found:" in error.value.detail
     assert "expected:" in error.value.detail
     assert error.value.exit_code == 11
+    assert "1 images" not in error.value.detail and "1 other files" not in error.value.detail
 
 
 def test_a_dataset_is_called_as_the_user_calls_its_folder(tmp_path: Path) -> None:

@@ -308,10 +308,13 @@ def test_none_is_none(store: Store, tmp_path: Path) -> None:
     assert ref == WeightsRef("none")
 
 
-def test_an_unknown_model_gets_the_nearest_name(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["imagenet", "none", "net.pth"])
+def test_an_unknown_model_gets_the_nearest_name(store: Store, tmp_path: Path, weights: str) -> None:
     with pytest.raises(ConfigError) as error:
-        resolve(store, "resnet81", "imagenet", progress=Silent(), cache_folder=tmp_path)
+        resolve(store, "resnet81", weights, progress=Silent(), cache_folder=tmp_path)
     assert "resnet18" in str(error.value)
+    other = resolve(store, "timm:resnet81", "none", progress=Silent(), cache_folder=tmp_path)
+    assert other == WeightsRef("none")  # which models another source has is known to the machine
 
 
 def test_a_file_of_the_user_is_uploaded_once_and_listed(store: Store, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.datasets.folder.names import decode, shown
 from orchestrator.datasets.folder.walk import Folder
+from remote.contract.wording import count
 
 _LINES_MAX = 14
 _WIDTH_MAX = 40
@@ -51,12 +52,12 @@ def _inside(folder: Folder, level: int) -> list[str]:
     if len(folder.folders) > _FOLDERS_MAX:
         lines.append(f"{indent}... and {len(folder.folders) - _FOLDERS_MAX} more folders")
     for what, paths in (
-        ("images", [file.path for file in folder.files]),
-        ("other files", [decode(item.path) for item in folder.set_aside]),
+        ("image", [file.path for file in folder.files]),
+        ("other file", [decode(item.path) for item in folder.set_aside]),
     ):
         if paths:
             example = _short(shown(paths[0].rpartition(b"/")[2]))
-            lines.append(f"{indent}{len(paths)} {what}: {example}" + (" ..." if len(paths) > 1 else ""))
+            lines.append(f"{indent}{count(len(paths), what)}: {example}" + (" ..." if len(paths) > 1 else ""))
     return lines
 
 

@@ -65,7 +65,9 @@ def predict(
         )
     images = [image for path in paths for image in _images(path)]
     if not images:
-        raise DataError("There is no image in " + ", ".join(map(str, paths)))
+        raise DataError(
+            "There is no image in " + ", ".join(map(str, paths)), next="Name images, or folders of them."
+        )
     pulled = pull(workspace, run)
     model = pulled.folder / "model"
     if not (model / "model.json").is_file():
@@ -86,6 +88,7 @@ def predict(
         raise DataError(
             "None of the images can be read",
             detail="\n".join(f"{path}: {why}" for path, why in list(failed.items())[:10]),
+            next="Name images: JPEG, PNG, TIFF, BMP or WebP.",
         )
     classes = list(predictions[0].probabilities) if predictions else []
     return PredictResult(pulled.run_id, model, classes, predictions, failed)
