@@ -18,6 +18,7 @@ from orchestrator.datasets.checks.checked import Checked
 from orchestrator.datasets.checks.judge import Verdict
 from orchestrator.datasets.folder.scan import Labelled
 from orchestrator.datasets.packs import pack
+from orchestrator.datasets.packs.member import header
 from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.errors import CloudError
 
@@ -100,7 +101,7 @@ def test_the_header_is_the_one_that_tarfile_writes() -> None:
     name = "ab" * 32 + ".jpg"
     info = tarfile.TarInfo(name)
     info.size, info.mode = 123456, 0o644
-    ours, theirs = pack.header(name, 123456), info.tobuf(tarfile.USTAR_FORMAT)
+    ours, theirs = header(name, 123456), info.tobuf(tarfile.USTAR_FORMAT)
     assert ours[:148] == theirs[:148]
     assert tarfile.TarInfo.frombuf(ours, "ascii", "strict").size == 123456
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.config import load
 from orchestrator.datasets.folder import names
 from orchestrator.datasets.packs import pack, unpack
-from orchestrator.datasets.packs.pack import Member
+from orchestrator.datasets.packs.member import Member
 from orchestrator.errors import ConflictError, DataError
 from orchestrator.workflows.data.download import download
 from orchestrator.workflows.data.upload import upload

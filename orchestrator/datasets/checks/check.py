@@ -10,20 +10,21 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.datasets.checks.batch import Answers, Batch, answer, answer_known, batches
 from orchestrator.datasets.checks.cache import Cache
 from orchestrator.datasets.checks.checked import VERDICTS, Images
 from orchestrator.datasets.checks.confirm import near_copies
 from orchestrator.datasets.checks.convert import Conversion
 from orchestrator.datasets.checks.judge import Unusable, Verdict
 from orchestrator.datasets.checks.near import NOTHING, Near
-from orchestrator.datasets.checks.workers import Answer, Task, answer, batches, cores, in_processes
+from orchestrator.datasets.checks.workers import cores, in_processes
 from orchestrator.datasets.columns.column import Indices
 from orchestrator.datasets.columns.hashes import Digests
 from orchestrator.datasets.columns.numbers import Numbers
@@ -33,6 +34,7 @@ from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.reading import Missed
 from orchestrator.datasets.folder.scan import Labelled, Scan
 from orchestrator.datasets.folder.snapshot import Refused, Snapshot
+from orchestrator.datasets.packs.member import HASH_BYTES, Members
 from orchestrator.progress import Progress
 
 _INLINE_FILES = 64  # so few are judged sooner than a process starts
@@ -57,11 +59,11 @@ class Packing(Protocol):
     def needs(self, hashes: Digests) -> NDArray[np.bool_]:
         """Which of these contents are in no pack yet."""
 
-    def expected(self, paths: Sequence[bytes]) -> Sequence[str]:
-        """The content that each path had, if that needs no packing; else ""."""
+    def expected(self, paths: Sequence[bytes]) -> bytes:
+        """The hash of the content that each path had, if that needs no packing; else zeros."""
 
-    def add(self, sha256: str, extension: str, data: bytes) -> None:
-        """Unless it is in a pack already."""
+    def add(self, members: Members) -> None:
+        """Those that are in no pack yet."""
 
 
 def check(
@@ -88,8 +90,10 @@ def check(
             bar.advance(len(scan.files) - len(found.todo))
         try:
             new: list[tuple[str, Verdict | Unusable]] = []
-            for at, tasks, answers in _answers(scan, found, cache, packing, processes):
-                new += found.take(at, tasks, answers, packing)
+            for at, answers in _answers(scan, found, cache, packing, processes):
+                new += found.take(at, answers)
+                if packing is not None:
+                    packing.add(answers.members)
                 bar.advance(len(at), int(sizes[at].sum()))
                 if len(new) >= _KEPT_AT_ONCE:
                     cache.keep(new)
@@ -130,50 +134,48 @@ class _Found:
         for position, reason in refused.items():
             self._refuse(position, reason)
 
-    def tasks(self, at: Indices, packing: Packing | None) -> list[Task]:
+    def batch(self, at: Indices, packing: Packing | None) -> Batch:
         """What is asked of the files at these positions."""
-        stats = self._files.picked(at, "path", "size", "mtime_ns", "inode")
-        if packing is None:
-            return [Task(*stat) for stat in stats]
-        files = list(stats)
-        contents = self._contents(self._row[at])
-        expected = packing.expected([path for path, *_ in files])
-        return [Task(*file, *more) for file, *more in zip(files, contents, expected, strict=True)]
+        paths = list(self._files.columns["path"].take(at))
+        sizes, times, inodes = (self._files.numbers(name)[at] for name in ("size", "mtime_ns", "inode"))
+        known, extensions = self._known(self._row[at])
+        return Batch(
+            b"\0".join(paths),
+            sizes.tobytes(),
+            times.tobytes(),
+            inodes.tobytes(),
+            known.tobytes(),
+            extensions,
+            packing.expected(paths) if packing is not None else None,
+        )
 
-    def _contents(self, rows: Indices) -> Iterable[str]:
-        """What files held; "" where nobody knows, and of images that were converted, for they must be again."""
+    def _known(self, rows: Indices) -> tuple[Digests, list[str]]:
+        """What files held, but images that were converted: they must be again."""
+        known = np.zeros(len(rows), dtype=f"S{HASH_BYTES}")
         if not (rows >= 0).any():
-            return [""] * len(rows)
-        before = self._before.verdicts.picked(np.maximum(rows, 0), "sha256", "size")
-        known = zip(rows.tolist(), before, strict=True)
-        return ["" if row < 0 or converted else sha256 for row, (sha256, converted) in known]
+            return known, [""] * len(rows)
+        before = self._before.verdicts
+        converted, sizes = before.codes("size")
+        held = (rows >= 0) & (np.array(sizes)[converted[rows]] == 0)
+        known[held] = before.hashes("sha256")[rows[held]]
+        return known, list(before.columns["extension"].take(np.maximum(rows, 0)))
 
-    def take(
-        self, at: Indices, tasks: Sequence[Task], answers: Sequence[Answer], packing: Packing | None
-    ) -> list[tuple[str, Verdict | Unusable]]:
+    def take(self, at: Indices, answers: Answers) -> list[tuple[str, Verdict | Unusable]]:
         """What is new of it, by content."""
-        extension = self._before.verdicts.columns["extension"]
-        same, new, verdicts, judged = [], [], [], []
-        for position, task, found in zip(at.tolist(), tasks, answers, strict=True):
-            said = found.judged
-            if said is None:
-                same.append(position)
-                if found.data is not None and packing is not None:
-                    packing.add(task.known, extension[self._row[position]], found.data)
-            elif isinstance(said, Missed):
-                self.missed.append(SetAside(names.encode(task.path), said.reason))
-            elif isinstance(said, Unusable):
-                self._refuse(position, said.reason, is_sure=bool(found.sha256))
-            else:
-                new.append(position)
-                verdicts.append(said)
-                if found.data is not None and packing is not None:
-                    packing.add(said.sha256, said.extension, found.data)
-            if found.sha256 and isinstance(said, Verdict | Unusable):
-                judged.append((found.sha256, said))
-        self._same.extend(same)
-        self._new.extend(new)
-        self._verdicts.extend(verdicts)
+        self._same.extend(at[answers.known].tolist())
+        self._new.extend(at[answers.usable].tolist())
+        for name, values in zip(Verdict._fields, answers.verdicts, strict=True):
+            self._verdicts.columns[name].extend(values)
+        judged: list[tuple[str, Verdict | Unusable]] = []
+        judged += zip(answers.contents, map(Verdict, *answers.verdicts), strict=True)
+        for place, (sha256, said) in answers.others.items():
+            position = int(at[place])
+            if isinstance(said, Missed):
+                self.missed.append(SetAside(names.encode(self._files[position].path), said.reason))
+                continue
+            self._refuse(position, said.reason, is_sure=bool(sha256))
+            if sha256:
+                judged.append((sha256, said))
         return judged
 
     def _refuse(self, position: int, reason: str, *, is_sure: bool = True) -> None:
@@ -201,8 +203,8 @@ def _taken(rows: Rows[T], at: Indices) -> Rows[T]:
 
 def _answers(
     scan: Scan, found: _Found, cache: Cache, packing: Packing | None, processes: int | None
-) -> Iterator[tuple[Indices, list[Task], list[Answer]]]:
-    """Positions, what was asked of them, and what is answered."""
+) -> Iterator[tuple[Indices, Answers]]:
+    """What is answered, and the positions of the files."""
     root = os.fsencode(scan.root)
     few = len(found.todo) <= _INLINE_FILES and not any(
         scan.files[at].path.lower().endswith(_NOISY) for at in found.todo.tolist()
@@ -211,29 +213,26 @@ def _answers(
     parts = batches(scan.files.numbers("size")[found.todo].tolist(), workers)
     todo = deque(found.todo[part] for part in parts)
     if processes is None and not few:
-        for tasks, answers in _without_decoding(root, todo, found, cache, packing):
-            yield todo.popleft(), tasks, answers
-    asked = ((at, found.tasks(at, packing)) for at in todo)
+        for answers in _without_decoding(root, todo, found, cache, packing):
+            yield todo.popleft(), answers
+    asked = ((at, found.batch(at, packing)) for at in todo)
     if workers and todo:
         yield from in_processes(root, asked, min(workers, len(todo)), cache)
     else:
-        for at, tasks in asked:
-            yield at, tasks, answer(root, tasks, cache)
+        for at, batch in asked:
+            yield at, answer(root, batch, cache)
 
 
 def _without_decoding(
     root: bytes, todo: Sequence[Indices], found: _Found, cache: Cache, packing: Packing | None
-) -> Iterator[tuple[list[Task], list[Answer]]]:
+) -> Iterator[Answers]:
     """The first batches, as long as all their content is known, and as there is too little left for processes."""
     began = time.monotonic()
     for done, at in enumerate(tuple(todo)):
         spent_s = time.monotonic() - began
         if done and spent_s / done * len(todo) > _INLINE_S:
             return
-        tasks = found.tasks(at, packing)
-        answers = answer(root, tasks, cache, decode=False)
-        if any(
-            one.judged is None and one.sha256 != task.known for one, task in zip(answers, tasks, strict=True)
-        ):
+        answers = answer_known(root, found.batch(at, packing), cache)
+        if answers is None:
             return
-        yield tasks, answers
+        yield answers

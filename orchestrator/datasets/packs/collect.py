@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from orchestrator.datasets.packs import condemned
 from orchestrator.datasets.packs.condemned import Condemned, Entry, pack_of
-from orchestrator.datasets.packs.pack import PACK_BYTES, cost
+from orchestrator.datasets.packs.member import cost
+from orchestrator.datasets.packs.pack import PACK_BYTES
 from orchestrator.datasets.packs.repack import PackUse, Repacked, choose, repack
 from orchestrator.datasets.publishing import versions
 from orchestrator.errors import ConflictError, DataError, NotFoundError

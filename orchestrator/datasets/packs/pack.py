@@ -1,7 +1,7 @@
 """Packs: plain reproducible tar files of about 64 MiB, each named by the hash of its bytes.
 
 Members are `<sha256>.<extension>`, sorted, of time 0, owner 0 and mode 0644: the same images give the same bytes,
-wherever they lay. The headers are written here because tarfile's bytes differ between versions of Python.
+wherever they lay.
 """
 
 from __future__ import annotations
@@ -12,26 +12,30 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
 import google_crc32c
+import numpy as np
 
 from orchestrator.datasets.checks.checked import Checked
 from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion, prepared
 from orchestrator.datasets.checks.judge import Unusable
+from orchestrator.datasets.columns.hashes import Hashes
+from orchestrator.datasets.columns.numbers import Numbers
+from orchestrator.datasets.columns.places import LOCATED, Located
+from orchestrator.datasets.columns.rows import Rows
+from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder import names
 from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.reading import Missed, read
+from orchestrator.datasets.packs.member import HEADER_BYTES, Member, cost, laid
 
 PACK_BYTES = 64 * 1024**2
 _LEAST_BYTES = 16 * 1024**2
 _PACKS_MIN = 4
-_BLOCK = 512
 _CHUNK_BYTES = 1024**2
-_END = bytes(2 * _BLOCK)
-_HEADER_END = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
-_HEADER_END_SUM = sum(_HEADER_END) + 8 * ord(" ")  # while it is summed, the checksum's own place is blank
+_END = bytes(1024)
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,15 @@ class Pack:
     path: Path
     size: int  # bytes
     crc32c: str  # as stores spell it
-    offsets: dict[str, int]  # of each member's first byte, by content hash
+    places: Rows[Located]  # of its members
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Of each member's first byte, by content hash."""
+        return dict(self.places.tuples("sha256", "offset"))
 
 
-class Member(NamedTuple):
-    """An image in a pack."""
-
-    sha256: str
-    extension: str
-    data: bytes
-
-
-def cost(size: int) -> int:
-    """The bytes that a file of so many takes in a pack."""
-    return _BLOCK + _padded(size)
+Laid = tuple[bytes, bytes | memoryview]  # the hash of a member, 32 bytes, and the member as it lies in a pack
 
 
 def room(limit: int) -> int:
@@ -95,7 +94,7 @@ def write(
     missed: list[SetAside] = []
     ordered = sorted(images, key=lambda image: image.verdict.sha256)
     written = write_members(_read_all(ordered, os.fsencode(root), missed, conversion), folder)
-    if not written.offsets:
+    if not len(written.places):
         written.path.unlink()
         return None, missed
     return written, missed
@@ -103,38 +102,50 @@ def write(
 
 def write_members(members: Iterable[Member], folder: Path) -> Pack:
     """Write a pack into `folder`; members come sorted by hash. OSError when it can't be written."""
-    offsets: dict[str, int] = {}
+    return write_laid(((bytes.fromhex(member.sha256), b"".join(laid(member))) for member in members), folder)
+
+
+def write_laid(members: Iterable[Laid], folder: Path) -> Pack:
+    """The same of members that are as they will lie there."""
+    hashes: list[bytes] = []
+    sizes: list[int] = []
     digest, checksum = hashlib.sha256(), google_crc32c.Checksum()
     position = 0
     beside = folder / "pack.part"
     with beside.open("wb", buffering=0) as file:
-        for parts in _chunks(members, offsets):
-            position += _write_all(file, digest, checksum, parts)
+        for chunk in _chunks(members, hashes, sizes):
+            position += _write_all(file, digest, checksum, chunk)
         position += _write_all(file, digest, checksum, _END)
-    path = beside.replace(folder / f"{digest.hexdigest()}.tar")
+    name = digest.hexdigest()
+    path = beside.replace(folder / f"{name}.tar")
     crc32c = base64.b64encode(checksum.digest()).decode()
-    return Pack(digest.hexdigest(), path, position, crc32c, offsets)
+    return Pack(name, path, position, crc32c, _places(name, hashes, sizes))
 
 
-def _chunks(members: Iterable[Member], offsets: dict[str, int]) -> Iterator[bytes]:
+def _chunks(members: Iterable[Laid], hashes: list[bytes], sizes: list[int]) -> Iterator[bytes]:
     """What is written at once: hashing a large piece leaves the interpreter to other threads."""
-    parts: list[bytes] = []
-    position = size = 0
-    for member in members:
-        length = len(member.data)
-        offsets[member.sha256] = position + _BLOCK
-        parts += (
-            header(f"{member.sha256}.{member.extension}", length),
-            member.data,
-            bytes(_padded(length) - length),
-        )
-        position += cost(length)
-        size += cost(length)
-        if size >= _CHUNK_BYTES:
+    parts: list[bytes | memoryview] = []
+    waiting = 0
+    for sha256, part in members:
+        hashes.append(sha256)
+        sizes.append(len(part))
+        parts.append(part)
+        waiting += len(part)
+        if waiting >= _CHUNK_BYTES:
             yield b"".join(parts)
-            parts, size = [], 0
+            parts, waiting = [], 0
     if parts:
         yield b"".join(parts)
+
+
+def _places(pack: str, hashes: Sequence[bytes], sizes: Sequence[int]) -> Rows[Located]:
+    starts = list(accumulate(sizes, initial=0))[:-1]
+    columns = {
+        "sha256": Hashes.again(b"".join(hashes)),
+        "pack": Words.repeated(pack, len(hashes)),
+        "offset": Numbers.of(np.array(starts, dtype=np.int64) + HEADER_BYTES),
+    }
+    return Rows(LOCATED, columns)
 
 
 def _write_all(file: FileIO, digest: hashlib._Hash, checksum: google_crc32c.Checksum, data: bytes) -> int:
@@ -160,17 +171,3 @@ def _read_all(
             missed.append(SetAside(names.encode(image.file.path), "it changed meanwhile"))
         else:
             yield Member(image.verdict.sha256, image.verdict.extension, data)
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
-
-
-def header(name: str, size: int) -> bytes:
-    """The 512 bytes before a member, POSIX 1003.1-1988 "ustar". `name` is at most 100 bytes, `size` below 8 GiB."""
-    start = b"%-100s0000644\x000000000\x000000000\x00%011o\x00%011o\x00" % (_field(name, 100), size, 0)
-    return start + b"%06o\x00 " % (sum(start) + _HEADER_END_SUM) + _HEADER_END
-
-
-def _field(text: str, width: int) -> bytes:
-    return text.encode("ascii").ljust(width, b"\x00")

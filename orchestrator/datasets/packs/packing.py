@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,16 @@ from numpy.typing import NDArray
 
 from orchestrator.datasets.columns.hashes import Digests
 from orchestrator.datasets.columns.images import at_path
-from orchestrator.datasets.columns.places import LOCATED, Located, Places
+from orchestrator.datasets.columns.places import LOCATED, Places
 from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.folder.names import encode
-from orchestrator.datasets.packs.pack import PACK_BYTES, Member, Pack, cost, room, write_members
+from orchestrator.datasets.packs.member import HASH_BYTES, Members
+from orchestrator.datasets.packs.pack import PACK_BYTES, Laid, Pack, room, write_laid
 from orchestrator.errors import TlvmError
 from remote.contract.dataset_manifest import Image
 
 SENDERS = 4
-_SHORT = 16  # digits of a hash
+_SHORT = 8  # bytes of a hash
 ON_DISK = 8  # packs that are being written, sent, or wait for that
 
 
@@ -50,12 +52,11 @@ class Packer:
         self._written = LOCATED.rows()
         self._folder = folder
         self._there = there
-        self._some_there = len(there.rows) > 0
         self._before = before
         self._send = send
         self._limit = limit
-        self._taken: set[int] = set()  # contents; of two that begin alike `plan` would find one unpacked
-        self._gathered: list[Member] = []
+        self._taken: set[bytes] = set()  # contents; of two that begin alike `plan` would find one unpacked
+        self._gathered: list[Laid] = []
         self._room = 0
         self._threads: list[threading.Thread] = []
         self._gone = 0
@@ -69,22 +70,37 @@ class Packer:
     def needs(self, hashes: Digests) -> NDArray[np.bool_]:
         return self._there.find(hashes) < 0
 
-    def expected(self, paths: Sequence[bytes]) -> Sequence[str]:
-        return [self._expected(path) for path in paths] if len(self._before) else [""] * len(paths)
+    def expected(self, paths: Sequence[bytes]) -> bytes:
+        if not len(self._before):
+            return bytes(HASH_BYTES * len(paths))
+        return b"".join(self._expected(path) for path in paths)
 
-    def add(self, sha256: str, extension: str, data: bytes) -> None:
+    def add(self, members: Members) -> None:
         """Waits while too much is on its way. Raises what went wrong with a pack before."""
-        short = int(sha256[:_SHORT], 16)
-        if short in self._taken or (self._some_there and sha256 in self._there):
-            return
-        size = cost(len(data))
-        if self._gathered and size > self._room:
-            self._seal(last=False)
-        if not self._gathered:
-            self._room = room(self._limit)
-        self._taken.add(short)
-        self._gathered.append(Member(sha256, extension, data))
-        self._room -= size
+        new = self._new(members)
+        # What all of is packed is not copied; of the rest nothing is held that is not packed.
+        data = memoryview(members.data) if len(new) == len(members.ends) else members.data
+        for sha256, start, end in new:
+            if self._gathered and end - start > self._room:
+                self._seal(last=False)
+            if not self._gathered:
+                self._room = room(self._limit)
+            self._gathered.append((sha256, data[start:end]))
+            self._room -= end - start
+
+    def _new(self, members: Members) -> list[tuple[bytes, int, int]]:
+        """Of contents that are in no pack yet: hash, start and end."""
+        found = []
+        needed = self.needs(np.frombuffer(members.hashes, dtype=f"S{HASH_BYTES}")).tolist()
+        start = 0
+        for at, (end, is_needed) in enumerate(zip(members.ends, needed, strict=True)):
+            sha256 = members.hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES]
+            short = sha256[:_SHORT]
+            if is_needed and short not in self._taken:
+                self._taken.add(short)
+                found.append((sha256, start, end))
+            start = end
+        return found
 
     def end(self) -> Places:
         """No image comes any more: where they are, now that every pack is written. The last one waits for `release`."""
@@ -112,9 +128,10 @@ class Packer:
         self._stopped = True
         self._released.set()
 
-    def _expected(self, path: bytes) -> str:
+    def _expected(self, path: bytes) -> bytes:
         found = at_path(self._before, encode(path))
-        return found.sha256 if found is not None and found.sha256 in self._there else ""
+        is_there = found is not None and found.sha256 in self._there
+        return bytes.fromhex(found.sha256) if found is not None and is_there else bytes(HASH_BYTES)
 
     def _seal(self, *, last: bool) -> None:
         self._on_disk.acquire()
@@ -130,14 +147,14 @@ class Packer:
         thread.start()
         self._threads.append(thread)
 
-    def _travel(self, members: list[Member], last: bool) -> None:
+    def _travel(self, members: list[Laid], last: bool) -> None:
         try:
             try:
-                members.sort()
-                pack = write_members(members, self._folder)
+                members.sort(key=itemgetter(0))
+                pack = write_laid(members, self._folder)
                 members.clear()
                 self.sums[pack.sha256] = (pack.size, pack.crc32c)
-                self._written.extend(Located(sha256, pack.sha256, at) for sha256, at in pack.offsets.items())
+                self._written = self._written.joined(pack.places)
             finally:
                 self._writing.release()
             bring = self._send(pack)

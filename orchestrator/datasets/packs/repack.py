@@ -18,7 +18,8 @@ from typing import BinaryIO
 
 from orchestrator.datasets.columns.places import Located
 from orchestrator.datasets.packs import condemned
-from orchestrator.datasets.packs.pack import PACK_BYTES, Member, Pack, cost, room, write_members
+from orchestrator.datasets.packs.member import Member, cost
+from orchestrator.datasets.packs.pack import PACK_BYTES, room, write_members
 from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.datasets.packs.small import SMALL_BYTES, SMALL_MAX
 from orchestrator.datasets.publishing import versions
@@ -142,7 +143,7 @@ def _packed(
         def send(members: list[Member]) -> None:
             written = write_members(sorted(members), folder)
             versions.put_pack(store, written.path, written.sha256, versions.find_pack(store, written.sha256))
-            places.update(_places(written))
+            places.update((located.sha256, located) for located in written.places)
             sums[written.sha256] = (written.size, written.crc32c)
             written.path.unlink()
 
@@ -160,10 +161,6 @@ def _packed(
         if gathered:
             send(gathered)
     return places, sums
-
-
-def _places(written: Pack) -> dict[str, Located]:
-    return {sha256: Located(sha256, written.sha256, at) for sha256, at in written.offsets.items()}
 
 
 def members(store: Store, manifest: DatasetManifest, packs: set[str], folder: Path) -> Iterator[Member]:

@@ -21,7 +21,7 @@ from orchestrator.datasets.checks.check import Outcome, check
 from orchestrator.datasets.checks.checked import Checked, Images
 from orchestrator.datasets.checks.near import NOTHING, Near
 from orchestrator.datasets.columns.images import IMAGES
-from orchestrator.datasets.columns.places import LOCATED, NOWHERE, Located, Places
+from orchestrator.datasets.columns.places import NOWHERE, Places
 from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.names import encode as encode_name
 from orchestrator.datasets.folder.remembered import Remembered
@@ -311,8 +311,7 @@ class Publication:
 
     def _place(self, written: pack.Pack) -> None:
         self._written[written.sha256] = (written.size, written.crc32c)
-        located = (Located(sha256, written.sha256, at) for sha256, at in written.offsets.items())
-        self._placed = Places(LOCATED.rows(located)).before(self._placed)
+        self._placed = Places(written.places).before(self._placed)
 
     def _published(self, head: Head, planned: Plan, *, unchanged: bool) -> Published:
         self._remembered.keep_manifest(planned.manifest, head.version)
