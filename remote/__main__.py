@@ -177,12 +177,13 @@ def _cancel(options: argparse.Namespace, home: MachineHome) -> int:
 
 
 def _train(options: argparse.Namespace, home: MachineHome) -> int:
-    from remote.job.training_process import end_with_supervisor
+    from remote.job.training_process import end_with_supervisor, hours_left
 
     end_with_supervisor()
+    left_s = hours_left()
     from remote.train import main as train
 
-    return train(options.spec)
+    return train(options.spec, left_s=left_s)
 
 
 def _predict(options: argparse.Namespace, home: MachineHome) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ class Task:
     checkpoints: Checkpoints
     device: torch.device
     should_stop: Callable[[], bool]
+    left_s: Callable[[], float]  # until it is stopped, because its hours are over
     seconds: dict[str, float] = field(default_factory=dict)  # by step
 
     @property
@@ -91,7 +93,12 @@ class Task:
 
 @contextmanager
 def open_task(
-    spec: RunSpec, folder: RunFolder, events: EventWriter, should_stop: Callable[[], bool], rhythm: Rhythm
+    spec: RunSpec,
+    folder: RunFolder,
+    events: EventWriter,
+    should_stop: Callable[[], bool],
+    rhythm: Rhythm,
+    left_s: Callable[[], float] = lambda: math.inf,
 ) -> Iterator[Task]:
     """Read and check what the run needs. CannotRun, ContractError when it can't be used."""
     parameters = scenarios.resolve(spec.scenario, spec.parameters)
@@ -119,6 +126,7 @@ def open_task(
             ),
             device=choose_device(),
             should_stop=should_stop,
+            left_s=left_s,
         )
     finally:
         images.close()

@@ -11,10 +11,12 @@ below the run's folder, events as they happen, and a plain log to stdout.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -29,8 +31,17 @@ from remote.errors import CannotRun, Stopped
 DONE, UNUSABLE, STOPPED, NO_ROOM = 0, 3, 12, 13
 
 
-def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_cost: float = 50.0) -> int:
-    """Train, and return the exit code. Between two checkpoints so much time passes, and so many times what one cost."""
+def main(
+    spec_path: Path,
+    *,
+    left_s: Callable[[], float] = lambda: math.inf,
+    checkpoint_least_s: float = 60.0,
+    checkpoint_times_cost: float = 50.0,
+) -> int:
+    """Train, and return the exit code. Between two checkpoints so much time passes, and so many times what one cost.
+
+    left_s      of the run's max_hours, now
+    """
     folder = RunFolder(spec_path.absolute().parent)
     events = EventWriter(folder.events)
     stop = threading.Event()
@@ -44,7 +55,7 @@ def main(spec_path: Path, *, checkpoint_least_s: float = 60.0, checkpoint_times_
 
         rhythm = Rhythm(checkpoint_least_s, checkpoint_times_cost)
         log = redirect_stdout(ForgivingLog(sys.stdout))
-        with log, open_task(spec, folder, events, stop.is_set, rhythm) as task:
+        with log, open_task(spec, folder, events, stop.is_set, rhythm, left_s) as task:
             if spec.job == "evaluate":
                 from remote.reevaluation import run
 

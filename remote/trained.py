@@ -29,7 +29,7 @@ from remote.training import compiling
 from remote.training.checkpoint import State
 from remote.training.compiling import Forward
 from remote.training.loading import Loader
-from remote.training.loop import evaluate
+from remote.training.loop import ended_by, evaluate
 from remote.training.precision import training_precision
 from remote.training.recipe import Recipe, shares
 from remote.training.trainee import Epoch, Labelled, Position, Trainee
@@ -117,6 +117,7 @@ def trainee(
         on_batch=task.progress("train", len(train.images), "images"),
         on_epoch=lambda epoch: _tell(task, recipe, epoch),
         tell=tell,
+        left_s=task.left_s,
         compiler=_compiler(task, recipe, spec, train, tell),
         dtype=training_precision(task.device, str(task.parameters["precision"])),
     )
@@ -141,9 +142,9 @@ def augmentation_in_words(recipe: Recipe) -> str:
 def in_words(recipe: Recipe, position: Position, steered_by: str) -> str:
     """What the loop came to."""
     start = "the classifier alone" if position.best_epoch == 0 else f"epoch {position.best_epoch}"
-    more = ""
+    more = "; its hours did not last for more" if ended_by(recipe, position) == "max_hours" else ""
     if position.compiled:
-        more = "; compiled"
+        more += "; compiled"
     if position.micro_batch < recipe.batch_size:
         more += f"; memory took {position.micro_batch} of {recipe.batch_size} images at a time"
     return f"{start} of {count(position.epoch, 'epoch')} kept, by {steered_by}{more}"
@@ -225,6 +226,7 @@ def findings(
             "recipe": asdict(recipe),
             "epochs": position.history,
             "best_epoch": position.best_epoch,
+            "ended_by": ended_by(recipe, position),
             "steered_by": steered_by,
             "trained_on": sum(trainee.class_counts),
             "micro_batch": position.micro_batch,

@@ -17,6 +17,7 @@ from remote.contract.layout import RunFolder
 from remote.job.resources import peak_memory_mb
 
 SUPERVISOR_VARIABLE = "TLVM_SUPERVISOR"  # a descriptor that reads end-of-file when the supervisor is gone
+LEFT_VARIABLE = "TLVM_LEFT_S"  # of the run's max_hours, when the training is started
 # Large blocks go back to the system when they are freed, and come in huge pages. By default glibc keeps blocks of up to
 # 32 MB in its heap, where images and features that outlive a batch split them up: memory grew with every batch.
 # Ants and bees, resnet18, two runs each: a peak of 0.32 and 0.33 instead of 0.55 and 0.59 GB above the imports, 34 and 37
@@ -82,7 +83,7 @@ def train(
     kills = _memory_kills()
     ours, theirs = _pipe()
     try:
-        process = _start(command, folder, accelerators, environment, [*keep, theirs], theirs)
+        process = _start(command, folder, accelerators, environment, [*keep, theirs], theirs, remaining_s)
     finally:
         os.close(theirs)
     try:
@@ -137,6 +138,7 @@ def _start(
     own: Mapping[str, str],
     keep: Sequence[int],
     alive: int,
+    remaining_s: float,
 ) -> subprocess.Popen[bytes]:
     environment = {
         **ALLOCATOR,
@@ -145,6 +147,7 @@ def _start(
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",  # a crash, and our SIGABRT of a hung one, leave a traceback in the log
         SUPERVISOR_VARIABLE: str(alive),
+        LEFT_VARIABLE: str(remaining_s),
     }
     if accelerators and "CUDA_VISIBLE_DEVICES" not in environment:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, accelerators))
@@ -236,3 +239,9 @@ def end_with_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()
+
+
+def hours_left() -> Callable[[], float]:
+    """In the training process: seconds until the supervisor stops it because the run's max_hours are over."""
+    ends = time.monotonic() + float(os.environ.pop(LEFT_VARIABLE, "inf"))
+    return lambda: ends - time.monotonic()

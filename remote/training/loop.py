@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
 
 T = TypeVar("T")
 
+_EPOCHS_LEFT = 2.5  # one, one for measuring and writing the result, and what the next takes longer
 _LOOK = 20  # steps between two looks at the loss: each look waits for a GPU
 _TEMPERED = 5_000  # images at most from which the temperature of an epoch is taken
 
@@ -53,7 +54,7 @@ class _Training:
 def fit(
     trainee: Trainee, settings: Recipe, steering: Labelled, *, start_counts: bool, resumed: State | None
 ) -> Position:
-    """Train until the steering images stop getting better; the network ends as it was in its best epoch.
+    """Train until the steering images stop getting better, or no time is left; the network ends as in its best epoch.
 
     steering        images that decide when to stop; without any, all epochs run and the last one counts
     start_counts    the network as it is given may turn out to be the best one
@@ -66,7 +67,7 @@ def fit(
     try:
         if start_counts and len(steering.images) and not position.history:
             _finish_epoch(trainee, settings, training, steering)
-        while position.epoch < settings.epochs and position.epoch - position.best_epoch < settings.patience:
+        while _is_next(settings, position) and not _is_late(trainee, position):
             train_one_epoch(trainee, settings, training)
             position.epoch += 1
             inside = position.step_seconds
@@ -84,6 +85,32 @@ def fit(
     _save(trainee, settings, training)
     trainee.module.load_state_dict(training.best)
     return position
+
+
+def ended_by(settings: Recipe, position: Position) -> Literal["epochs", "patience", "max_hours"]:
+    """What ended a training that was not stopped."""
+    if _is_next(settings, position):
+        return "max_hours"
+    return "epochs" if position.epoch >= settings.epochs else "patience"
+
+
+def _is_next(settings: Recipe, position: Position) -> bool:
+    return position.epoch < settings.epochs and position.epoch - position.best_epoch < settings.patience
+
+
+def _is_late(trainee: Trainee, position: Position) -> bool:
+    """Too late for another epoch and for measuring what came of them all, which takes no longer. Never before the first."""
+    if not position.epoch:
+        return False
+    longest_s = max(float(epoch["seconds"]) for epoch in position.history)
+    left_s = trainee.left_s()
+    if left_s >= _EPOCHS_LEFT * longest_s:
+        return False
+    trainee.tell(
+        f"Stopped after epoch {position.epoch}: {left_s:.0f} s of max_hours are left, and an epoch takes up to "
+        f"{longest_s:.0f} s. What is best so far is the result"
+    )
+    return True
 
 
 def train_one_epoch(trainee: Trainee, settings: Recipe, training: _Training) -> None:

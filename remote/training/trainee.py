@@ -92,5 +92,6 @@ class Trainee:
     on_batch: Callable[[int], None]  # images learned from in this epoch
     on_epoch: Callable[[Epoch], None]
     tell: Callable[[str], None]  # a line for people about something unusual
+    left_s: Callable[[], float] = lambda: math.inf  # until it is stopped, because its hours are over
     compiler: Callable[[nn.Module, Tensor], Forward] = lambda module, _: module  # given the first batch
     dtype: torch.dtype = torch.float32  # in which convolutions and matrix products are computed in training

@@ -14,11 +14,12 @@ from typing import Any
 from remote.contract.events import EventWriter
 from remote.contract.layout import MachineHome, RunFolder
 from remote.job.record import read_spec
-from remote.job.training_process import end_with_supervisor
+from remote.job.training_process import end_with_supervisor, hours_left
 
 
 def main() -> int:
     end_with_supervisor()
+    left_s = hours_left()
     spec = read_spec(Path(sys.argv[1]))
     folder = MachineHome.of_this_user().run(spec.run_id)
     events = EventWriter(folder.events)
@@ -52,6 +53,8 @@ def main() -> int:
             kept.append(bytearray(os.urandom(1024)) * 16 * 1024)
     if behaviour == "environment":
         print("it has", os.environ.get("SECRET_OF_THE_RUN", "nothing"), flush=True)
+    if behaviour == "hours":
+        print(f"it has {left_s() / 3600:.1f} hours", flush=True)
     if behaviour == "count" and not count(spec.parameters, folder):
         return 12
     if behaviour in ("wait", "deaf"):

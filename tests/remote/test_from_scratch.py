@@ -67,6 +67,21 @@ def test_a_network_learns_some_digits_and_knows_others_by_their_features(digits:
     assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_hours_that_do_not_last_for_all_epochs_lose_nothing(digits: Path) -> None:
+    machine = fixtures.home(digits / "home3")
+    dataset = fixtures.pack_folder(machine, _digits(digits / "few", range(2), each=20), flips="none")
+    run = fixtures.put_run(
+        machine, dataset, scenario="from-scratch", model="squeezenet1_1", image_size=32, epochs=9
+    )
+    assert main(run.spec, left_s=lambda: 0.0) == 0
+    metrics = document.decode(Metrics, (run.result / "metrics.json").read_bytes(), what="metrics.json")
+    assert [epoch["epoch"] for epoch in metrics.training["epochs"]] == [1]
+    assert metrics.training["ended_by"] == "max_hours"
+    said = run.events.read_text()
+    assert "Stopped after epoch 1: 0 s of max_hours are left" in said
+    assert "1 epoch kept" in said and "its hours did not last for more" in said
+
+
 def test_val_steers_only_where_test_is_the_result(digits: Path) -> None:
     machine = fixtures.home(digits / "home2")
     folder = _digits(digits / "three", range(2), each=30)

@@ -104,6 +104,12 @@ def test_a_training_that_hangs_is_stopped_and_says_where(machine: TestMachine) -
     assert any("standin_training.py" in text for text in machine.status(spec).log_tail)
 
 
+def test_a_training_knows_how_long_it_has(machine: TestMachine) -> None:
+    spec = machine.spec("hours", max_hours=3.0)
+    assert machine.carry_out(spec) == 0
+    assert "it has 3.0 hours" in machine.run_folder(spec).log.read_text()
+
+
 def test_max_hours_ends_a_run(machine: TestMachine) -> None:
     machine.before = ("env", "--block-signal=TERM")  # until it listens, however long that takes
     spec = machine.spec("wait", max_hours=1.0 / 3600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,7 @@ from remote.images import augmentation
 from remote.networks.memory import parts
 from remote.training.checkpoint import State, digest
 from remote.training.compiling import Forward
-from remote.training.loop import fit, train_mode
+from remote.training.loop import ended_by, fit, train_mode
 from remote.training.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
 from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
 
@@ -129,6 +130,7 @@ class Run:
     told: list[str] = field(default_factory=list)
     order: list[Tensor] = field(default_factory=list)
     compiler: Callable[[nn.Module, Tensor], Forward] = lambda module, _: module
+    epochs_in_its_hours: float = math.inf
 
     def fit(
         self, recipe: Recipe = RECIPE, resumed: State | None = None, *, start_counts: bool = True
@@ -144,6 +146,7 @@ class Run:
             on_batch=lambda done: None,
             on_epoch=self.epochs.append,
             tell=self.told.append,
+            left_s=lambda: math.inf if len(self.epochs) - 1 < self.epochs_in_its_hours else 0.0,
             compiler=self.compiler,
         )
         return fit(trainee, recipe, numbers(9, first=100), start_counts=start_counts, resumed=resumed)
@@ -189,6 +192,21 @@ def test_stopped_at_any_moment_and_gone_on_ends_with_the_same_bits(recipe: Recip
         assert [(e["train_loss"], e["held_out_loss"]) for e in again.history] == [
             (e["train_loss"], e["held_out_loss"]) for e in position.history
         ]
+
+
+def test_hours_that_do_not_last_for_all_epochs_end_in_the_best_so_far() -> None:
+    """With more of them it goes on from there, to the same bits."""
+    short, whole = Run(epochs_in_its_hours=2), Run()
+    position = short.fit()
+    assert (position.epoch, ended_by(RECIPE, position)) == (2, "max_hours")
+    assert len(short.told) == 1 and short.told[0].startswith(
+        "Stopped after epoch 2: 0 s of max_hours are left"
+    )
+    assert ended_by(RECIPE, whole.fit()) == "epochs"
+    assert whole.told == []
+    again = Run(Small(seed=3))
+    again.fit(resumed=short.saved[-1])
+    assert again.weights == whole.weights
 
 
 def test_every_checkpoint_on_the_way_leads_to_the_same_bits() -> None:
