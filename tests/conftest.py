@@ -2,14 +2,19 @@
 
 What one needs of the computer (`tests/needs.py`) is asked for before it begins: Docker by its own mark.
 Soak tests end with the time that `make soak` gives them (SOAK_SECONDS): what has not begun by then is skipped.
+What killed processes leave in $TMPDIR goes with the test run, and the folders of tests that passed go at once.
 Which files stay together where several processes run is said in `tests/together.py`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,14 +29,30 @@ if TYPE_CHECKING:
 _BEGAN = time.monotonic()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that: some tests press it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not _is_worker():
+        _have_a_temporary_folder(config)
+
+
+def _is_worker() -> bool:
+    return "PYTEST_XDIST_WORKER" in os.environ
+
+
+def _have_a_temporary_folder(config: pytest.Config) -> None:
+    """For this process and all that it starts, other users included. Its name is short: sockets have their paths in it."""
+    os.environ.setdefault(
+        "PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir()
+    )  # of pytest's own, which outlive a failure
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t-")
+    Path(tempfile.tempdir).chmod(0o1777)
+    config.add_cleanup(partial(shutil.rmtree, tempfile.tempdir, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     together.check(items)
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if _is_worker():
         items.sort(key=together.turn)
 
 

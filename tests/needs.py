@@ -1,5 +1,5 @@
 """What a test needs of the computer. Where that is missing it is skipped and says what; in CI it fails: a skip there would
-hide something. CI is not asked for a GPU (tests marked `gpu` are deselected), nor for `shared/`, which is beside the checkout, where it is.
+hide something. CI is not asked for a GPU (tests marked `gpu` are deselected), nor for `shared/`, which is no part of this.
 
     @pytest.mark.needs("root")      before a test
     need("loopback machines")       in a fixture
