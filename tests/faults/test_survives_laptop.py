@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,4 +39,5 @@ def test_its_disk_is_full_while_it_pulls(local: World, code: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "exit 7" in done.stdout
     assert "can't be written" in done.stderr and f"tlvm pull {run_id[-4:]} goes on" in done.stderr
+    assert re.search(r"It has \d+ bytes, and \d+ are free", done.stderr)
     assert result_in(tmp_path / "pulled") == local.undisturbed
