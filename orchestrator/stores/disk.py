@@ -57,4 +57,6 @@ def refused(error: OSError, key: str, folder: Path) -> TlvmError:
             detail=str(error),
             next="Move that away, then run it again.",
         )
-    return CloudError(f"The folder {folder} refused {key}", detail=str(error))
+    return CloudError(
+        f"The folder {folder} refused {key}", detail=str(error), next="Name another one: store.url."
+    )

@@ -84,7 +84,11 @@ def from_network(error: Exception, key: str, url: str) -> TlvmError:
     """No answer, half an answer, or content whose checksum is wrong."""
     if isinstance(error, DataCorruption):
         return TransientError(f"{key} came from {url} with another checksum", detail=_first_line(error))
-    return TransientError(f"The connection to {url} broke at {key}", detail=_first_line(error))
+    return TransientError(
+        f"The connection to {url} broke at {key}",
+        detail=_first_line(error),
+        next="Look at the network, and at store.endpoint where it is set; then run it again.",
+    )
 
 
 def _detail(error: api.GoogleAPICallError) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import ConfigError, ConflictError
+from orchestrator.errors import ConfigError, ConflictError, NotFoundError
 from orchestrator.providers.base import MachineState
 from orchestrator.stores.base import Store
 from orchestrator.workflows.machines.down import down
@@ -69,6 +69,9 @@ def test_tags_and_a_note_are_added_taken_away_and_listed(workspace: Workspace, d
     listed = runs(workspace, tag="paper").runs
     assert [(row.run_id, row.tags, row.note) for row in listed] == [(first, ["paper"], "the one of the talk")]
     assert len(runs(workspace).runs) == 2
+    with pytest.raises(NotFoundError, match="No run has the tag 'papers'") as raised:
+        runs(workspace, tag="papers")
+    assert "'paper'" in raised.value.next
     assert tag(workspace, "k3qz", note="").note == ""
 
 

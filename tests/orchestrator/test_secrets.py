@@ -50,8 +50,9 @@ def test_what_is_refused_is_said_without_its_value(given: list[str]) -> None:
 
 
 def test_a_file_that_can_not_be_read_or_holds_something_else(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="can't be read"):
+    with pytest.raises(ConfigError, match="can't be read") as raised:
         variables([], files=[tmp_path / "none.env"], environ={})
+    assert raised.value.next
     file = tmp_path / "run.env"
     file.write_text(f"A=1\nsome {SECRET}\n")
     with pytest.raises(ConfigError, match="line 2") as raised:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import load
-from orchestrator.errors import CapacityError, DataError, Interruption
+from orchestrator.errors import CapacityError, DataError, Interruption, NotFoundError
 from orchestrator.providers.base import MachineSpec
 from orchestrator.workflows.data.datasets import resolve
 from orchestrator.workflows.data.up_upload import Stored, up_and_upload
@@ -68,6 +68,14 @@ def test_images_that_can_not_be_used_say_that_the_machine_is_up(tmp_path: Path, 
     assert error.value.detail == "The machine is up; tlvm down ends it."
 
 
+def test_no_machine_is_asked_for_where_there_is_no_folder(tmp_path: Path, workspace: Workspace) -> None:
+    def rent(_: Workspace) -> UpResult:
+        raise AssertionError("a machine was asked for")
+
+    with pytest.raises(NotFoundError, match="no folder"):
+        up_and_upload(workspace, tmp_path / "phtos", bring_up=rent)
+
+
 def test_ctrl_c_waits_for_no_slow_line(tmp_path: Path, workspace: Workspace) -> None:
     line = threading.Event()
 
@@ -81,9 +89,10 @@ def test_ctrl_c_waits_for_no_slow_line(tmp_path: Path, workspace: Workspace) -> 
     def early(_: Workspace) -> UpResult:
         raise KeyboardInterrupt
 
+    folder = fill(tmp_path / "my bugs", BUGS)
     for bring_up, machine in ((asked, "The machine m may exist"), (early, "No machine was asked for")):
         with pytest.raises(Interruption) as raised:
-            up_and_upload(workspace, tmp_path / "my bugs", bring_up=bring_up, send=slow, patience_s=0)
+            up_and_upload(workspace, folder, bring_up=bring_up, send=slow, patience_s=0)
         assert raised.value.what == f"{machine}; the upload is not finished"
         assert raised.value.next.startswith(f"tlvm upload '{tmp_path}/my bugs' goes on with it; tlvm status")
     assert not line.is_set()

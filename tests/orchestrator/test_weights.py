@@ -16,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config import load
 from orchestrator.errors import CloudError, ConfigError, NotFoundError
 from orchestrator.progress import Bar, Progress, Silent
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
 from orchestrator.weights import mirror, push, resolve
 from orchestrator.weights.files import NotWeights, kind_of
+from orchestrator.workflows.data.weights import push_weights
+from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.models import MODELS, ModelFile
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
@@ -479,3 +482,11 @@ def test_two_pushed_files_of_one_name_need_the_whole_name(store: Store, tmp_path
         push(store, str(folder / "mine.safetensors"), Silent())
     with pytest.raises(ConfigError, match="several files of this name"):
         resolve(store, "resnet18", "mine.safetensors", progress=Silent(), cache_folder=tmp_path)
+
+
+def test_what_is_neither_a_file_nor_a_model_is_not_pushed(tmp_path: Path) -> None:
+    workspace = Workspace(load({}, environ={"TLVM_DATA_DIR": str(tmp_path)}, folder=tmp_path), Silent())
+    for what, next in (("resnet81", "'resnet18'"), ("net.pth", "Check the path.")):
+        with pytest.raises(ConfigError, match="neither a file nor a model") as error:
+            push_weights(workspace, what)
+        assert next in error.value.next

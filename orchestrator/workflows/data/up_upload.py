@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
-from orchestrator.errors import Interruption, TlvmError
+from orchestrator.datasets.folder.names import printable
+from orchestrator.errors import Interruption, NotFoundError, TlvmError
 from orchestrator.progress import Bar, Progress
 from orchestrator.workflows.data.datasets import load_manifest
 from orchestrator.workflows.data.prefetch import Prefetching
@@ -39,8 +40,11 @@ def up_and_upload(
     Whichever fails, the other one is brought to its end: its error says what became of that. Where both fail, the
     machine's error is raised and names the upload's. That the machine fetches packs ahead is a courtesy: where it
     fails, one line says so.
+    NotFoundError   there is no such folder; no machine was asked for
     Interruption    on Ctrl-C, which ends both: says what stands
     """
+    if not folder.is_dir():
+        raise NotFoundError(f"There is no folder {printable(str(folder))}", next="Check the path.")
     ahead = Prefetching(Workspace(workspace.settings, workspace.progress))
     uploading = _Uploading(workspace, folder, send or _send, ahead.stored)
     machine = ""  # what became of it

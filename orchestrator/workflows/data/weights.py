@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator import weights
+from orchestrator.config import nearest
+from orchestrator.errors import ConfigError
 from orchestrator.weights import mirror
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
@@ -51,6 +54,11 @@ def push_weights(workspace: Workspace, what: str) -> WeightsResult:
             "imagenet",
             progress=workspace.progress,
             cache_folder=workspace.settings.data_dir / "cache",
+        )
+    elif not Path(what).expanduser().exists():
+        raise ConfigError(
+            f"{what[:200]!r} is neither a file nor a model of torchvision",
+            next="Check the path." if Path(what).suffix else nearest(what, list(MODELS)),
         )
     else:
         ref = weights.push(workspace.store, what, workspace.progress)

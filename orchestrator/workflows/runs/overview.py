@@ -91,7 +91,7 @@ def runs(
     tag             only the runs that have it
     sort            the most of it first, and runs that have none of it last; None: the newest first
     newest          so many, and every one that is not over; the others are counted, where that is all that is asked
-    NotFoundError   there is neither a run nor a machine of that name
+    NotFoundError   there is neither a run nor a machine of that name, or no run with that tag
     """
     remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
     all_of_them = newest is None or any(wish is not None for wish in (machine, tag, sort))
@@ -107,6 +107,10 @@ def runs(
     notes = notes_of_all(workspace.store)
     if tag is not None:
         found = [run for run in found if tag in notes.get(run.spec.run_id, RunNotes()).tags]
+        if not found:
+            known = {tag for note in notes.values() for tag in note.tags}
+            next = nearest(tag, sorted(known)) if known else f"tlvm runs tag RUN {tag} gives it to one."
+            raise NotFoundError(f"No run has the tag {tag!r}", next=next)
     there = seen(workspace.provider) if any(run.active for run in found) else Seen([])
     words = heard(workspace, found, there.machines, all_seen=there.all_of_them)
     rows = [_row(workspace, run, words[run.spec.run_id], index.ids, notes) for run in found]

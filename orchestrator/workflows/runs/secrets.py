@@ -98,7 +98,10 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         text = file.expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
-        raise ConfigError(f"The file of variables {file} can't be read: {why}") from None
+        raise ConfigError(
+            f"The file of variables {file} can't be read: {why}",
+            next="--env-file takes a file with a line NAME=VALUE for each variable.",
+        ) from None
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
