@@ -55,9 +55,17 @@ def group(nodeid: str) -> str:
 
 
 def scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Of xdist: hands a group to the next process that is free."""
+    """Of xdist: hands a group to the next process that is free.
+
+    What xdist has in public for groups, `--dist loadgroup` with its marks, puts each test into a group of its own: it
+    writes the mark into `item._nodeid`, which pytest 9.2 does not read. Its own schedulers replace this method, too.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
+    if not hasattr(LoadScopeScheduling, "_split_scope"):
+        raise pytest.UsageError(
+            f"This xdist has another way to group tests: {__name__}. PROCESSES=1 needs none."
+        )
     config.option.loadscopereorder = False
     made = LoadScopeScheduling(config, log)
     made._split_scope = group
