@@ -34,7 +34,7 @@ from pathlib import Path
 from remote.contract.layout import MachineHome
 from remote.job.record import read_spec
 
-def main(spec_path: Path) -> int:
+def main(spec_path: Path, **hours: object) -> int:
     folder = MachineHome.of_this_user().run(read_spec(spec_path).run_id)
     (folder.result / "model").mkdir(exist_ok=True)
     with Path("/dev/urandom").open("rb") as noise, (folder.result / "model" / "model.safetensors").open("wb") as file:

@@ -14,7 +14,7 @@ from remote.contract.layout import MachineHome
 from remote.job.record import read_spec
 
 
-def main(spec_path: Path) -> int:
+def main(spec_path: Path, **hours: object) -> int:
     spec = read_spec(spec_path)
     folder = MachineHome.of_this_user().run(spec.run_id)
     events = EventWriter(folder.events)

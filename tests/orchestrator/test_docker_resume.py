@@ -26,7 +26,7 @@ BUNDLE = "b" * 64
 TRAIN = """
 import sys
 from remote import standin
-def main(spec_path):
+def main(spec_path, **hours):
     sys.argv = ["train", str(spec_path)]
     return standin.main()
 """

@@ -20,7 +20,7 @@ from remote.job.supervisor import prepare
 from tests.remote.machine import ROOT, STANDIN, TestMachine, eventually
 
 BUNDLE = "0" * 64
-TRAIN = "import sys\nfrom remote import standin\n\ndef main(spec_path):\n    sys.argv = ['', str(spec_path)]\n    return standin.main()\n"
+TRAIN = "import sys\nfrom remote import standin\n\ndef main(spec_path, **hours):\n    sys.argv = ['', str(spec_path)]\n    return standin.main()\n"
 
 
 @pytest.fixture
