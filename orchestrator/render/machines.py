@@ -28,6 +28,7 @@ from orchestrator.workflows.machines.status import MachineLine, RunLine, StatusR
 from orchestrator.workflows.machines.up import UpResult
 from orchestrator.workflows.runs.attempts import AttemptLine, counted
 from orchestrator.workflows.runs.overview import short
+from orchestrator.workflows.runs.unfinished import FROZEN
 from remote.contract.run_status import FINAL
 from remote.contract.wording import count
 
@@ -149,7 +150,12 @@ def overview(screen: Screen, result: StatusResult) -> None:
         screen.next("tlvm down ends a machine; tlvm gc ends what is past its time")
     elif busy:
         known = [run.run_id for machine in result.machines for run in machine.runs]
-        screen.next(f"tlvm attach {short(busy[0].run_id, known)}")
+        name = short(busy[0].run_id, known)
+        screen.next(
+            f"tlvm cancel {name}     if that does not end it: tlvm down --force"
+            if busy[0].doubt == FROZEN
+            else f"tlvm attach {name}"
+        )
     elif waiting:
         screen.next(waiting[0].goes_on_with)
     elif mine and all(line.machine.state is MachineState.STOPPED for line in mine):

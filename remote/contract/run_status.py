@@ -9,6 +9,7 @@ SCHEMA = 1
 
 State = Literal["QUEUED", "STARTING", "RUNNING", "INTERRUPTED", "SUCCEEDED", "FAILED", "CANCELLED"]
 FINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+PUBLISHING = "publishing the result"  # the message meanwhile: no other word may come for long
 LOST = "LOST"  # what the laptop calls a run whose machine is gone without a final status
 
 

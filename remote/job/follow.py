@@ -25,13 +25,13 @@ def follow(home: MachineHome, run_id: str, stream: str, start: int, out: BinaryI
     BrokenPipeError when nobody reads any more.
     """
     folder = home.run(run_id)
-    with closing(_Growing(folder.events if stream == "events" else folder.log, start)) as growing:
+    with closing(Growing(folder.events if stream == "events" else folder.log, start)) as growing:
         state = _send_all(growing, out, lambda: _over(home, folder, run_id))
     out.write(frames.end(state))
     out.flush()
 
 
-def _send_all(growing: _Growing, out: BinaryIO, over: Callable[[], str | None]) -> str:
+def _send_all(growing: Growing, out: BinaryIO, over: Callable[[], str | None]) -> str:
     """The state in which the run is over, when all of the file has been sent."""
     spoke, looked = time.monotonic(), -LOOK_S
     while True:
@@ -61,8 +61,12 @@ def read_status(folder: RunFolder) -> RunStatus | None:
     return document.decode(RunStatus, text, what=f"run status {folder.status}")
 
 
-class _Growing:
-    """A file that only ever grows, read on from a byte; it may not be there yet."""
+class Growing:
+    """A file that only ever grows, read on from a byte; it may not be there yet.
+
+    One that is shorter than that is of a run which was taken up from the store: what a reader knows beyond its end was
+    lost with another machine, and comes anew.
+    """
 
     def __init__(self, path: Path, position: int) -> None:
         self._path = path
@@ -76,6 +80,7 @@ class _Growing:
                 self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return False
+            self._position = min(self._position, os.fstat(self._descriptor).st_size)
         elif os.fstat(self._descriptor).st_nlink == 0:  # replaced: a run was taken up anew
             self.close()
             return self.send(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 from remote.contract.document import ContractError
@@ -12,7 +13,8 @@ from remote.job.follow import read_status
 
 
 def status(home: MachineHome) -> dict[str, Any]:
-    """{"schema": 1, "runs": [{"active": a supervisor or a training holds it, "status": RunStatus}], "damaged": [...]}
+    """{"schema": 1, "runs": [{"active": a supervisor or a training holds it, "status": RunStatus, "quiet_s": since it was
+    written, by the clock of this machine}], "damaged": [...]}
 
     Oldest first. A run whose supervisor has not written its status yet is left out.
     """
@@ -28,5 +30,6 @@ def status(home: MachineHome) -> dict[str, Any]:
             damaged.append(str(error))
             continue
         if found:
-            runs.append({"active": active, "status": dataclasses.asdict(found)})
+            quiet_s = max(0.0, time.time() - home.run(run_id).status.stat().st_mtime)
+            runs.append({"active": active, "status": dataclasses.asdict(found), "quiet_s": quiet_s})
     return {"schema": 1, "runs": runs, "damaged": damaged}

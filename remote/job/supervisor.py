@@ -20,7 +20,7 @@ from remote.contract.attempts import Attempts
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec
-from remote.contract.run_status import State
+from remote.contract.run_status import PUBLISHING, State
 from remote.job import line, training_process
 from remote.job.again import Again
 from remote.job.asked import environment, forget_environment, read_asked
@@ -164,7 +164,7 @@ class _Job:
             return self._record.supervisor.outcome
         try:
             self._reasons.check()
-            places = wait_in_line(self._ticket, self._spec, self._record, self._limits, self._reasons.check)
+            places = wait_in_line(self._ticket, self._spec, self._record, self._limits, self._check)
         except Stopped as why:
             return stopped(why.why, str(why))
         except ContractError as error:
@@ -199,7 +199,7 @@ class _Job:
         )
         try:
             while not wait([fetching], self._limits.poll_s).done:
-                self._reasons.check()
+                self._check()
             fetching.result()
         except (StoreError, ContractError, OSError) as error:
             raise ContractError(f"What the run needs can't be fetched: {error}") from error
@@ -251,6 +251,13 @@ class _Job:
             self._note_used()
             self._record.save(resources=gauge.read())
 
+    def _check(self) -> None:
+        """Also that we live: a status that nothing changes is how a frozen supervisor is known."""
+        self._reasons.check()
+        if time.monotonic() - self._told_at >= self._limits.tell_s:
+            self._told_at = time.monotonic()
+            self._record.save()
+
     def _check_and_note(self) -> None:
         self._reasons.check()
         self._note_used(again_after_s=self._limits.tell_s)
@@ -280,7 +287,7 @@ class _Job:
             return self._interrupt(outcome)
         self._decide(outcome)
         if outcome.state == "SUCCEEDED":
-            self._record.save(message="publishing the result")
+            self._record.save(message=PUBLISHING)
         self._record.say(outcome.state, outcome.message)
         self._publisher.stop()
         manifest = self._publisher.finish(

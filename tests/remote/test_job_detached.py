@@ -21,7 +21,7 @@ from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
 from remote.contract.start_request import StartRequest
 from remote.job import launch, line
-from remote.job.follow import follow
+from remote.job.follow import Growing, follow
 from tests.remote.machine import TestMachine, eventually
 
 
@@ -134,6 +134,21 @@ def test_a_second_run_waits_in_line_and_follows_the_first(machine: TestMachine) 
     assert not line.waiting(machine.home.locks)
 
 
+def test_a_run_that_waits_says_again_and_again_that_it_lives(machine: TestMachine) -> None:
+    machine.tell_s = 0.05
+    running, waiting = machine.spec("wait"), machine.spec("succeed", scenario="from-scratch")
+    machine.begin(running)
+    eventually(machine.log_says(running, "waiting"))
+    machine.begin(waiting)
+    file, written = machine.run_folder(waiting).status, set()
+
+    def lives() -> bool:
+        written.add(file.stat().st_mtime_ns if file.exists() else 0)
+        return len(written) > 6 and machine.status(waiting).state == "QUEUED"
+
+    eventually(lives)
+
+
 def test_a_waiting_run_can_be_cancelled_and_a_killed_one_frees_its_place(machine: TestMachine) -> None:
     first, second, third = machine.spec("wait"), machine.spec("succeed"), machine.spec("succeed")
     one = machine.begin(first)
@@ -152,7 +167,10 @@ def test_status_tells_all_runs_and_who_is_active(machine: TestMachine) -> None:
     machine.carry_out(done)
     supervisor = machine.begin(running)
     eventually(machine.log_says(running, "waiting"))
+    file = machine.run_folder(done).status
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 500))
     runs = json.loads(machine.remote("status").stdout)["runs"]
+    assert [run["quiet_s"] > 400 for run in runs if run["status"]["run_id"] == done.run_id] == [True]
     told = {run["status"]["run_id"]: (run["active"], run["status"]["state"]) for run in runs}
     assert told == {done.run_id: (False, "SUCCEEDED"), running.run_id: (True, "RUNNING")}
     machine.remote("cancel", running.run_id)
@@ -188,6 +206,23 @@ def test_follow_goes_along_with_a_running_one_to_its_end(machine: TestMachine) -
     assert unframer.ended == "CANCELLED"
     assert data == machine.run_folder(spec).log.read_bytes()
     supervisor.wait(10)
+
+
+def test_follow_from_beyond_the_end_sends_what_comes_from_now_on(machine: TestMachine) -> None:
+    """Who followed it elsewhere knows more bytes than the store had of it: those were lost with the other machine."""
+    spec = machine.spec("wait")
+    supervisor = machine.begin(spec)
+    eventually(machine.log_says(spec, "waiting"))
+    events, out = machine.run_folder(spec).events, io.BytesIO()
+    growing = Growing(events, events.stat().st_size + 10_000)
+    growing.send(out)
+    before = events.stat().st_size
+    (machine.run_folder(spec).root / "cancel").touch()
+    supervisor.wait(30)
+    growing.send(out)
+    growing.close()
+    sent = b"".join(frames.Unframer().feed(out.getvalue()))
+    assert b"CANCELLED" in sent and sent.endswith(events.read_bytes()[before:])
 
 
 def test_follow_of_a_run_whose_supervisor_died_ends(machine: TestMachine) -> None:

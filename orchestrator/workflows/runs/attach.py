@@ -77,7 +77,8 @@ def _active(workspace: Workspace) -> str:
             f"{len(active)} runs have not ended", detail="\n".join(active), next="Name one: tlvm attach RUN"
         )
     if not active:
-        newest = f"tlvm attach {runs[-1].spec.run_id[-4:]} shows the newest result" if runs else ""
+        done = [run.spec.run_id for run in runs if run.state == "SUCCEEDED"]
+        newest = f"tlvm attach {done[-1][-4:]} shows the newest result" if done else ""
         raise NotFoundError("No run is at work or waits", next=newest or "tlvm run SCENARIO starts one.")
     return active[0]
 
@@ -100,7 +101,9 @@ def _to_its_end(
     if isinstance(brought, RunStatus):
         return brought
     with brought.connection as connection:
-        return follow_through(place, spec, connection, on_event, recovery=recovery, clock=clock)
+        return follow_through(
+            place, spec, connection, on_event, machine=brought.machine, recovery=recovery, clock=clock
+        )
 
 
 def _why_lost(place: Workspace, stored: StoredRun) -> MachineLost:

@@ -183,15 +183,20 @@ def follow_to_the_end(
     connection: Connection | None,
     on_event: Callable[[dict[str, Any]], None] | None,
     *,
+    machine: Machine | None = None,
     at: Position | None = None,
 ) -> RunStatus:
     """The final status, from the store.
 
+    connection   to `machine`, if there is one already
     at           where in its events to begin; moves along
     Interrupted  nothing of the run goes on there; MachineLost, ConnectionLost as `follow` says
     Detached     on Ctrl-C
     """
-    happenings = follow_events(follow(workspace, spec, "events", connection=connection, at=at))
+    at = at or Position()
+    happenings = follow_events(
+        follow(workspace, spec, "events", connection=connection, machine=machine, at=at), at
+    )
     state = "STARTED"
     try:
         while True:
@@ -234,7 +239,7 @@ def collect(
             f"The run {spec.run_id} {'was cancelled' if status.state == 'CANCELLED' else 'failed'}",
             detail="\n".join(
                 [
-                    status.message,
+                    *([status.message] if status.message != "cancelled" else []),  # which is said above
                     *status.log_tail,
                     *([ephemeral.became(spec.machine, machine)] if own else []),
                 ]

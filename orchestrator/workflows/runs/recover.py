@@ -10,7 +10,6 @@ needs comes from the store: the bundle that began the run, its data, its newest 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -72,12 +71,14 @@ def follow_through(
     connection: Connection | None,
     on_event: Callable[[dict[str, Any]], None] | None,
     *,
+    machine: Machine | None = None,
     recovery: Recovery | None = None,
     clock: Clock | None = None,
 ) -> RunStatus:
     """Follow a run to its end, through the loss of its machines; its final status.
 
     workspace       meaning the machine that it is on
+    connection      to that `machine`, if there is one already
     Interrupted, MachineLost   it can't be brought back, or need not be: says why
     and what `follow_to_the_end` and `up` raise
     """
@@ -85,14 +86,12 @@ def follow_through(
     with ExitStack() as opened:
         while True:
             try:
-                return follow_to_the_end(workspace, spec, connection, on_event, at=at)
+                return follow_to_the_end(workspace, spec, connection, on_event, machine=machine, at=at)
             except (Interrupted, MachineLost) as why:
                 brought = bring_back(workspace, spec.run_id, why, recovery, clock=clock)
             if isinstance(brought, RunStatus):
                 return brought
-            connection = opened.enter_context(brought.connection)
-            if brought.goes_on_at is not None:  # what was said beyond never left the machine that is gone
-                at.bytes = min(at.bytes, brought.goes_on_at)
+            connection, machine = opened.enter_context(brought.connection), brought.machine
             recovery = replace(recovery, by_hand=False)
 
 
@@ -101,7 +100,7 @@ class Brought:
     """A run that is at work again, or waits in the line of its machine."""
 
     connection: Connection
-    goes_on_at: int | None  # the byte of its events, where it goes on elsewhere
+    machine: Machine  # that it leads to
 
 
 def bring_back(
@@ -294,10 +293,9 @@ def _restarted(workspace: Workspace, run: StoredRun, machine: Machine, given: Ma
             _ACTIVE_OR_OVER,
         ):  # else another terminal, or the machine itself, was faster
             raise refused(spec, machine.name, output)
-        goes_on_at = _goes_on_at(connection, spec, attempt.number) if elsewhere else None
         closing.pop_all()
     workspace.progress.say("recover", f"{spec.run_id} goes on on {machine.name}, {machine.place}")
-    return Brought(connection, goes_on_at)
+    return Brought(connection, machine)
 
 
 def on_same(run: StoredRun, machine: Machine) -> bool:
@@ -314,17 +312,3 @@ def _bring_bundle(workspace: Workspace, spec: RunSpec, machine: Machine, connect
     kept = bundle.fetch(workspace.store, spec.bundle, workspace.settings.data_dir / "cache")
     bundle.install(connection, kept, about)
     workspace.progress.say("bundle", f"{spec.bundle[:8]}, which began the run, is on {machine.name}")
-
-
-def _goes_on_at(connection: Connection, spec: RunSpec, attempt: int) -> int | None:
-    """Where in the events the attempt begins, as the machine says once it has them; None when it does not say."""
-    for _ in range(10):
-        output = connection.run(bundle.command(spec.bundle, "status"))
-        try:
-            rows = json.loads(output.stdout)["runs"]
-            (status,) = [row["status"] for row in rows if row["status"]["run_id"] == spec.run_id]
-            if status["attempts"][-1]["number"] >= attempt:
-                return max(0, int(status["attempts"][-1]["events_from"]))
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-            continue
-    return None

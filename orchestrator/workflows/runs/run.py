@@ -85,7 +85,7 @@ def carry_out(
         spec = begin(workspace, wish, machine, connection, shipped, recovery, run_id=run_id)
         if detach:
             return started(spec)
-        status = follow_through(workspace, spec, connection, on_event, recovery=recovery)
+        status = follow_through(workspace, spec, connection, on_event, machine=machine, recovery=recovery)
     return collected(workspace, spec, status)
 
 

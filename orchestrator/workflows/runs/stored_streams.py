@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import AuthError, CloudError, ConnectionLost, NotFoundError
 from orchestrator.stores.base import Store
 from orchestrator.workflows.clock import Clock
-from orchestrator.workflows.runs.documents import required_run, stored_run
+from orchestrator.workflows.runs.documents import StoredRun, required_run, stored_run
 from orchestrator.workflows.runs.following import Position, Stream
+from orchestrator.workflows.runs.watch import Watch
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
+from remote.contract.run_status import PUBLISHING
 
 POLL_S = 5.0  # the machine writes no oftener
 _ASKED_EVERY = 12  # polls without news, before the provider is asked for the machine
@@ -32,15 +35,17 @@ def follow_stored(
     ConnectionLost  its machine is gone, and it will say nothing any more
     """
     clock, at = clock or Clock(), at or Position()
-    quiet = 0
+    quiet, watch = 0, Watch(workspace, required_run(workspace.store, run_id).spec, clock)
     while True:
-        state = _state(workspace, run_id)  # asked first: what was said before the end is read below
+        stored = required_run(workspace.store, run_id)  # first: what was said before the end is read below
         came = False
         for data in stored_bytes(workspace.store, run_id, stream, at):
             came = True
+            watch.came()
             yield data
-        if state is not None:
-            return state
+        if not stored.active:
+            return stored.state
+        watch.look(partial(_last_word, stored))
         quiet = 0 if came else quiet + 1
         if quiet and quiet % _ASKED_EVERY == 0:
             _require_machine(workspace, run_id)
@@ -69,10 +74,10 @@ def _offset(name: str) -> int | None:
     return int(name) if len(name) == 16 and name.isdigit() else None
 
 
-def _state(workspace: Workspace, run_id: str) -> str | None:
-    """The final state; None while there is none."""
-    stored = required_run(workspace.store, run_id)
-    return None if stored.active else stored.state
+def _last_word(run: StoredRun) -> str:
+    """When its supervisor wrote the status that the store has; "" when none has to."""
+    at_work = run.status and run.status.state == "RUNNING" and run.status.message != PUBLISHING
+    return run.status.updated if run.status and at_work else ""
 
 
 def _require_machine(workspace: Workspace, run_id: str) -> None:

@@ -21,9 +21,11 @@ from orchestrator.workflows.runs.documents import StoredRun
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document
 from remote.contract.document import ContractError
-from remote.contract.run_status import FINAL, LOST, RunStatus
+from remote.contract.run_status import FINAL, LOST, PUBLISHING, RunStatus
 
 IS_GONE = "its machine is gone"
+FROZEN = "its supervisor seems frozen"
+_FROZEN_S = 180.0  # a supervisor writes its status twice a minute at least
 _ASKED_AT_ONCE = 16
 _STATUS_BYTES_MAX = 16 * 1024 * 1024
 
@@ -39,13 +41,20 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a machine says of one run."""
+
+    works: bool  # something of it runs
+    status: RunStatus
+    quiet_s: float | None  # since its status was written, by the clock of the machine; None: not told
+
+
+@dataclass(frozen=True)
 class _Told:
     """What a machine says of its runs."""
 
     names: set[str]  # of those it has
-    statuses: Mapping[str, tuple[bool, RunStatus]] = field(
-        default_factory=dict
-    )  # whether something of it runs
+    statuses: Mapping[str, Said] = field(default_factory=dict)
 
 
 def heard(
@@ -134,11 +143,15 @@ def _by_machine(run: StoredRun, told: _Told | None) -> Heard:
         return _doubted(run, LOST, f"{never}its machine does not know it")
     if run_id not in told.statuses:
         return _doubted(run, run.state, "its machine does not say how it is")
-    works, status = told.statuses[run_id]
-    said = Heard(status.state, status.message, status.updated)
-    if works or status.state in FINAL:
-        return said
-    return dataclasses.replace(said, state="INTERRUPTED", doubt="nothing of it runs on its machine")
+    said = told.statuses[run_id]
+    status = said.status
+    found = Heard(status.state, status.message, status.updated)
+    if status.state in FINAL:
+        return found
+    if said.works:
+        frozen = (said.quiet_s or 0) > _FROZEN_S and status.message != PUBLISHING
+        return dataclasses.replace(found, doubt=FROZEN) if frozen else found
+    return dataclasses.replace(found, state="INTERRUPTED", doubt="nothing of it runs on its machine")
 
 
 def _ask(workspace: Workspace, machine: Machine, bundle_hash: str) -> _Told | None:
@@ -152,11 +165,11 @@ def _ask(workspace: Workspace, machine: Machine, bundle_hash: str) -> _Told | No
     except (AuthError, ConnectionLost, TransientError) as error:
         workspace.progress.warn(f"{machine.name} can't be asked for its runs, the store is: {error.what}")
         return None
-    return _Told(names, _statuses(output.stdout) if output.exit_code == 0 else {})
+    return _Told(names, statuses(output.stdout) if output.exit_code == 0 else {})
 
 
-def _statuses(text: bytes) -> dict[str, tuple[bool, RunStatus]]:
-    """By run id; what can't be read is left out: a machine may say anything."""
+def statuses(text: bytes) -> dict[str, Said]:
+    """What `status` says on a machine, by run id; what can't be read is left out: a machine may say anything."""
     if len(text) > _STATUS_BYTES_MAX:
         return {}
     try:
@@ -165,7 +178,11 @@ def _statuses(text: bytes) -> dict[str, tuple[bool, RunStatus]]:
         found = {}
         for row in rows if isinstance(rows, list) else []:
             status = document.decode(RunStatus, json.dumps(row["status"]), what="status")
-            found[status.run_id] = (bool(row["active"]), status)
-    except (ValueError, KeyError, TypeError, RecursionError, ContractError):
+            found[status.run_id] = Said(bool(row["active"]), status, _seconds(row.get("quiet_s")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ContractError):
         return {}
     return found
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e9 else None
