@@ -157,6 +157,8 @@ def _svg(alone: Sequence[Depth], together: Sequence[Depth], chosen: str, title: 
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="13">'
     yield f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
     yield f'<text x="{_LEFT}" y="26" font-size="15" fill="#222">{escape(title)}</text>'
+    yield f'<text x="{_LEFT}" y="{_HEIGHT - 10}" fill="#555">upright lines: 95 % intervals</text>'
+    yield from _legend(chosen, bool(together))
     for tick in np.linspace(low, 1, 6):
         yield f'<line x1="{_LEFT}" x2="{_WIDTH - 24}" y1="{y(tick)}" y2="{y(tick)}" stroke="#ddd"/>'
         yield f'<text x="{_LEFT - 8}" y="{y(tick) + 4}" text-anchor="end" fill="#555">{tick:.2f}</text>'
@@ -165,7 +167,6 @@ def _svg(alone: Sequence[Depth], together: Sequence[Depth], chosen: str, title: 
     if together:
         beside = [(x(ends.index(depth.stages[-1])) + _BESIDE, depth) for depth in together]
         rows.append((_TOGETHER, ' stroke-dasharray="5 4"', 1, beside))
-        yield from _legend(chosen)
     for colour, dashes, below, row in rows:
         points = " ".join(f"{at},{y(depth.accuracy)}" for at, depth in row)
         yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>'
@@ -188,13 +189,15 @@ def _svg(alone: Sequence[Depth], together: Sequence[Depth], chosen: str, title: 
     yield "</svg>"
 
 
-def _legend(chosen: str) -> Iterator[str]:
+def _legend(chosen: str, together: bool) -> Iterator[str]:
     at = _LEFT
-    for colour, text, wide in (
+    entries = [
         (_ALONE, "one stage alone", 150),
-        (_TOGETHER, "all stages up to it", 170),
-        (_CHOSEN, f"chosen: {chosen}", 0),
-    ):
+        (_CHOSEN, f"{'chosen' if together else 'used'}: {chosen}", 0),
+    ]
+    if together:
+        entries.insert(1, (_TOGETHER, "all stages up to it", 170))
+    for colour, text, wide in entries:
         yield f'<circle cx="{at + 5}" cy="46" r="5" fill="{colour}"/>'
         yield f'<text x="{at + 16}" y="50" fill="#222">{escape(text)}</text>'
         at += wide

@@ -87,4 +87,8 @@ def test_the_picture_shows_each_stage_all_up_to_each_and_which_was_chosen() -> N
     (of_stage,) = re.findall(r'<text x="([0-9.]+)"[^>]*rotate[^>]*>layer&lt;1&gt;', drawn)
     assert float(red) == pytest.approx(float(of_stage) + 18)  # beside the last of its stages
     assert drawn.count("<polyline") == 2
-    assert curve.picture(alone, [], "features", title="t").count("<polyline") == 1
+    single = curve.picture(alone, [], "features", title="t")
+    assert single.count("<polyline") == 1
+    for one in (drawn, single):  # what the colours and the upright lines are stands in the picture
+        assert "one stage alone" in one and "95 % intervals" in one
+    assert "used: features" in single and "all stages" not in single
