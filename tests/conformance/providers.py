@@ -154,7 +154,7 @@ class Place:
     def create(self, spec: MachineSpec) -> Machine:
         return self.provider.create(spec, self.provider.offers(spec)[0])
 
-    def reach(self, name: str, *, key_file: Path | None = None, within_s: float = 60) -> Connection:
+    def reach(self, name: str, *, key_file: Path | None = None, within_s: float = 120) -> Connection:
         """A connection to a machine that may still be booting."""
         deadline = time.monotonic() + within_s
         while True:
@@ -193,7 +193,7 @@ def place(case: Case, data_dir: Path) -> Iterator[Place]:
                     made.provider.delete(machine.name)
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 60) -> bool:
+def eventually(holds: Callable[[], bool], within_s: float = 120) -> bool:
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,7 +181,7 @@ def test_another_computer_of_the_owner_is_let_in(ready: User) -> None:
 def test_taken_away_while_it_boots(user: User) -> None:
     user.there.cloud.instances.host_keys.after_s = None
     job = user.begin("up", "--json", TLVM_MACHINE_SPOT="true")
-    _until(lambda: user.there.cloud.count("instances.getGuestAttributes") > 0, job)
+    job.until(lambda: user.there.cloud.count("instances.getGuestAttributes") > 0)
     user.there.cloud.instances.preempt(MACHINE)
     answer = job.answer()
     assert answer.exit_code == 7, answer.stderr
@@ -199,7 +198,7 @@ def test_taken_away_while_images_are_uploaded(ready: User, tmp_path: Path) -> No
     draw(tmp_path / "photos")
     ready.there.bucket.latency_s = 0.2
     job = ready.begin("up", "--upload", str(tmp_path / "photos"), "--json")
-    _until(lambda: bool(ready.there.instances()) and ready.there.bucket.requests["objects.insert"] > 0, job)
+    job.until(lambda: bool(ready.there.instances()) and ready.there.bucket.requests["objects.insert"] > 0)
     ready.there.cloud.instances.preempt(MACHINE)
     answer = job.answer()
     assert answer.exit_code in (0, 7), answer.stderr
@@ -215,7 +214,7 @@ def _at_work(ready: User, tmp_path: Path, *more: str) -> Job:
     ready("upload", tmp_path / "photos")
     ready("up")
     job = ready.begin(*_RUN, *more, **_AT_WORK)
-    _until(lambda: any(b'"RUNNING"' in content for content in _held(ready, "runs/", "status.json")), job)
+    job.until(lambda: any(b'"RUNNING"' in content for content in _held(ready, "runs/", "status.json")))
     return job
 
 
@@ -250,7 +249,7 @@ def test_a_run_goes_on_in_the_next_zone(ready: User, tmp_path: Path) -> None:
     job = _at_work(ready, tmp_path)
     (first,) = ready.there.instances()
     ready.there.cloud.instances.preempt(MACHINE)
-    _until(lambda: len(ready.there.inserts()) == 2 and len(ready.there.instances()) == 1, job)
+    job.until(lambda: len(ready.there.inserts()) == 2 and len(ready.there.instances()) == 1)
     eventually(lambda: any(b'"attempt": 2' in held for held in _held(ready, "runs/", "status.json")))
     (second,) = ready.there.instances()
     assert second["zone"] != first["zone"]
@@ -293,7 +292,7 @@ def test_with_the_laptop_closed_attach_brings_it_back(ready: User, tmp_path: Pat
     assert "goes on with: tlvm attach" in status.stdout
     assert len(ready.there.inserts()) == 1, "status rents nothing"
     again = ready.begin("attach", "--json")
-    _until(lambda: len(ready.there.instances()) == 1, again)
+    again.until(lambda: len(ready.there.instances()) == 1)
     eventually(lambda: any(b'"attempt": 2' in held for held in _held(ready, "runs/", "status.json")))
     _let_it_end(ready)
     answer = again.answer()
@@ -305,7 +304,7 @@ def test_with_the_laptop_closed_attach_brings_it_back(ready: User, tmp_path: Pat
 def test_what_is_lost_twice_at_the_same_place_is_not_paid_for_again(ready: User, tmp_path: Path) -> None:
     job = _at_work(ready, tmp_path)
     ready.there.cloud.instances.preempt(MACHINE)
-    _until(lambda: len(ready.there.inserts()) == 2 and len(ready.there.instances()) == 1, job)
+    job.until(lambda: len(ready.there.inserts()) == 2 and len(ready.there.instances()) == 1)
     eventually(lambda: any(b'"attempt": 2' in held for held in _held(ready, "runs/", "status.json")))
     ready.there.cloud.instances.preempt(MACHINE)
     answer = job.answer()
@@ -334,10 +333,3 @@ def _held(user: User, prefix: str, suffix: str) -> list[bytes]:
     """Contents in the bucket."""
     found = user.there.bucket.api.buckets.page(BUCKET, {"prefix": prefix}).items
     return [item.content for item in found if item.name.endswith(suffix)]
-
-
-def _until(holds: Callable[[], bool], job: Job, within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert not job.ended(0.005), job.answer().stderr
-        assert time.monotonic() < deadline

@@ -26,6 +26,7 @@ from typing import Any
 from tests.e2e.command import Answer
 
 _ROOT = Path(__file__).resolve().parents[2]
+_SOON_S = 200  # on a computer that is very busy
 _LOADED = (
     "google.cloud.compute_v1", "google.cloud.storage", "orchestrator.ssh", "orchestrator.cli.app",
     "orchestrator.providers.gce", "orchestrator.stores.gcs", "orchestrator.weights", "orchestrator.render.machines",
@@ -55,7 +56,7 @@ class Forked:
             stdout=subprocess.PIPE,
             bufsize=0,  # what lies in a buffer is not seen by select
         )
-        assert self._said(60) == ["ready"]
+        assert self._said(_SOON_S) == ["ready"]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -75,7 +76,7 @@ class Forked:
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(job).encode() + b"\n")
         while not self._began:
-            self._hear(60)
+            self._hear(_SOON_S)
         pid = self._began.pop()
         self._ended.pop(pid, None)  # of an earlier one with the same number
         return Job(pid, folder / out, self._exit_code)
@@ -115,13 +116,20 @@ class Job:
             self.exit_code = self.asked(self.pid, within_s)
         return self.exit_code is not None
 
+    def until(self, holds: Callable[[], object], within_s: float = _SOON_S) -> None:
+        """Wait until it holds, while this is at work."""
+        deadline = time.monotonic() + within_s
+        while not holds():
+            assert not self.ended(0.01), self.stderr
+            assert time.monotonic() < deadline, self.stderr
+
     def kill(self) -> None:
         """With SIGKILL: it can't say or tidy anything any more."""
         if not self.ended(0):
             os.kill(self.pid, 9)
-            assert self.ended(10)
+            assert self.ended(_SOON_S)
 
-    def answer(self, within_s: float = 60) -> Answer:
+    def answer(self, within_s: float = _SOON_S) -> Answer:
         assert self.ended(within_s), f"still at work after {within_s:.0f} s: {self.stderr}"
         assert self.exit_code is not None
         return Answer(self.exit_code, self.stdout, self.stderr)

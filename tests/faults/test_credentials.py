@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,11 +43,8 @@ def stage(theatre: Theatre, tokens: TokenService) -> Iterator[Stage]:
 
 
 def at_work(stage: Stage, job: Job) -> None:
-    deadline = time.monotonic() + 40
     logs = stage.machines.folder
-    while not any("line 299" in log.read_text() for log in logs.glob("*/.tlvm/runs/*/log.txt")):
-        assert not job.ended(0.01), job.stderr
-        assert time.monotonic() < deadline, job.stderr
+    job.until(lambda: any("line 299" in log.read_text() for log in logs.glob("*/.tlvm/runs/*/log.txt")))
 
 
 def let_it_end(stage: Stage) -> None:

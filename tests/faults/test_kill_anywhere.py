@@ -26,11 +26,14 @@ from tests.faults.ready_machines import ReadyMachines
 from tests.faults.standin import draw, furnished
 from tests.faults.stopping_bucket import StoppingBucket
 from tests.needs import need
+from tests.remote.machine import eventually
 
 Service = Literal["compute", "bucket"]
 Then = Literal["up", "down", "time"]
 
 _END_S = 4 * 3600 + 60.0
+_COMING_S = 3  # the time of our own waits passes ten times as fast: without force, half a minute
+_SOON_S = 200  # on a computer that is very busy
 _RUN = ("run", "fixed-extractor", "--weights", "none")
 _PARTS = 12  # of all points, so that `make soak` can end between them
 _SAMPLE = {"up": 6, "up elsewhere": 3, "run": 3, "down": 2}
@@ -95,13 +98,11 @@ class Stage:
 
     def down(self) -> None:
         """As a user ends it who is told that a run is at work: wait for it; and force where none ever came."""
-        deadline = time.monotonic() + 40
+        began = time.monotonic()
         while (answer := self.begin("down", "--yes").answer()).exit_code == 10:
-            assert time.monotonic() < deadline, answer.stderr
+            assert time.monotonic() < began + _SOON_S, answer.stderr
             self.look()
-            if (
-                not self.runs and time.monotonic() > deadline - 37
-            ):  # without force in a minute: it may be coming
+            if not self.runs and time.monotonic() > began + _COMING_S:
                 self("down", "--yes", "--force")
                 break
             time.sleep(0.2)
@@ -109,10 +110,7 @@ class Stage:
             assert answer.exit_code == 0, answer.stderr
 
     def finish_runs(self) -> None:
-        deadline = time.monotonic() + 40
-        while not all(self.in_bucket(run_id) for run_id in self.runs):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        eventually(lambda: all(self.in_bucket(run_id) for run_id in self.runs), within_s=_SOON_S)
 
 
 @dataclass(frozen=True)

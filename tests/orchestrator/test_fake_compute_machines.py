@@ -28,6 +28,7 @@ from tests.fakes.credentials import TOKEN
 from tests.fakes.guest_agent import welcome
 from tests.needs import need
 from tests.orchestrator.compute_client import PLACE, Client, spot
+from tests.remote.machine import eventually
 
 ASK = {"Metadata-Flavor": "Google"}
 SCRIPT = """#!/bin/sh
@@ -63,7 +64,7 @@ def test_a_machine_boots_and_is_reached(hardware: Callable[[Path], Hardware], tm
         with _reach(client, tmp_path / "key") as machine:
             assert machine.check("nvidia-smi --query-gpu=name --format=csv,noheader") == b"NVIDIA L4\n"
             assert machine.run("echo $HOME").stdout.strip()
-        _eventually(lambda: "hello from the startup script" in _console(client))
+        eventually(lambda: "hello from the startup script" in _console(client))
         server.machines.stop(id)  # as a machine does that powers itself off
         assert client.get().status == "TERMINATED"
         client.act("start")
@@ -139,7 +140,7 @@ print(credentials.token, credentials.service_account_email)
 
 def _reach(client: Client, key_file: Path) -> Connection:
     address = client.get().network_interfaces[0].access_configs[0].nat_i_p
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         asked = compute.GetGuestAttributesInstanceRequest(**PLACE, instance="tlvm-a", query_path="hostkeys/")
         try:
@@ -154,10 +155,3 @@ def _reach(client: Client, key_file: Path) -> Connection:
 
 def _console(client: Client) -> str:
     return str(client.instances.get_serial_port_output(**PLACE, instance="tlvm-a").contents)
-
-
-def _eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -27,6 +27,7 @@ from orchestrator.resources import folder
 from orchestrator.stores import open_store
 from remote.contract import layout
 from remote.contract.run_spec import StoreRef
+from remote.job import line
 from tests.conformance.providers import eventually
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
@@ -399,9 +400,8 @@ def test_it_runs_as_a_program_and_only_once(watched: Watched, tmp_path: Path) ->
     }
     with subprocess.Popen([sys.executable, program], env=environment, stdout=subprocess.DEVNULL) as guard:
         try:
-            assert eventually((system / "guard.lock").exists)
-            time.sleep(0.1)
-            assert subprocess.run([sys.executable, program], env=environment, timeout=20).returncode == 0
+            assert eventually(lambda: line.is_held(system / "guard.lock") or (tmp_path / "off").exists())
+            assert subprocess.run([sys.executable, program], env=environment, timeout=60).returncode == 0
             assert eventually((tmp_path / "off").exists)
         finally:
             guard.terminate()

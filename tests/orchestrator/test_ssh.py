@@ -166,7 +166,7 @@ def test_where_nothing_answers(peer: Peer, capfd: pytest.CaptureFixture[str]) ->
         started = time.monotonic()
         with pytest.raises(ConnectionLost, match="No SSH connection"):
             peer.connect(address=deaf, timeout_s=0.3)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 12  # paramiko itself waits for 15
     assert capfd.readouterr().err == ""
 
 
@@ -223,7 +223,7 @@ def test_a_silent_command_on_a_machine_that_answers_may_be_silent(peer: Peer) ->
 
 
 def test_a_frozen_peer_is_noticed_by_our_own_clock(peer: Peer) -> None:
-    with peer.connect(timeout_s=0.5) as made:
+    with peer.connect(timeout_s=2) as made:
         stream = made.stream("echo begun; sleep 60", idle_timeout_s=1)
         assert next(stream) == b"begun\n"
         with peer.frozen():
@@ -235,7 +235,7 @@ def test_a_frozen_peer_is_noticed_by_our_own_clock(peer: Peer) -> None:
             with pytest.raises(ConnectionLost):
                 peer.connect(timeout_s=0.5)
             made.close()
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 60  # TCP takes a quarter of an hour
     with peer.connect() as made:
         assert made.check("echo back") == b"back\n"
 

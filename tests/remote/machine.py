@@ -213,7 +213,7 @@ def _is_free(lock: Path) -> bool:
     return not line.is_held(lock)
 
 
-def eventually(happened: Callable[[], bool], *, within_s: float = 30) -> None:
+def eventually(happened: Callable[[], bool], *, within_s: float = 120) -> None:
     deadline = time.monotonic() + within_s
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"
