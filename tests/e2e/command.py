@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -55,6 +56,26 @@ class Tlvm:
             f"{' '.join(map(str, words))}: exit {done.returncode}\n{answer.stdout}\n{answer.stderr}"
         )
         return answer
+
+    def interrupted(self, *words: str | Path, at: str) -> str:
+        """Run it and press Ctrl-C as soon as a line on stderr begins with `at`: what it says from there on."""
+        process = subprocess.Popen(
+            [self.python, "-m", "orchestrator", *map(str, words)],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith(at):
+                    process.send_signal(signal.SIGINT)
+                    break
+            rest = process.stderr.read()
+        assert process.returncode == 130, rest
+        return rest
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TLVM_")}

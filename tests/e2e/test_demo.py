@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,21 +46,7 @@ def test_the_digits_0_to_4_help_to_tell_5_to_9(tlvm: Tlvm, tmp_path: Path) -> No
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(tlvm: Tlvm, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", "demo"],
-        cwd=tlvm.folder,
-        env=tlvm.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr
-    for line in process.stderr:
-        if line.startswith("run "):
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(60) == 130, rest
+    tlvm.interrupted("demo", at="run ")
     nothing_is_left(tmp_path)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,21 +62,7 @@ def test_every_scenario_is_rehearsed_and_nothing_is_left(tlvm: Tlvm, tmp_path: P
 
 def test_ctrl_c_ends_it_and_leaves_nothing(tlvm: Tlvm, tmp_path: Path) -> None:
     tlvm("upload", tlvm.home / "photos")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", "run", "from-scratch", "--weights", "none", *MODEL, "--rehearse"],
-        cwd=tlvm.folder,
-        env=tlvm.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    assert process.stderr
-    for line in process.stderr:
-        if line.startswith("run "):
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(60) == 130, rest
+    rest = tlvm.interrupted("run", "from-scratch", "--weights", "none", *MODEL, "--rehearse", at="run ")
     assert "The rehearsal has ended its machine: Nothing of it goes on." in rest
     nothing_is_left(tmp_path)
 
