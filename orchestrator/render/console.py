@@ -41,6 +41,11 @@ class Screen:
     def colours(self) -> bool:
         return self._out.is_terminal
 
+    @property
+    def width(self) -> int | None:
+        """How many characters fit into a line; None where there is no terminal, and every line is complete."""
+        return self._out.width if self._out.is_terminal else None
+
     def line(self, text: str = "", *, style: str = "") -> None:
         """One line of the result; escape sequences and control characters in it are removed."""
         self._out.print(Text(clean(text).rstrip(), style=style), soft_wrap=True)

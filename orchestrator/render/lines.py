@@ -29,9 +29,7 @@ def result(screen: Screen, line: LineResult) -> None:
         screen.line(text, style="red" if run.error else "")
     for run in line.runs:
         if run.answered_by and run.result:
-            screen.line(
-                labelled("unchanged", f"{run.answered_by} did the same: it answers for {run.scenario}")
-            )
+            screen.line(labelled("unchanged", f"{run.scenario}: {run.answered_by} did the same"))
     good = [name for run, name in zip(line.runs, names, strict=True) if run.result]
     new = [run.result for run in line.runs if run.result and not run.result.unchanged]
     cost = about(sum(result.cost for result in new)) if line.machine else "nothing was rented"

@@ -11,8 +11,8 @@ from orchestrator.render.progress import labelled
 from orchestrator.render.text import (
     about,
     clock,
-    columns,
     duration,
+    folded,
     last_word,
     moment,
     more_than,
@@ -312,8 +312,8 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 clock(updated) if updated else "",
             )
         )
-    for line, run in zip(columns(rows, indent="  "), shown, strict=True):
-        screen.line(line, style=_RUN_STYLES.get(run.state, ""))
+    for lines, run in zip(folded(rows, screen.width, indent="  "), shown, strict=True):
+        screen.lines(lines, style=_RUN_STYLES.get(run.state, ""))
         if run.goes_on_with:
             screen.line(f"    goes on with: {run.goes_on_with}", style="yellow")
     if len(runs) > len(shown):

@@ -12,7 +12,17 @@ from orchestrator.datasets.folder.names import printable
 from orchestrator.render import figures
 from orchestrator.render.console import Screen
 from orchestrator.render.progress import labelled
-from orchestrator.render.text import about, clock, columns, duration, last_word, moment, more_than, size
+from orchestrator.render.text import (
+    about,
+    clock,
+    columns,
+    duration,
+    folded,
+    last_word,
+    moment,
+    more_than,
+    size,
+)
 from orchestrator.workflows.results.fine_tuned import COMPARED
 from orchestrator.workflows.results.looks import ordinal
 from orchestrator.workflows.results.predict import PredictResult
@@ -122,8 +132,10 @@ def listed(screen: Screen, result: RunsResult) -> None:
         screen.next("tlvm run fixed-extractor")
         return
     shown = result.shown(SHOWN_MAX)
-    for line, run in zip(columns([_row(run) for run in shown]), shown, strict=True):
-        screen.line(line, style=_STYLES.get(run.state, ""))
+    for lines, run in zip(
+        folded([_row(run, whole=screen.width is None) for run in shown], screen.width), shown, strict=True
+    ):
+        screen.lines(lines, style=_STYLES.get(run.state, ""))
     if more := result.older + len(result.runs) - len(shown):
         screen.line(f"... and {more} more that have ended (--json lists all)")
     lost = [run for run in result.runs if run.goes_on_with]
@@ -154,7 +166,7 @@ def cancelled(screen: Screen, result: CancelResult) -> None:
     screen.next(f"tlvm pull {name}" if result.state == "SUCCEEDED" else f"tlvm logs {name}")
 
 
-def _row(run: RunRow) -> tuple[str, ...]:
+def _row(run: RunRow, *, whole: bool) -> tuple[str, ...]:
     created = moment(run.created)
     started, finished = moment(run.started or ""), moment(run.finished or "")
     seconds = (finished - started).total_seconds() if started and finished else None
@@ -163,7 +175,7 @@ def _row(run: RunRow) -> tuple[str, ...]:
     return (
         run.run_id,
         run.state.lower(),
-        _cut(f"{run.model}, {run.weights}"),
+        _cut(f"{run.model}, {run.weights}", whole=whole),
         f"on {run.dataset} {run.dataset_version[:8]}",
         clock(created) if created else "",
         took,
@@ -173,13 +185,13 @@ def _row(run: RunRow) -> tuple[str, ...]:
         "" if run.accuracy is None else f"accuracy {run.accuracy:.3f}",
         "" if run.bytes is None else size(run.bytes),
         " ".join(f"#{tag}" for tag in run.tags),
-        last_word(run.doubt, run.updated) or more_than(run.state, run.message) or _cut(run.note),
+        last_word(run.doubt, run.updated) or more_than(run.state, run.message) or _cut(run.note, whole=whole),
     )
 
 
-def _cut(text: str) -> str:
-    """The name of a file of weights may be long; --json has all of it."""
-    return text if len(text) <= _MODEL_WIDTH else f"{text[: _MODEL_WIDTH - 1]}…"
+def _cut(text: str, *, whole: bool) -> str:
+    """The name of a file of weights may be long for a terminal."""
+    return text if whole or len(text) <= _MODEL_WIDTH else f"{text[: _MODEL_WIDTH - 1]}…"
 
 
 def beside_line(run: RunResult) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "clock",
     "columns",
     "duration",
+    "folded",
     "last_word",
     "moment",
     "price",
@@ -68,6 +69,52 @@ def columns(rows: Iterable[Sequence[object]], *, indent: str = "", gap: str = " 
         ).rstrip()
         for row in cells
     ]
+
+
+def folded(
+    rows: Sequence[Sequence[object]], width: int | None, *, indent: str = "", gap: str = "  "
+) -> list[list[str]]:
+    """Each row as lines no wider than the terminal: as many columns as fit, and below them the rest of its cells.
+
+    width   of the terminal; None: there is none, and every row is one line
+    """
+    from rich.cells import cell_len
+
+    whole = columns(rows, indent=indent, gap=gap)
+    if width is None or all(cell_len(line) <= width for line in whole):
+        return [[line] for line in whole]
+    most = max(map(len, rows))
+    kept = most
+    while kept > 1 and any(
+        cell_len(line) > width for line in columns([row[:kept] for row in rows], indent=indent)
+    ):
+        kept -= 1
+    heads = columns([row[:kept] for row in rows], indent=indent, gap=gap)
+    below = indent + "    "
+    return [
+        [
+            *_wrapped(head, width, indent),
+            *_wrapped(below + " · ".join(text for cell in row[kept:] if (text := clean(cell))), width, below),
+        ]
+        for head, row in zip(heads, rows, strict=True)
+    ]
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    """Nothing of it is lost: between words, and inside one that is wider than the line."""
+    from rich.cells import cell_len, chop_cells
+
+    if cell_len(text) <= width:
+        return [text] if text.strip() else []
+    lines, room = [""], max(1, width - cell_len(indent))
+    for word in text.split():
+        for number, part in enumerate(chop_cells(word, room)):
+            joined = f"{lines[-1]} {part}".strip()
+            if number == 0 and cell_len(joined) <= room:
+                lines[-1] = joined
+            else:
+                lines.append(part)
+    return [indent + line for line in lines if line]
 
 
 def clock(moment: datetime, now: datetime | None = None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from orchestrator.datasets.folder.names import decode, printable
@@ -22,7 +23,7 @@ from orchestrator.render import datasets, figures, machines, problem, pulled, ru
 from orchestrator.render.console import Screen
 from orchestrator.render.events import Events
 from orchestrator.render.progress import Plain, Terminal
-from orchestrator.render.text import clean, columns, duration, price, size
+from orchestrator.render.text import clean, columns, duration, folded, price, size
 from orchestrator.workflows.data.datasets import DatasetSummary
 from orchestrator.workflows.machines.down import DownResult
 from orchestrator.workflows.machines.status import MachineLine, RunLine, StatusResult
@@ -293,6 +294,56 @@ def test_columns_align_wide_characters() -> None:
     assert columns([]) == []
 
 
+def runs_of_three() -> RunsResult:
+    """Long names everywhere, as people and machines give them."""
+    done = RunRow(
+        RUN, "SUCCEEDED", "", "fixed-extractor", "insects", "a" * 64, "resnet18", "ImageNet V1", "m" * 60, "ana",
+        "trees", NOW.isoformat(), NOW.isoformat(), NOW.isoformat(), True, "here", NOW.isoformat(), cost=0.3,
+        accuracy=0.95, tags=["keep", "for-the-paper-of-next-spring"], note="what I showed to the group, and why",
+    )  # fmt: skip
+    lost = dataclasses.replace(
+        done, state="LOST", doubt="its machine is gone", goes_on_with=f"tlvm attach --recover {RUN}"
+    )
+    wide = dataclasses.replace(done, state="FAILED", message="x" * 300, dataset="日本" * 40, model="y" * 90)
+    return RunsResult("gs://trees", [done, lost, wide], [])
+
+
+@pytest.mark.parametrize("width", [40, 80, 130])
+def test_on_a_terminal_no_run_is_wider_than_the_screen_and_none_lacks_a_word(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = Terminalish()
+    runs.listed(Screen(out, io.StringIO()), runs_of_three())
+    text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert max(map(cell_len, text.splitlines())) <= max(width, len(f"next: tlvm attach --recover {RUN}"))
+    said = re.sub(r"\s+", "", text)
+    for word in (
+        "#for-the-paper-of-next-spring",
+        "itsmachineisgone",
+        "x" * 300,
+        "日本" * 40,
+        "accuracy0.950",
+    ):
+        assert word in said
+    assert said.count(RUN) == 4
+
+
+def test_beyond_a_terminal_a_run_is_one_whole_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    to, out, _ = screen()
+    runs.listed(to, runs_of_three())
+    done, lost, wide, _ = out.getvalue().splitlines()
+    assert "what I showed to the group, and why" in done and "its machine is gone" in lost
+    assert "x" * 300 in wide and "y" * 90 in wide
+
+
+def test_what_fits_is_a_table_also_on_a_terminal() -> None:
+    assert folded([("a", "b"), ("long", "")], 80) == [["a     b"], ["long"]]
+    assert folded([("one", "two three")], 10) == [["one", "    two", "    three"]]
+    assert folded([], 10) == []
+
+
 def metrics(**more: Any) -> Metrics:
     classes = [
         ClassFigures("birch", 60, 58, 58 / 60, [0.89, 0.99], 0.97, 0.96),
@@ -453,13 +504,14 @@ def test_down_of_a_machine_without_a_run_promises_no_results() -> None:
     assert out.getvalue().splitlines()[-1] == "next: tlvm up makes a machine again"
 
 
-def test_a_long_name_of_weights_does_not_fill_the_line() -> None:
-    to, out, _ = screen()
+def test_a_long_name_of_weights_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    out = Terminalish()
     row = RunRow(
         RUN, "SUCCEEDED", "", "fixed-extractor", "trees", "a" * 64, "squeezenet1_1", "file squeezenet1_1-fp32.pth",
         "m", "ana", "trees", NOW.isoformat(), None, None, True, None,
     )  # fmt: skip
-    runs.listed(to, RunsResult("/store", [row], []))
+    runs.listed(Screen(out, io.StringIO()), RunsResult("/store", [row], []))
     assert "  squeezenet1_1, file squeeze…  on trees" in out.getvalue()
 
 
