@@ -84,8 +84,8 @@ def removed(screen: Screen, result: DatasetRemoved) -> None:
 
 def collected(screen: Screen, result: Collected) -> None:
     screen.line(labelled("packs", f"{count(result.packs, 'pack')}, {size(result.pack_bytes)}"))
-    verb = "would be deleted" if result.dry_run else "deleted"
-    _packs(screen, "deleted", result.deleted, f"named by no version, {verb}")
+    would = ", would be deleted" if result.dry_run else ""
+    _packs(screen, "deleted", result.deleted, f"named by no version{would}")
     _packs(screen, "waiting", result.condemned, "named by no version; a later gc deletes them")
     if not (result.deleted or result.condemned):
         screen.line(labelled("nothing", "to delete: every pack is named by a version"))
@@ -101,6 +101,10 @@ def collected(screen: Screen, result: Collected) -> None:
         _packs(screen, "half used", result.wasteful, f"{held}, {size(dead)} of which no version names")
     if result.condemned or result.repacked:
         screen.next("tlvm datasets gc, after the grace period")
+    elif result.dry_run and result.deleted:
+        screen.next("the same without --dry-run")
+    else:
+        screen.next("tlvm datasets")
 
 
 def _packs(screen: Screen, label: str, uses: Sequence[PackUse], what: str) -> None:

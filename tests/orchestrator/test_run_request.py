@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orchestrator.config import load
+from orchestrator.progress import Silent
 from orchestrator.workflows.runs.request import Request, in_earnest
+from orchestrator.workflows.runs.wish import dataset_of
+from orchestrator.workflows.workspace import Workspace
+from tests.orchestrator.pictures import fill
 
 
 def test_several_scenarios_or_all_are_a_line() -> None:
@@ -47,3 +52,22 @@ def test_the_command_in_earnest_says_all_that_was_asked_but_the_rehearsal_and_va
         in_earnest(Request(spec="k3qz", rehearse=True, dataset="photos"))
         == "tlvm run --spec k3qz --dataset photos"
     )
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_a_run_on_a_folder_says_what_is_wrong_in_it(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "bugs", {"train/ants": 4, "train/bees": 3, "val/ants": 2, "val/bees": 2})
+    (folder / "train" / "ants" / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    said = Said()
+    dataset_of(
+        Workspace(load({}, environ={"TLVM_DATA_DIR": str(tmp_path / "data")}, folder=tmp_path), said), folder
+    )
+    assert any(text.startswith("Fewer than 10 images in train") for text in said.warnings)
+    assert f"1 image can't be used: tlvm upload {folder} --check-only lists them" in said.warnings

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import resources, weights
 from orchestrator.config import RunSettings
+from orchestrator.datasets.folder.names import printable
 from orchestrator.datasets.publishing.versions import load_manifest
 from orchestrator.errors import CloudError, ConfigError, NotFoundError
 from orchestrator.workflows.data import datasets
@@ -19,6 +21,10 @@ from remote.contract import layout, scenarios
 from remote.contract.document import ContractError
 from remote.contract.models import MODELS
 from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef
+from remote.contract.wording import count
+
+if TYPE_CHECKING:
+    from orchestrator.workflows.data.upload_result import UploadResult
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,19 @@ def dataset_of(workspace: Workspace, data: Path | None) -> DatasetRef:
             detail=", ".join(result.name for result in uploaded),
             next="They are uploaded; name the one to run on with --dataset.",
         )
+    _warn_of(workspace, data, uploaded[0])
     return DatasetRef(uploaded[0].name, uploaded[0].version)
+
+
+def _warn_of(workspace: Workspace, data: Path, uploaded: UploadResult) -> None:
+    """What whoever trains on these images should know of them."""
+    for text in uploaded.warnings:
+        workspace.progress.warn(text)
+    for what, paths in (("can't be used", uploaded.unusable), ("left out of training", uploaded.excluded)):
+        if paths:
+            workspace.progress.warn(
+                f"{count(len(paths), 'image')} {what}: tlvm upload {shlex.quote(printable(str(data)))} --check-only lists them"
+            )
 
 
 def initial(workspace: Workspace, scenario: str, model: str, wanted: str) -> WeightsRef:
