@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import remote
+from orchestrator.datasets.checks.convert import MODERN, prepared
+from orchestrator.datasets.checks.judge import Unusable
 from orchestrator.datasets.folder.names import IMAGE_ENDINGS, printable
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
 from orchestrator.workflows.results.metrics import read_metrics
@@ -79,16 +81,20 @@ def predict(
     factors = _factors(pulled.folder, prior) if prior else {}
     predictions, failed = [], {}
     for batch in _batches(images):
-        for line in _classify(model, batch):
-            if "error" in line:
-                failed[printable(str(line.get("path")))] = str(line["error"])
-            else:
-                predictions.append(_prediction(line, factors))
+        with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
+            travelling = [_as_it_travels(image, Path(folder, str(at))) for at, image in enumerate(batch)]
+            named = dict(zip(travelling, batch, strict=True))
+            for line in _classify(model, travelling):
+                line["path"] = named.get(str(line.get("path")), line.get("path"))
+                if "error" in line:
+                    failed[printable(str(line["path"]))] = str(line["error"])
+                else:
+                    predictions.append(_prediction(line, factors))
     if failed and not predictions:
         raise DataError(
             "None of the images can be read",
             detail="\n".join(f"{path}: {why}" for path, why in list(failed.items())[:10]),
-            next="Name images: JPEG, PNG, TIFF, BMP or WebP.",
+            next="Name images: JPEG, PNG, HEIC, AVIF, TIFF, BMP or WebP.",
         )
     classes = list(predictions[0].probabilities) if predictions else []
     return PredictResult(pulled.run_id, model, classes, predictions, failed)
@@ -120,6 +126,20 @@ def _batches(images: Sequence[str]) -> Iterator[list[str]]:
         size += length
     if batch:
         yield batch
+
+
+def _as_it_travels(image: str, place: Path) -> str:
+    """The image; HEIC and AVIF as an upload sends them, put in `place`: what classifies can't read them."""
+    if not image.lower().endswith(MODERN):
+        return image
+    try:
+        data, found = prepared(Path(image).read_bytes())
+    except OSError:
+        return image  # the process that classifies says why
+    if isinstance(found, Unusable):
+        return image
+    place.write_bytes(data)
+    return str(place)
 
 
 def _classify(model: Path, images: Sequence[str]) -> Iterator[dict[str, Any]]:
