@@ -19,6 +19,7 @@ import operator
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -115,7 +116,8 @@ _DECODER = json.JSONDecoder()
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _IN_LINE = tuple(sorted(_FIELDS))  # as a line has them
 _LEVEL = 3  # most of the text is hashes, which no level makes shorter
-_LINES_AT_ONCE = 1000
+_LINES_AT_ONCE = 10_000
+_PARTS_KEPT = 10_000  # of lines, which are the same in many
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -138,10 +140,20 @@ def encode(manifest: DatasetManifest) -> tuple[bytes, str]:
     packed = io.BytesIO()
     digest = hashlib.sha256()
     lines = _lines(manifest)
-    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=_LEVEL, mtime=0, filename="") as file:
-        while text := b"".join(itertools.islice(lines, _LINES_AT_ONCE)):
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=_LEVEL, mtime=0, filename="") as file,
+        ThreadPoolExecutor(1, thread_name_prefix="manifest") as pool,
+    ):
+
+        def take(text: bytes) -> None:
             digest.update(text)
             file.write(text)
+
+        taken = pool.submit(take, b"")
+        while text := b"".join(itertools.islice(lines, _LINES_AT_ONCE)):
+            taken.result()
+            taken = pool.submit(take, text)
+        taken.result()
     return packed.getvalue(), digest.hexdigest()
 
 
@@ -244,24 +256,35 @@ def _line(
     split: str,
     width: int,
 ) -> bytes:
-    """What `_canonical` makes of these fields, in a third of the time: there may be a million images."""
+    """What `_canonical` makes of these fields, in a sixth of the time: there may be a million images."""
     return (
-        f'{{"class_name":{_repeated(class_name)},"excluded":{_optional(excluded)},'
-        f'"group":{_optional(group)},"height":{height},'
-        f'"label_source":{_repeated(label_source)},"mode":{_repeated(mode)},'
-        f'"mtime_ns":{mtime_ns},"offset":{offset},"orientation":{orientation},'
-        f'"pack":{_repeated(pack)},"page":{page},"pages":{pages},'
-        f'"path":{encode_basestring_ascii(path)},"sha256":{encode_basestring_ascii(sha256)},'
-        f'"size":{size},"split":{_repeated(split)},"width":{width}}}\n'
+        f'{_first(class_name, excluded, group, height, label_source, mode)}"mtime_ns":{mtime_ns},"offset":{offset},'
+        f'{_second(orientation, pack, page, pages)}"path":{encode_basestring_ascii(path)},'
+        f'"sha256":{encode_basestring_ascii(sha256)},"size":{size},{_last(split, width)}'
     ).encode()
 
 
-@functools.lru_cache(maxsize=10_000)
-def _repeated(text: str) -> str:
-    return encode_basestring_ascii(text)
+@functools.lru_cache(maxsize=_PARTS_KEPT)
+def _first(
+    class_name: str, excluded: str | None, group: str | None, height: int, label_source: str, mode: str
+) -> str:
+    return (
+        f'{{"class_name":{_text(class_name)},"excluded":{_text(excluded)},"group":{_text(group)},'
+        f'"height":{height},"label_source":{_text(label_source)},"mode":{_text(mode)},'
+    )
 
 
-def _optional(text: str | None) -> str:
+@functools.lru_cache(maxsize=_PARTS_KEPT)
+def _second(orientation: int, pack: str, page: int, pages: int) -> str:
+    return f'"orientation":{orientation},"pack":{_text(pack)},"page":{page},"pages":{pages},'
+
+
+@functools.lru_cache(maxsize=_PARTS_KEPT)
+def _last(split: str, width: int) -> str:
+    return f'"split":{_text(split)},"width":{width}}}\n'
+
+
+def _text(text: str | None) -> str:
     return "null" if text is None else encode_basestring_ascii(text)
 
 

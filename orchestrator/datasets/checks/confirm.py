@@ -28,7 +28,7 @@ from orchestrator.datasets.checks.near import (
 )
 from orchestrator.datasets.checks.near_memory import Compared
 from orchestrator.datasets.checks.signature import SIGNATURE_BYTES, pixels
-from orchestrator.datasets.columns.hashes import Hashes
+from orchestrator.datasets.columns.hashes import Hashes, distinct, is_among
 from orchestrator.datasets.folder.reading import read
 from orchestrator.progress import Progress
 
@@ -50,7 +50,7 @@ def near_copies(
 
     remembered      a folder for what was found: contents are compared with new ones only, and no pair again
     """
-    hashes, first = np.unique(images.verdicts.hashes("sha256"), return_index=True)
+    hashes, first, _ = distinct(images.verdicts.hashes("sha256"))
     fingerprints = images.verdicts.columns["near"].table(SIGNATURE_BYTES)
     same = StandIns.found(hashes, fingerprints, first)
     alone = np.flatnonzero(same.of(hashes) == hashes)
@@ -60,7 +60,7 @@ def near_copies(
     if np.array_equal(contents, before.contents):
         return Near(_close(errors), same, before.searched)
     fingerprints = fingerprints[first]
-    new = np.flatnonzero(~np.isin(contents, before.contents))
+    new = np.flatnonzero(~is_among(contents, before.contents))
     some = candidates_of(new, fingerprints) if before.searched else None
     alike, searched = some or candidates(fingerprints)
     names = Hashes.of(contents)

@@ -11,7 +11,7 @@ import numpy as np
 from orchestrator.datasets.checks.checked import Checked, Images
 from orchestrator.datasets.checks.near import NOTHING, Near
 from orchestrator.datasets.checks.signature import DEEP
-from orchestrator.datasets.columns.hashes import Hashes, Lookup, digests
+from orchestrator.datasets.columns.hashes import Hashes, Lookup, digests, is_among, ordered
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.rows import Rows, column
 from orchestrator.datasets.columns.words import Words
@@ -46,7 +46,7 @@ def without_leaks(images: Rows[Image], near: Near = NOTHING) -> Rows[Image]:
     copies = _paired(near, alike)
     paths = {measured[at] for at in equal.firsts.tolist()} if any(said) else set()
     equal_to, alike_to = equal.find(hashes), alike.find(stands)
-    paired = np.isin(stands, digests(copies)) if copies else np.zeros(len(images), dtype=bool)
+    paired = is_among(stands, digests(copies)) if copies else np.zeros(len(images), dtype=bool)
     told = np.array([text is not None for text in said], dtype=bool)
     for at in np.flatnonzero((equal_to >= 0) | (alike_to >= 0) | paired | told).tolist():
         if not training[at]:
@@ -127,7 +127,7 @@ def warnings(images: Sequence[Image]) -> list[str]:
 
 def _equal(images: Sequence[Image]) -> list[str]:
     hashes = IMAGES.rows(images).hashes("sha256")
-    order = np.argsort(hashes, kind="stable")
+    order = ordered(hashes)
     twice = np.append(hashes[order][1:] == hashes[order][:-1], False)
     copies: dict[str, list[Image]] = defaultdict(list)
     for at in sorted({*order[twice].tolist(), *order[np.flatnonzero(twice) + 1].tolist()}):
@@ -159,7 +159,7 @@ def _kinds(images: Sequence[Image]) -> list[str]:
         said.append("Float and 16-bit images share one intensity window: their values are hardly comparable")
     if deep and modes - DEEP:
         said.append("Some images have 8 bits, others more: only the latter go through the intensity window")
-    if several := sum(pages > 1 for pages in column(images, "pages")):
+    if several := sum(times for pages, times in Counter(column(images, "pages")).items() if pages > 1):
         said.append(f"Previews beside the picture (MPO) in {count(several, 'photo')}: the picture is used")
     return said
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.datasets.checks.near import Near
-from orchestrator.datasets.columns.hashes import Digests, digests
+from orchestrator.datasets.columns.hashes import Digests, digests, distinct
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.splits.together import GROUPED
@@ -76,13 +76,13 @@ def _all(images: Rows[Image], near: Near) -> Iterator[Leak]:
     hashes = images.hashes("sha256")
     if len(near.same) or near.pairs:
         yield from _near(images, hashes, near)
-    for members in _crossed(images, np.unique(hashes, return_inverse=True)[1]).values():
+    for members in _crossed(images, distinct(hashes)[2]).values():
         yield from _crossing(members, "equal", None)
 
 
 def _near(images: Rows[Image], hashes: Digests, near: Near) -> Iterator[Leak]:
     ends = digests(sha256 for pair in near.pairs for sha256 in (pair.one, pair.other))
-    _, standing = np.unique(np.concatenate([near.same.of(hashes), ends]), return_inverse=True)
+    standing = distinct(np.concatenate([near.same.of(hashes), ends]))[2]
     stands, paired = np.split(standing, [len(images)])
     alike = _crossed(images, stands, also=np.isin(stands, paired))
     for pair, one_end, other_end in zip(near.pairs, paired[::2].tolist(), paired[1::2].tolist(), strict=True):

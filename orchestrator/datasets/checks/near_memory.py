@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from orchestrator.datasets.checks.signature import FINGERPRINT
 from orchestrator.datasets.columns import kept
-from orchestrator.datasets.columns.hashes import Digests, Hashes, digests
+from orchestrator.datasets.columns.hashes import Digests, Hashes, digests, is_among
 
 _FORM = f"near copies 5, fingerprint {FINGERPRINT}"
 
@@ -25,8 +23,9 @@ class Compared:
 
     def among(self, contents: Digests) -> dict[tuple[str, str], float]:
         """The errors of pairs of these contents."""
-        held = [np.isin(digests([pair[side] for pair in self.errors]), contents) for side in (0, 1)]
-        both = (held[0] & held[1]).tolist()
+        ends = digests(sha256 for pair in self.errors for sha256 in pair)
+        held = is_among(ends, contents)
+        both = (held[::2] & held[1::2]).tolist()
         return {pair: error for (pair, error), here in zip(self.errors.items(), both, strict=True) if here}
 
 

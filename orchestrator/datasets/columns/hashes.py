@@ -66,15 +66,49 @@ def digests(hashes: Iterable[str]) -> Digests:
     return found.array()
 
 
+def ordered(hashes: Digests) -> Indices:
+    """Their places in the order of the hashes, equal ones as they come."""
+    heads = _heads(hashes)
+    order = np.argsort(heads, kind="stable")
+    alike = np.flatnonzero(heads[order[1:]] == heads[order[:-1]])
+    if (hashes[order[alike]] != hashes[order[alike + 1]]).any():
+        return np.argsort(hashes, kind="stable")
+    return order
+
+
+def distinct(hashes: Digests) -> tuple[Digests, Indices, Indices]:
+    """Each content once, sorted; where it comes first; and for each of `hashes` which of these it is."""
+    order = ordered(hashes)
+    sorted_ = hashes[order]
+    is_new = np.append(np.ones(min(1, len(hashes)), dtype=bool), sorted_[1:] != sorted_[:-1])
+    which = np.empty(len(hashes), dtype=np.int64)
+    which[order] = np.cumsum(is_new) - 1
+    return sorted_[is_new], order[is_new], which
+
+
+def is_among(hashes: Digests, others: Digests) -> NDArray[np.bool_]:
+    return Lookup(others).find(hashes) >= 0
+
+
 class Lookup:
     """Finds contents by their hash."""
 
     def __init__(self, hashes: Digests) -> None:
-        self._sorted, self.firsts = np.unique(hashes, return_index=True)
+        self._hashes = hashes
+        contents, self.firsts, _ = distinct(hashes)
+        heads = _heads(contents)
+        self._by_heads = bool((heads[1:] != heads[:-1]).all())
+        self._keys = heads if self._by_heads else contents
 
     def find(self, hashes: Digests) -> Indices:
         """For each its place, the first one; -1 where there is none."""
-        if not len(self._sorted):
+        if not len(self.firsts):
             return np.full(len(hashes), -1, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
-        return np.where(self._sorted[at] == hashes, self.firsts[at], -1)
+        keys = _heads(hashes) if self._by_heads else hashes
+        at = self.firsts[np.minimum(np.searchsorted(self._keys, keys), len(self.firsts) - 1)]
+        return np.where(self._hashes[at] == hashes, at, -1)
+
+
+def _heads(hashes: Digests) -> NDArray[np.uint64]:
+    """The first 8 bytes as numbers, which are compared in a third of the time. They may be alike where the rest is not."""
+    return np.ascontiguousarray(hashes).view(">u8")[:: _HASH_BYTES // 8].astype(np.uint64)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.datasets.columns.column import Indices
-from orchestrator.datasets.columns.hashes import Digests, Hashes, Lookup, digests
+from orchestrator.datasets.columns.hashes import Digests, Hashes, Lookup, digests, is_among
 from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.rows import Form, Rows
 from orchestrator.datasets.columns.words import Words
@@ -56,7 +56,7 @@ class Places:
         return self._but(np.isin(codes, gone)) if gone else self
 
     def without_contents(self, hashes: Collection[str]) -> Places:
-        return self._but(np.isin(self.rows.hashes("sha256"), digests(hashes))) if hashes else self
+        return self._but(is_among(self.rows.hashes("sha256"), digests(hashes))) if hashes else self
 
     def _but(self, gone: NDArray[np.bool_]) -> Places:
         return Places(self.rows.take(np.flatnonzero(~gone)))

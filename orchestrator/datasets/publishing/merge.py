@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from orchestrator.datasets.columns.hashes import is_among
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.rows import Rows
 from orchestrator.errors import ConflictError
@@ -72,7 +73,7 @@ def same_images(one: DatasetManifest, other: DatasetManifest) -> bool:
 def require_no_loss(images: Rows[Image], newest: DatasetManifest) -> None:
     """ConflictError when so many images are gone that a disk may not be mounted."""
     before = IMAGES.rows(newest.images)
-    gone = before.take(np.flatnonzero(~np.isin(before.hashes("sha256"), images.hashes("sha256"))))
+    gone = before.take(np.flatnonzero(~is_among(before.hashes("sha256"), images.hashes("sha256"))))
     paths = set(images.columns["path"]) if len(gone) >= _LOSS_IMAGES_MIN else set()
     lost = sum(path not in paths for path in gone.columns["path"])
     if lost >= _LOSS_IMAGES_MIN and lost > LOSS_SHARE_MAX * len(before):
@@ -83,7 +84,7 @@ def require_no_loss(images: Rows[Image], newest: DatasetManifest) -> None:
 
 
 def _added(here: Rows[Image], theirs: Rows[Image], dataset: str) -> Merged:
-    shared = np.isin(theirs.hashes("sha256"), here.hashes("sha256"))
+    shared = is_among(theirs.hashes("sha256"), here.hashes("sha256"))
     if not shared.any():
         raise ConflictError(
             f"The store has a dataset {dataset} already, and this folder shares no image with it",

@@ -14,7 +14,7 @@ from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion
 from orchestrator.datasets.checks.near import NOTHING, Near
 from orchestrator.datasets.checks.signature import DEEP
 from orchestrator.datasets.columns.column import Indices, laid_over, matched
-from orchestrator.datasets.columns.hashes import Lookup
+from orchestrator.datasets.columns.hashes import Lookup, is_among
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.places import Places
@@ -185,7 +185,7 @@ def _unpacked(usable: Images, images: Rows[Image]) -> Images:
     if "" not in packs or not len(waiting := np.flatnonzero(codes == packs.index(""))):
         return usable[:0]
     wanted = images.hashes("sha256")[waiting]
-    return usable.take(np.flatnonzero(np.isin(usable.verdicts.hashes("sha256"), wanted)))
+    return usable.take(np.flatnonzero(is_among(usable.verdicts.hashes("sha256"), wanted)))
 
 
 def _differences(images: Rows[Image], before: Rows[Image], same: Indices) -> tuple[int, int, int, int]:

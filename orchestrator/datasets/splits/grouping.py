@@ -56,7 +56,7 @@ def grouped(scan: Scan, by: str) -> Scan:
 
 def suggestion(files: Sequence[Labelled]) -> str | None:
     """What to say when names look as if several images were of one patient, slide or video."""
-    if not files or any(group is not None for group in column(files, "group")):
+    if not files or set(column(files, "group")) != {None}:
         return None
     folders = ("^[^/]+" if files[0].split is None else "^[^/]+/[^/]+") + _DEEPER
     some = files[:: max(1, len(files) // _LOOKED_AT)]
@@ -77,8 +77,8 @@ def suggestion(files: Sequence[Labelled]) -> str | None:
 
 def require_same_way(by: str | None, files: Sequence[Labelled], newest: DatasetManifest) -> None:
     """ConfigError when the version before was grouped and this one would quietly not be."""
-    grouped_now = by is not None or any(group is not None for group in column(files, "group"))
-    if not grouped_now and any(map(_is_asked, column(newest.images, "group"))):
+    grouped_now = by is not None or not {None}.issuperset(column(files, "group"))
+    if not grouped_now and _has_asked(newest.images):
         raise ConfigError(
             f"The version before of {newest.dataset} was made with groups (--group-by), and this one has none",
             next="Give --group-by as before; or --group-by none, if they no longer count.",
@@ -87,7 +87,7 @@ def require_same_way(by: str | None, files: Sequence[Labelled], newest: DatasetM
 
 def too_few(images: Sequence[Image]) -> list[str]:
     """What is said of classes that are found in few groups only."""
-    if not any(map(_is_asked, column(images, "group"))):
+    if not _has_asked(images):
         return []
     groups: dict[str, set[str]] = defaultdict(set)
     for class_name, group, sha256 in values(images, "class_name", "group", "sha256"):
@@ -98,8 +98,9 @@ def too_few(images: Sequence[Image]) -> list[str]:
     return [f"Found in fewer than {FEW_GROUPS} groups, which allows no honest figure: {', '.join(poor)}"]
 
 
-def _is_asked(group: str | None) -> bool:
-    return group is not None and group.startswith(GROUPED)
+def _has_asked(images: Sequence[Image]) -> bool:
+    """Whether the user asked for a group of these."""
+    return any(group.startswith(GROUPED) for group in set(column(images, "group")) - {None})
 
 
 def _from_pattern(scan: Scan, by: str) -> Mapping[bytes, str]:

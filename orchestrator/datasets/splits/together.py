@@ -13,7 +13,7 @@ import numpy as np
 
 from orchestrator.datasets.checks.near import Near
 from orchestrator.datasets.columns.column import Indices
-from orchestrator.datasets.columns.hashes import Digests, Hashes, Lookup, digests
+from orchestrator.datasets.columns.hashes import Digests, Hashes, digests, distinct, is_among
 
 GROUPED = "g"  # a label that begins so was asked for; NEAR: it holds near copies only
 NEAR = "n"
@@ -28,11 +28,12 @@ def sets(hashes: Digests, groups: Sequence[str | None], near: Near) -> list[str 
     """
     if not near.pairs and not len(near.same) and not any(group is not None for group in groups):
         return [None] * len(groups)
-    contents, images = np.unique(hashes, return_inverse=True)
+    contents, _, images = distinct(hashes)
     standing = near.same.of(contents)
     ends = digests(sha256 for pair in near.confirmed() for sha256 in (pair.one, pair.other))
-    elsewhere = Lookup(contents).find(standing) < 0  # what stands for them is gone meanwhile
-    every = np.union1d(contents, np.concatenate([standing[elsewhere], ends]))
+    needed = np.concatenate([standing, ends])
+    elsewhere = needed[~is_among(needed, contents)]  # what stands for them is gone meanwhile
+    every = np.union1d(contents, elsewhere) if len(elsewhere) else contents
     items, stands, links = (np.searchsorted(every, some) for some in (contents, standing, ends))
     images = items[images]
     joined = _Joined(len(every))

@@ -18,6 +18,7 @@ from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.scan import Scan
 from orchestrator.datasets.publishing.plan import Plan
 from orchestrator.datasets.publishing.publication import Published
+from remote.contract.dataset_manifest import values
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def result_of(
         flips=manifest.flips,
         intensity_window=manifest.intensity_window,
         modes=dict(Counter(column(images, "mode")).most_common()),
-        turned=sum(orientation > 1 for orientation in column(images, "orientation")),
+        turned=sum(times for turn, times in Counter(column(images, "orientation")).items() if turn > 1),
         longer_sides=tally.longer_sides(images),
-        excluded=[SetAside(images[at].path, why) for at, why in enumerate(column(images, "excluded")) if why],
+        excluded=[SetAside(path, why) for path, why in values(images, "path", "excluded") if why],
         leaks=leaks(images, outcome.near),
         unusable=outcome.unusable,
         foreign=scan.set_aside,
