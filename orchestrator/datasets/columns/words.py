@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ class Words:
         return self.words[self._codes[at]]
 
     def __iter__(self) -> Iterator[Any]:
+        if len(self.words) == 1:
+            return repeat(self.words[0], len(self))
         return map(self.words.__getitem__, self._codes)
 
     def extend(self, values: Sequence[Any]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from orchestrator.datasets.columns.column import Indices
 from orchestrator.datasets.columns.hashes import is_among
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.rows import Rows
@@ -70,15 +71,17 @@ def same_images(one: DatasetManifest, other: DatasetManifest) -> bool:
     return all(map(operator.eq, values(one.images, *_SHOWN), values(other.images, *_SHOWN)))  # in path order
 
 
-def require_no_loss(images: Rows[Image], newest: DatasetManifest) -> None:
-    """ConflictError when so many images are gone that a disk may not be mounted."""
-    before = IMAGES.rows(newest.images)
-    gone = before.take(np.flatnonzero(~is_among(before.hashes("sha256"), images.hashes("sha256"))))
-    paths = set(images.columns["path"]) if len(gone) >= _LOSS_IMAGES_MIN else set()
-    lost = sum(path not in paths for path in gone.columns["path"])
+def require_no_loss(images: Rows[Image], before: Rows[Image], gone: Indices, dataset: str) -> None:
+    """ConflictError when so many images are gone that a disk may not be mounted.
+
+    gone            those of `before` at whose path there is none
+    """
+    if len(gone) < _LOSS_IMAGES_MIN or len(gone) <= LOSS_SHARE_MAX * len(before):
+        return
+    lost = int((~is_among(before.hashes("sha256")[gone], images.hashes("sha256"))).sum())
     if lost >= _LOSS_IMAGES_MIN and lost > LOSS_SHARE_MAX * len(before):
         raise ConflictError(
-            f"{lost} of the {len(before)} images of the dataset {newest.dataset} are gone from this folder",
+            f"{lost} of the {len(before)} images of the dataset {dataset} are gone from this folder",
             next="If that is meant: --allow-shrink. Else look whether the whole folder is there.",
         )
 

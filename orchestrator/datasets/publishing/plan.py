@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class Base:
     newest: DatasetManifest
     seen: Held | None  # when this folder was last uploaded
     moved: bool  # somebody else published since
+
+    @cached_property
+    def places(self) -> Places:
+        """Where its images are."""
+        return Places.of(IMAGES.rows(self.newest.images))
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,11 @@ def plan(
     images = findings.without_leaks(_placed(images, places), near)
     classes = set(images.columns["class_name"])
     findings.require_usable(name, images, found=classes_found | classes)
-    if newest and not wishes.allow_shrink:
-        require_no_loss(images, newest)
+    if merged.images is not here:
+        same = matched(images.columns["path"].encoded(), before.columns["path"].encoded())
+    gone = np.delete(np.arange(len(before)), same[same >= 0])
+    if not wishes.allow_shrink:
+        require_no_loss(images, before, gone, name)
     window = findings.window(usable, sides)
     if window is None and newest and DEEP & set(images.columns["mode"]):
         window = newest.intensity_window  # of images that were kept, whose files are not here
@@ -110,10 +119,8 @@ def plan(
         intensity_window=window,
         images=images,
     )
-    if merged.images is not here:
-        same = matched(images.columns["path"].encoded(), before.columns["path"].encoded())
     to_pack = groups(_unpacked(usable, images))
-    return Plan(manifest, to_pack, *_differences(images, before, same), merged.kept)
+    return Plan(manifest, to_pack, *_differences(images, before, same, gone), merged.kept)
 
 
 def _earlier(newest: DatasetManifest | None) -> dict[str, Split]:
@@ -188,11 +195,12 @@ def _unpacked(usable: Images, images: Rows[Image]) -> Images:
     return usable.take(np.flatnonzero(is_among(usable.verdicts.hashes("sha256"), wanted)))
 
 
-def _differences(images: Rows[Image], before: Rows[Image], same: Indices) -> tuple[int, int, int, int]:
+def _differences(
+    images: Rows[Image], before: Rows[Image], same: Indices, gone: Indices
+) -> tuple[int, int, int, int]:
     """Added, changed, moved, removed. A path that is new and holds what another path lost was moved."""
     new = np.flatnonzero(same < 0)
     held = np.flatnonzero(same >= 0)
-    gone = np.delete(np.arange(len(before)), same[held])
     changed = images.hashes("sha256")[held] != before.hashes("sha256")[same[held]]
     lost = Counter(before.take(gone).columns["sha256"])
     moved = (lost & Counter(images.take(new).columns["sha256"])).total()

@@ -36,9 +36,11 @@ from orchestrator.datasets.publishing.versions import Head
 from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
 from orchestrator.progress import Progress
 from orchestrator.stores.base import Blob, Store
+from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, encode, values
 from remote.contract.wording import count
 
+_Found = Mapping[str, Blob | None]  # by key: what the store has of some
 _TRIES = 3  # against others who publish the same dataset at the same time
 
 
@@ -165,18 +167,21 @@ class Publication:
         assert self._packer is not None
         self._packer.release()
         data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
-        asked = version if version != self._head.version else ""
-        there = versions.find_manifest(self._store, self._scan.name, asked) if asked else None
+        found: _Found = {}
+        if version not in ("", self._head.version):
+            older = sorted(planned.manifest.packs() - self._written.keys())
+            manifest_key = layout.manifest_key(self._scan.name, version)
+            found = versions.find_all(self._store, [manifest_key, *map(layout.pack_key, older)])
         self._packer.finish()  # the last pack was on its way meanwhile
         met = planned.manifest.packs() <= self._sums.keys()  # else another computer sent them: look once
         if version and version == self._head.version and met and not self._verify:
             return self._published(self._head, planned, unchanged=True)
-        whole = self._with_packs(planned)
+        whole = self._with_packs(planned, found)
         if whole is not planned or not version:
             planned = whole
             data, version = encode(planned.manifest)
-        if asked != version:
-            there = versions.find_manifest(self._store, self._scan.name, version)
+        key = layout.manifest_key(self._scan.name, version)
+        there = found[key] if key in found else self._store.get(key)
         sent = versions.put_encoded(self._store, self._scan.name, version, data, there)
         self._bytes_sent += sent
         if version == self._head.version:  # only looked after, or repaired
@@ -186,7 +191,7 @@ class Publication:
             head = versions.move_head(self._store, self._scan.name, version, head=self._head)
         except ConflictError:
             return None
-        if self._find_lost(planned.manifest):
+        if self._find_lost(planned.manifest, {}):
             return None
         return self._published(head, planned, unchanged=False)
 
@@ -232,8 +237,7 @@ class Publication:
 
     def _there(self, base: Base | None) -> Places:
         """What need not be packed, by content hash."""
-        known = Places.of(IMAGES.rows(base.newest.images)) if base else NOWHERE
-        return self._placed.before(known).without(self._lost)
+        return self._placed.before(base.places if base else NOWHERE).without(self._lost)
 
     def _plan(self, base: Base | None) -> Plan:
         there = self._there(base)
@@ -241,9 +245,11 @@ class Publication:
         known = (base.newest.sums() if base else {}) | self._written
         return dataclasses.replace(planned, manifest=versions.with_sums(planned.manifest, known))
 
-    def _with_packs(self, planned: Plan) -> Plan:
+    def _with_packs(self, planned: Plan, found: _Found) -> Plan:
         """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
-        if self._find_lost(planned.manifest, but=self._packs_sent):  # those were verified as they were sent
+        if self._find_lost(
+            planned.manifest, found, but=self._packs_sent
+        ):  # those were verified as they were sent
             planned = self._plan(self._base)
         while planned.to_pack:
             gone = self._send([image for group in planned.to_pack for image in group])
@@ -261,12 +267,14 @@ class Publication:
             )
         return planned
 
-    def _find_lost(self, manifest: DatasetManifest, *, but: Set[str] = frozenset()) -> set[str]:
+    def _find_lost(
+        self, manifest: DatasetManifest, found: _Found, *, but: Set[str] = frozenset()
+    ) -> set[str]:
         least = {pack: size for pack, size in manifest.least_bytes().items() if pack and pack not in but}
         sums = manifest.sums() | self._sums
         if self._verify:
             sums |= versions.sums_by_reading(self._store, least.keys() - sums.keys())
-        lost = versions.lost_packs(self._store, least, sums)
+        lost = versions.lost_packs(self._store, least, sums, found)
         self._sums |= {pack: sums[pack] for pack in least if pack in sums and pack not in lost}
         self._verified |= (least.keys() & sums.keys()) - lost
         for lost_pack in sorted(lost - self._lost):

@@ -21,6 +21,7 @@ from remote.contract.document import ContractError
 _THREADS = 16
 _HEAD_BYTES_MAX = 100
 _NO_SUM = (-1, "")
+_NOTHING_KNOWN: Mapping[str, Blob | None] = {}
 
 
 @dataclass(frozen=True)
@@ -144,19 +145,30 @@ def put_pack(store: Store, path: Path, pack: str, there: Blob | None) -> tuple[B
         return Blob(key, size, crc32c, 1), False
 
 
-def lost_packs(store: Store, least: Mapping[str, int], sums: Mapping[str, tuple[int, str]]) -> set[str]:
+def find_all(store: Store, keys: Collection[str]) -> dict[str, Blob | None]:
+    """What the store has of these, asked for at once."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="packs") as pool:
+        return dict(zip(keys, pool.map(store.get, keys), strict=True))
+
+
+def lost_packs(
+    store: Store,
+    least: Mapping[str, int],
+    sums: Mapping[str, tuple[int, str]],
+    known: Mapping[str, Blob | None] = _NOTHING_KNOWN,
+) -> set[str]:
     """Those that the store does not have, or not whole, or with another size or checksum than they had.
 
     least       bytes that each must have at least (`DatasetManifest.least_bytes`)
     sums        size and checksum of those of which the manifest, or this computer, knows them
+    known       what `find_all` has found of some of them
     """
-    wanted = sorted(least)
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="packs") as pool:
-        found = list(pool.map(lambda pack: store.get(layout.pack_key(pack)), wanted))
+    keys = {pack: layout.pack_key(pack) for pack in sorted(least)}
+    there = {**known, **find_all(store, [key for key in keys.values() if key not in known])}
     return {
         pack
-        for pack, blob in zip(wanted, found, strict=True)
-        if blob is None
+        for pack, key in keys.items()
+        if (blob := there[key]) is None
         or blob.size < least[pack]
         or (blob.size, blob.crc32c) != sums.get(pack, (blob.size, blob.crc32c))
     }
