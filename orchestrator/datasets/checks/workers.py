@@ -108,8 +108,10 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     )
     try:
         yield pool
-    finally:
+    except BaseException:
         pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown(wait=False)  # they have nothing left to do, and need not be waited for
 
 
 def _prepare_worker() -> None:

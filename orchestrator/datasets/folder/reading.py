@@ -38,8 +38,8 @@ def read(root: bytes, file: Seen) -> bytes | Unusable | Missed:
     try:
         opened = os.open(root + b"/" + file.path, os.O_RDONLY)
         try:
-            data = _whole(opened, file.size) if _same(os.fstat(opened), file) else b""
-            after = os.fstat(opened)
+            data = _whole(opened, file.size)
+            seen = os.fstat(opened)  # after it was read: that tells of earlier changes too
         finally:
             os.close(opened)
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def read(root: bytes, file: Seen) -> bytes | Unusable | Missed:
         return Missed("no permission to read it")
     except OSError as error:
         return Missed(f"it can't be read: {error.strerror}")
-    if not _same(after, file) or len(data) != file.size:
+    if not _same(seen, file) or len(data) != file.size:
         return Missed("it changed meanwhile")
     return data
 

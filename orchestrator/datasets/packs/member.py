@@ -13,8 +13,12 @@ from typing import NamedTuple
 HASH_BYTES = 32
 HEADER_BYTES = 512
 _BLOCK = 512
+_OWNED = b"0000644\x000000000\x000000000\x00"  # mode, owner and group, after the name and before the size
+_TIME = b"\x0000000000000\x00"  # after the size, and the end of that; the checksum follows
 _HEADER_END = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
-_HEADER_END_SUM = sum(_HEADER_END) + 8 * ord(" ")  # while it is summed, the checksum's own place is blank
+_SUM = sum(_OWNED + _TIME + _HEADER_END) + 8 * ord(
+    " "
+)  # the checksum's own place is blank while it is summed
 
 
 class Member(NamedTuple):
@@ -57,9 +61,6 @@ def cost(size: int) -> int:
 
 def header(name: str, size: int) -> bytes:
     """The 512 bytes before a member, POSIX 1003.1-1988 "ustar". `name` is at most 100 bytes, `size` below 8 GiB."""
-    start = b"%-100s0000644\x000000000\x000000000\x00%011o\x00%011o\x00" % (_field(name, 100), size, 0)
-    return start + b"%06o\x00 " % (sum(start) + _HEADER_END_SUM) + _HEADER_END
-
-
-def _field(text: str, width: int) -> bytes:
-    return text.encode("ascii").ljust(width, b"\x00")
+    field, length = name.encode("ascii"), b"%011o" % size
+    checksum = b"%06o\x00 " % (sum(field) + sum(length) + _SUM)
+    return field.ljust(100, b"\x00") + _OWNED + length + _TIME + checksum + _HEADER_END
