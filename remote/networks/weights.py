@@ -20,7 +20,7 @@ from remote.networks.backbones import Network
 from remote.sources import source_of
 
 METADATA_KEY = "tlvm"  # in a safetensors file of ours: JSON, what model.json says of the network
-_NAMED = 5  # tensors that an error lists
+_NAMED = 3  # tensors that an error lists
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _check(model: str, expected: Mapping[str, torch.Tensor], given: Mapping[str,
         if name in given and given[name].shape != expected[name].shape
     ]
     problems = [
-        f"{len(names)} {what}: {', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}"
+        f"{len(names)} {what}: {', '.join(names[:_NAMED])}{' and more' if len(names) > _NAMED else ''}"
         for what, names in (
             ("missing", [name for name in expected if name not in given]),
             ("unexpected", [name for name in given if name not in expected]),
@@ -157,13 +157,11 @@ def _check(model: str, expected: Mapping[str, torch.Tensor], given: Mapping[str,
     ]
     if problems:
         hint = (
-            ' Its names begin with "module.": take that off.'
+            'Its names begin with "module.": take that off.'
             if all(n.startswith("module.") for n in given)
-            else ""
+            else "--model says which network they belong to."
         )
-        raise CannotRun(
-            f"The weights are not those of a {model}. Tensors " + "; ".join(problems) + "." + hint
-        )
+        raise CannotRun(f"The weights are not those of a {model}. {hint} Tensors " + "; ".join(problems))
 
 
 def _shape(tensor: torch.Tensor) -> str:

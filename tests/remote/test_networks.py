@@ -155,6 +155,7 @@ def test_a_training_checkpoint_is_refused_with_what_to_do() -> None:
 def test_weights_of_another_network_are_refused_by_name() -> None:
     text = _refused(next(shared("weights").glob("mobilenet_v2*")))
     assert "not those of a squeezenet1_1" in text
+    assert "--model says which" in text and len(text) < 300
     assert "missing: features.0.weight" in text
     assert "unexpected: features.0.0.weight" in text
 
