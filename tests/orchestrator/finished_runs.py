@@ -17,9 +17,11 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.dataset_manifest import DatasetManifest, Image, Split
 from remote.contract.metrics import Counters, Frozen, Metrics
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
+from remote.contract.run_spec import DatasetRef, StoreRef
 from remote.contract.run_status import ResultFile, ResultManifest, RunStatus
 from remote.measures.evaluation import evaluate
+from tests import documents
+from tests.documents import run_spec
 
 CLASSES = ["birch", "oak"]
 
@@ -31,25 +33,7 @@ def opened(folder: Path) -> Workspace:
 
 
 def image(name: str, label: str, *, split: Split = "test", group: str | None = None) -> Image:
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    return Image(
-        path=f"{split}/{label}/{name}",
-        split=split,
-        class_name=label,
-        label_source="folder",
-        group=group,
-        size=10,
-        sha256=digest,
-        mtime_ns=0,
-        width=8,
-        height=8,
-        orientation=1,
-        pages=1,
-        page=0,
-        mode="RGB",
-        pack="a" * 64,
-        offset=0,
-    )
+    return documents.image(f"{split}/{label}/{name}", group=group)
 
 
 def put_dataset(workspace: Workspace, images: Sequence[Image], name: str = "trees") -> DatasetRef:
@@ -115,22 +99,13 @@ def put_run(
         "model/model.safetensors": b"weights",
         "model/model.json": b"{}",
     }
-    spec = RunSpec(
+    spec = run_spec(
         run_id=run_id,
         scenario=scenario,
         dataset=dataset,
-        model="resnet18",
-        weights=WeightsRef("none"),
         store=StoreRef(workspace.store.url),
-        bundle="0" * 64,
-        parameters={},
-        seed=0,
         owner=workspace.settings.owner_label,
-        project="project",
         machine="tlvm-ana-bees",
-        created="2026-08-07T14:25:30+00:00",
-        max_hours=1,
-        tlvm_version="0",
     )
     status = RunStatus(run_id, "SUCCEEDED", updated="2026-08-07T14:30:00+00:00", published=True)
     manifest = ResultManifest(

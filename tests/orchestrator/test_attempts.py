@@ -13,14 +13,11 @@ from orchestrator.workflows.results.record import write_record
 from orchestrator.workflows.runs.attempts import attempt_lines, counted, ended_as
 from orchestrator.workflows.runs.documents import StoredRun
 from remote.contract.run_attempt import Attempt
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
 from remote.contract.run_status import AttemptTimes, RunStatus
+from tests.documents import run_spec
 
 RUN = "fine-tune-all-20260807-142530-k3qz"
-SPEC = RunSpec(
-    RUN, "fine-tune-all", DatasetRef("trees", "a" * 64), "resnet18", WeightsRef("none"), StoreRef("/store"), "b" * 64,
-    {}, 0, "ana", "trees", "tlvm-ana-trees", "2026-08-07T14:25:30+00:00", 4, "0",
-)  # fmt: skip
+SPEC = run_spec(run_id=RUN, scenario="fine-tune-all", max_hours=4.0)
 
 
 def at(minute: int) -> str:

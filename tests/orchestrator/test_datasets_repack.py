@@ -24,7 +24,8 @@ from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.results.looks import looks
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
-from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef
+from remote.contract.run_spec import DatasetRef
+from tests.documents import run_spec
 from tests.orchestrator.pictures import fill
 from tests.orchestrator.test_datasets_gc import DAY_S, Paused, packs, place
 
@@ -95,14 +96,9 @@ def whole(workspace: Workspace, folder: Path, scratch: Path, version: str | None
 
 def run_of(workspace: Workspace, version: str, scratch: Path) -> None:
     """A run in the store that names a version."""
-    run_id = "fixed-extractor-20260807-142530-k3qz"
-    spec = RunSpec(
-        run_id=run_id, scenario="fixed-extractor", dataset=DatasetRef("bugs", version), model="resnet18",
-        weights=WeightsRef("none"), store=workspace.settings.store_ref, bundle="0" * 64, parameters={}, seed=0,
-        owner="ana", project="bees", machine="m", created="2026-08-07T14:25:30+00:00", max_hours=1.0, tlvm_version="0",
-    )  # fmt: skip
+    spec = run_spec(dataset=DatasetRef("bugs", version), store=workspace.settings.store_ref)
     document.write(scratch / "spec.json", spec)
-    workspace.store.upload(scratch / "spec.json", layout.run_key(run_id, "spec.json"))
+    workspace.store.upload(scratch / "spec.json", layout.run_key(spec.run_id, "spec.json"))
 
 
 def test_a_pack_that_is_mostly_dead_is_packed_anew_and_goes_in_three_days(tmp_path: Path) -> None:

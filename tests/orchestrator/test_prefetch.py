@@ -19,9 +19,10 @@ from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.layout import MachineHome
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
+from remote.contract.run_spec import DatasetRef, StoreRef
 from remote.job.fetch import fetch
 from remote.store import open_store
+from tests.documents import run_spec
 from tests.e2e.command import Tlvm
 from tests.fakes.gcs_server import GcsServer
 from tests.orchestrator.pictures import fill
@@ -84,12 +85,9 @@ class Project:
 
     def fetched_by_a_run(self, uploaded: UploadResult) -> list[int]:
         """How many files a run of this version still fetches."""
-        spec = RunSpec(
-            run_id="fixed-extractor-20260807-142530-aaaa", scenario="fixed-extractor",
-            dataset=DatasetRef(uploaded.name, uploaded.version), model="resnet18", weights=WeightsRef("none"),
-            store=self.ref, bundle="0" * 64, parameters={}, seed=0, owner="ana", project="bees", machine=self.name,
-            created="2026-08-07T14:25:30+00:00", max_hours=1.0, tlvm_version="0",
-        )  # fmt: skip
+        spec = run_spec(
+            dataset=DatasetRef(uploaded.name, uploaded.version), store=self.ref, machine=self.name
+        )
         self.home.run(spec.run_id).root.mkdir(parents=True)
         told: list[int] = []
         fetch(spec, self.home, open_store(self.ref), lambda done, total: told.append(total))

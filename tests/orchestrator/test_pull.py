@@ -22,8 +22,9 @@ from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.document import ContractError
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
+from remote.contract.run_spec import DatasetRef, StoreRef
 from remote.contract.run_status import ResultFile, ResultManifest
+from tests.documents import run_spec
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
 RESULT = {
@@ -72,22 +73,11 @@ def described(path: str, data: bytes, **changes: Any) -> ResultFile:
 
 def publish(workspace: Workspace, run_id: str = RUN, files: list[ResultFile] | None = None) -> None:
     """A run with its result in the store; `files` is what the manifest says instead of the truth."""
-    spec = RunSpec(
+    spec = run_spec(
         run_id=run_id,
-        scenario="fixed-extractor",
         dataset=DatasetRef("bees", "1" * 64),
-        model="resnet18",
-        weights=WeightsRef("none"),
         store=StoreRef(workspace.store.url),
-        bundle="0" * 64,
-        parameters={},
-        seed=0,
-        owner="ana",
-        project="bees",
         machine="tlvm-ana-bees",
-        created="2026-08-07T14:25:30+00:00",
-        max_hours=1,
-        tlvm_version="0",
     )
     put(workspace, layout.run_key(run_id, "spec.json"), document.encode(spec).encode())
     for path, data in RESULT.items():

@@ -32,8 +32,9 @@ from orchestrator.workflows.machines.up import Clock, ensure, own_key, up
 from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
+from remote.contract.run_spec import StoreRef
 from remote.contract.run_status import ResultFile, ResultManifest, RunStatus, State
+from tests.documents import run_spec
 
 RUN = f"fixed-extractor-{datetime.now(UTC):%Y%m%d-%H%M%S}-k3qz"  # an id says when the run was made
 
@@ -319,11 +320,14 @@ def put_run(
     workspace: Workspace, folder: Path, machine: Machine, *, state: State = "SUCCEEDED", publish: bool = True
 ) -> None:
     """A run of that machine in the store, with a result of one file."""
-    store_ref = workspace.settings.store_ref
-    spec = RunSpec(
-        RUN, "fixed-extractor", DatasetRef("trees", "a" * 64), "resnet18", WeightsRef("none"), store_ref, "b" * 64, {},
-        0, machine.owner, machine.project, machine.name, datetime.now(UTC).isoformat(), 1, "0",
-    )  # fmt: skip
+    spec = run_spec(
+        run_id=RUN,
+        store=workspace.settings.store_ref,
+        owner=machine.owner,
+        project=machine.project,
+        machine=machine.name,
+        created=datetime.now(UTC).isoformat(),
+    )
     put(workspace, folder, "spec.json", document.encode(spec))
     put(workspace, folder, "status.json", document.encode(RunStatus(RUN, state, spec.created)))
     blob_file = put(workspace, folder, "metrics.json", "{}")

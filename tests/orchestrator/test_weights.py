@@ -27,8 +27,9 @@ from orchestrator.workflows.data.weights import push_weights
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.models import MODELS, ModelFile
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
+from remote.contract.run_spec import StoreRef, WeightsRef
 from remote.contract.run_status import ResultFile, ResultManifest
+from tests.documents import run_spec
 from tests.fakes.file_server import FileServer, serving
 from tests.shared_data import shared
 
@@ -432,23 +433,7 @@ def fails(store: Store, tmp_path: Path, models: dict[str, ModelFile], says: str)
 
 
 def publish_run(store: Store, tmp_path: Path, *, files: list[ResultFile]) -> None:
-    spec = RunSpec(
-        run_id=RUN,
-        scenario="from-scratch",
-        dataset=DatasetRef("digits", "0" * 64),
-        model=MODEL,
-        weights=WeightsRef("none"),
-        store=StoreRef(store.url),
-        bundle="0" * 64,
-        parameters={},
-        seed=0,
-        owner="ana",
-        project="trees",
-        machine="m",
-        created="2026-08-07T14:25:30+00:00",
-        max_hours=1,
-        tlvm_version="0",
-    )
+    spec = run_spec(run_id=RUN, scenario="from-scratch", model=MODEL, store=StoreRef(store.url))
     manifest = ResultManifest(RUN, "SUCCEEDED", "2026-08-07T14:25:30+00:00", files)
     for name, content in (("spec.json", spec), ("MANIFEST.json", manifest)):
         document.write(tmp_path / name, content)

@@ -17,7 +17,8 @@ from PIL import Image as Pillow
 from remote.contract import document, scenarios
 from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split, encode
 from remote.contract.layout import MachineHome, RunFolder
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
+from remote.contract.run_spec import DatasetRef, WeightsRef
+from tests.documents import run_spec
 
 _EPOCH = "2026-08-07T14:25:30Z"
 
@@ -107,22 +108,15 @@ def put_run(
     folder = machine.run(run_id)
     folder.root.mkdir()
     (folder.root / "dataset.jsonl.gz").write_bytes(dataset.data)
-    spec = RunSpec(
+    spec = run_spec(
         run_id=run_id,
         scenario=scenario,
         dataset=DatasetRef(dataset.manifest.dataset, dataset.version),
         model=model,
         weights=weights or WeightsRef("none"),
-        store=StoreRef("/nowhere"),
-        bundle="0" * 64,
         parameters=scenarios.resolve(scenario, {"decode_workers": 2, **parameters}),
         seed=seed,
-        owner="ana",
-        project="trees",
-        machine="local",
         created=_EPOCH,
-        max_hours=1.0,
-        tlvm_version="0.1.0",
     )
     document.write(folder.spec, spec)
     return folder

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from remote.contract import document, layout
-from remote.contract.dataset_manifest import DatasetManifest, Image, encode
+from remote.contract.dataset_manifest import DatasetManifest, encode
 from remote.contract.layout import MachineHome, RunFolder
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef, new_run_id
+from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, new_run_id
 from remote.contract.run_status import ResultManifest, RunStatus
 from remote.contract.start_request import StartRequest
 from remote.job import line
+from tests.documents import image, run_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDIN = Path(__file__).with_name("standin_training.py")
@@ -78,20 +79,11 @@ class TestMachine:
             "run_id": new_run_id(scenario, datetime.now(UTC)),
             "scenario": scenario,
             "dataset": self.dataset,
-            "model": "resnet18",
-            "weights": WeightsRef("none"),
             "store": StoreRef(str(self.store)),
-            "bundle": "0" * 64,
             "parameters": {"behaviour": behaviour},
-            "seed": 0,
-            "owner": "ana",
-            "project": "bees",
             "machine": "tlvm-test",
-            "created": "2026-08-07T14:25:30+00:00",
-            "max_hours": 1.0,
-            "tlvm_version": "0",
         }
-        return RunSpec(**(values | changes))
+        return run_spec(**(values | changes))
 
     def write(self, spec: RunSpec) -> Path:
         path = self.folder / f"{spec.run_id}.json"
@@ -178,26 +170,9 @@ class TestMachine:
 
     def _publish_dataset(self) -> DatasetRef:
         digest = hashlib.sha256(self.pack).hexdigest()
-        image = Image(
-            "train/bees/1.jpg",
-            "train",
-            "bees",
-            "folder",
-            None,
-            10,
-            "1" * 64,
-            0,
-            8,
-            8,
-            1,
-            1,
-            0,
-            "RGB",
-            digest,
-            512,
-        )
+        bee = image("train/bees/1.jpg", sha256="1" * 64, pack=digest)
         data, version = encode(
-            DatasetManifest("bees", ["ants", "bees"], "folders", "horizontal", None, [image])
+            DatasetManifest("bees", ["ants", "bees"], "folders", "horizontal", None, [bee])
         )
         for key, content in (
             (layout.pack_key(digest), self.pack),

@@ -13,16 +13,16 @@ from remote.contract.dataset_manifest import Image
 from remote.contract.intervals import wilson
 from remote.contract.metrics import DOUBTFUL_MAX, MISTAKES_MAX, Evaluation
 from remote.measures.evaluation import Floats, Labels, calibration_error, evaluate, probabilities
+from tests.documents import image
 
 CLASSES = ["ants", "bees", "wasps"]
 
 
 def images(labels: Labels, classes: list[str], groups: list[str] | None = None) -> list[Image]:
     return [
-        Image(f"val/{classes[label]}/{row}.jpg", "val", classes[label], "folder", groups[row] if groups else None,
-              1, "0" * 64, 0, 8, 8, 1, 1, 0, "RGB", "0" * 64, 0)
+        image(f"val/{classes[label]}/{row}.jpg", group=groups[row] if groups else None)
         for row, label in enumerate(labels)
-    ]  # fmt: skip
+    ]
 
 
 def honest(n: int, seed: int = 0, classes: int = 3) -> tuple[Floats, Labels]:

@@ -20,7 +20,7 @@ from remote.contract.attempts import Attempts
 from remote.contract.dataset_manifest import DatasetManifest, Image, decode_manifest, encode
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
-from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
+from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef
 from remote.contract.run_status import RunStatus, State
 from remote.contract.store import Begun, Retrying
 from remote.job.evict import make_room
@@ -28,6 +28,7 @@ from remote.job.fetch import MANIFEST_FILE, fetch
 from remote.store import Blob, Store, StoreChanged, StoreError, open_store
 from remote.store.disk import checksum_of
 from remote.store.gcs import GcsStore
+from tests.documents import image, run_spec
 from tests.fakes.gcs_server import GcsServer
 
 
@@ -80,18 +81,15 @@ def published(tmp_path: Path, home: MachineHome, packs: int, *, start: int = 0, 
         digest = hashlib.sha256(content(number)).hexdigest()
         store.upload(tmp_path / "pack", layout.pack_key(digest))
         name = f"train/a/{number}.png"
-        images.append(
-            Image(name, "train", "a", "folder", None, 1000, digest, 0, 1, 1, 1, 1, 0, "RGB", digest, 512)
-        )
+        images.append(image(name, size=1000, sha256=digest, pack=digest))
     data, version = encode(DatasetManifest("bugs", ["a"], "folders", "none", None, images))
     (tmp_path / "manifest").write_bytes(data)
     store.upload(tmp_path / "manifest", layout.manifest_key("bugs", version))
-    spec = RunSpec(
-        run_id=f"fixed-extractor-20260807-142530-{run}", scenario="fixed-extractor",
-        dataset=DatasetRef("bugs", version), model="resnet18", weights=WeightsRef("none"),
-        store=StoreRef(str(tmp_path / "store")), bundle="0" * 64, parameters={}, seed=0, owner="ana", project="bees",
-        machine="m", created="2026-08-07T14:25:30+00:00", max_hours=1.0, tlvm_version="0",
-    )  # fmt: skip
+    spec = run_spec(
+        run_id=f"fixed-extractor-20260807-142530-{run}",
+        dataset=DatasetRef("bugs", version),
+        store=StoreRef(str(tmp_path / "store")),
+    )
     folder = home.run(spec.run_id)
     folder.root.mkdir(parents=True)
     document.write(folder.spec, spec)
@@ -162,14 +160,10 @@ def test_a_fetch_goes_on_inside_a_pack_and_in_one_that_falls_silent(
 ) -> None:
     big = hashlib.shake_128(b"big").digest(3_000_000)
     digest = hashlib.sha256(big).hexdigest()
-    image = Image(
-        "train/a/1.png", "train", "a", "folder", None, 9, digest, 0, 1, 1, 1, 1, 0, "RGB", digest, 512
-    )
+    one = image("train/a/1.png", size=9, sha256=digest, pack=digest)
     with GcsServer() as server:
         ref = StoreRef(server.create_bucket("bugs"), server.endpoint)
-        spec = dataclasses.replace(
-            hostile(tmp_path, home, published(tmp_path, home, 0), image, ref), store=ref
-        )
+        spec = dataclasses.replace(hostile(tmp_path, home, published(tmp_path, home, 0), one, ref), store=ref)
         (tmp_path / "pack").write_bytes(big)
         open_store(ref).upload(tmp_path / "pack", layout.pack_key(digest))
         server.fail("truncate", on="objects.download", path="*/packs/*", times=2)

@@ -7,12 +7,11 @@ import pytest
 
 from remote.contract.dataset_manifest import Image
 from remote.measures.grouping import suspicions
+from tests import documents
 
 
 def _image(path: str, class_name: str, group: str | None = None) -> Image:
-    return Image(
-        path, "train", class_name, "folder", group, 1, "0" * 64, 0, 8, 8, 1, 1, 0, "RGB", "0" * 64, 0
-    )
+    return documents.image(path, class_name=class_name, group=group)
 
 
 def _patients(

@@ -18,29 +18,17 @@ from remote.contract.intervals import wilson
 from remote.heads import lbfgs, logistic
 from remote.heads.folds import NEVER, folds, holdout
 from remote.measures import evaluation
+from tests import documents
 
 PENALTIES = np.geomspace(10, 1e-5, 13).tolist()
 
 
 def _images(classes: Sequence[str], groups: Sequence[str | None] | None = None) -> list[Image]:
     return [
-        Image(
-            path=f"train/{name}/{index}.png",
-            split="train",
-            class_name=name,
-            label_source="folder",
+        documents.image(
+            f"train/{name}/{index}.png",
             group=groups[index] if groups else None,
-            size=1,
             sha256=hashlib.sha256(str(index).encode()).hexdigest(),
-            mtime_ns=0,
-            width=1,
-            height=1,
-            orientation=1,
-            pages=1,
-            page=0,
-            mode="RGB",
-            pack="0" * 64,
-            offset=0,
         )
         for index, name in enumerate(classes)
     ]

@@ -21,6 +21,7 @@ from remote.training.compiling import Forward
 from remote.training.loop import ended_by, fit, train_mode
 from remote.training.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
 from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
+from tests import documents
 
 CLASSES = 3
 RECIPE = Recipe(
@@ -62,23 +63,8 @@ class Small(nn.Module):
 
 
 def image(number: int) -> Image:
-    return Image(
-        path=f"train/{number % CLASSES}/{number}.png",
-        split="train",
-        class_name=str(number % CLASSES),
-        label_source="folder",
-        group=None,
-        size=1,
-        sha256=f"{number:064x}",
-        mtime_ns=0,
-        width=6,
-        height=6,
-        orientation=1,
-        pages=1,
-        page=0,
-        mode="RGB",
-        pack="0" * 64,
-        offset=0,
+    return documents.image(
+        f"train/{number % CLASSES}/{number}.png", sha256=f"{number:064x}", width=6, height=6
     )
 
 
