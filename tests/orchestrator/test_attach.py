@@ -82,6 +82,8 @@ def test_a_run_that_has_ended_is_brought_here(project: Path) -> None:
     result = attach(opened(project), done.run_id[-4:], on_event=happened.append)
     assert (result.run_id, result.folder, result.metrics) == (done.run_id, done.folder, done.metrics)
     assert (done.folder / "model" / "model.safetensors").read_bytes() == b"weights" and happened == []
+    with pytest.raises(RunFailed):  # the newest, but it has no result
+        run(opened(project, seed=3), "fixed-extractor")
     with pytest.raises(NotFoundError, match="No run is at work") as raised:
         attach(opened(project))
     assert f"tlvm attach {done.run_id[-4:]}" in raised.value.next
@@ -171,8 +173,9 @@ def test_cancel_ends_what_is_at_work_and_what_waits(project: Path, long_run: Run
     assert (second.state, second.was_over) == ("CANCELLED", False)
     again = cancel(opened(project), long_run.run_id)
     assert (again.state, again.was_over) == ("CANCELLED", True)
-    with pytest.raises(RunFailed, match="was cancelled"):
+    with pytest.raises(RunFailed, match="was cancelled") as raised:
         attach(opened(project), long_run.run_id)
+    assert "cancelled" not in raised.value.detail.splitlines()  # said once
 
 
 def test_a_computer_without_a_key_cancels_too(

@@ -138,6 +138,7 @@ def test_a_training_that_fails_raises_its_reason(project: Path) -> None:
         run(opened(project, seed=3), "fixed-extractor")
     assert raised.value.detail.startswith("Only one class: bees\n")
     assert "line 299" in raised.value.detail
+    assert raised.value.detail.splitlines().count("Only one class: bees") == 1
 
 
 def test_ctrl_c_detaches_and_the_run_goes_on(project: Path) -> None:

@@ -240,7 +240,7 @@ def collect(
             detail="\n".join(
                 [
                     *([status.message] if status.message != "cancelled" else []),  # which is said above
-                    *status.log_tail,
+                    *(line for line in status.log_tail if line != status.message),
                     *([ephemeral.became(spec.machine, machine)] if own else []),
                 ]
             ),
