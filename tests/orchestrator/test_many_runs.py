@@ -16,7 +16,11 @@ from orchestrator.providers.base import MachineState
 from orchestrator.render import machines as render_machines
 from orchestrator.render import runs as render_runs
 from orchestrator.render.console import Screen
+from orchestrator.workflows.machines.refresh import refresh
 from orchestrator.workflows.machines.status import status
+from orchestrator.workflows.results.pull import pull_all
+from orchestrator.workflows.runs.attach import attach
+from orchestrator.workflows.runs.following import MachineLost
 from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
@@ -151,3 +155,28 @@ def test_documents_that_say_no_time_are_read(many: Workspace) -> None:
     assert isinstance(many.provider, Scripted)
     many.provider.there[MACHINE] = machine_of(MACHINE, created=datetime(2026, 1, 1, tzinfo=UTC))
     assert odd in {run.run_id for line in status(many).machines for run in line.runs}
+
+
+def test_attach_without_a_name_reads_the_newest_and_what_is_not_over(
+    server: GcsServer, many: Workspace
+) -> None:
+    with pytest.raises(MachineLost):
+        attach(many)  # the one that is not over, whose machine is gone
+    assert 6 * 21 <= read(server) <= 6 * 21 + 12
+
+
+def test_pull_all_reads_nothing_of_what_is_here(server: GcsServer, many: Workspace) -> None:
+    for number in range(COUNT):
+        if number not in (5, OLD):
+            folder = many.project_folder / "runs" / run_id(number)
+            folder.mkdir(parents=True)
+            (folder / "run.json").write_text("{}")
+    assert [result.run_id for result in pull_all(many).pulled] == [run_id(5)]
+    assert read(server) <= 24
+
+
+def test_what_refresh_has_read_is_not_read_again(server: GcsServer, many: Workspace) -> None:
+    refresh(many)
+    before = read(server)
+    runs(many)
+    assert read(server) - before <= 12  # the run that is not over, and notes

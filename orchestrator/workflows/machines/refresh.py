@@ -32,9 +32,10 @@ class Refreshed:
 
 def refresh(workspace: Workspace) -> Refreshed:
     """Machines and runs of this owner and project. Twice is once; what is known stays as it is."""
-    RememberedRuns(workspace.records.cache, workspace.store.url).forget()
+    remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
+    remembered.forget()
     machines = workspace.machines()
-    runs = [run for run in stored_runs(workspace.store)[0] if _is_mine(workspace, run)]
+    runs = [run for run in stored_runs(workspace.store, remembered)[0] if _is_mine(workspace, run)]
     let = [
         machine.name for machine in machines if _is_new(workspace, machine) and _let_in(workspace, machine)
     ]

@@ -16,8 +16,10 @@ from orchestrator.workflows.results.looks import keep_looks
 from orchestrator.workflows.results.pulled_files import FILES_MAX, LocalFile, local_files
 from orchestrator.workflows.results.record import FILES, write_record
 from orchestrator.workflows.runs.attempts import as_record
-from orchestrator.workflows.runs.documents import StoredRun, result_manifest, stored_run, stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, read_runs, result_manifest, stored_run
+from orchestrator.workflows.runs.index import run_index
 from orchestrator.workflows.runs.overview import called, find
+from orchestrator.workflows.runs.remembered import RememberedRuns
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.document import ContractError
 from remote.contract.run_status import FINAL, ResultManifest
@@ -91,14 +93,15 @@ def pull(workspace: Workspace, run: str) -> PullResult:
 
 def pull_all(workspace: Workspace) -> PullAllResult:
     """Every finished run of this owner and project whose result is not here; one that fails stops no other."""
-    runs, problems = stored_runs(workspace.store)
+    index = run_index(workspace.store)
+    away = [run_id for run_id in index.ids if run_id in index.over and not _is_here(workspace, run_id)]
+    remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
+    runs, problems = read_runs(workspace.store, away, remembered)
     mine = (workspace.settings.owner_label, workspace.settings.project)
     wanted = [
         run.spec.run_id
         for run in reversed(runs)
-        if (run.spec.owner, run.spec.project) == mine
-        and _is_over(run)
-        and not _is_here(workspace, run.spec.run_id)
+        if (run.spec.owner, run.spec.project) == mine and _is_over(run)
     ]
     pulled, failed = [], {}
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pull") as pool:

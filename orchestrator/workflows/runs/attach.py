@@ -11,8 +11,9 @@ from orchestrator.errors import AuthError, ConfigError, NotFoundError
 from orchestrator.providers.base import MachineState
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.results.result import RunResult, collected
-from orchestrator.workflows.runs.documents import StoredRun, required_run, stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, read_runs, required_run
 from orchestrator.workflows.runs.following import MachineLost, follow_events
+from orchestrator.workflows.runs.index import run_index
 from orchestrator.workflows.runs.launch import Detached
 from orchestrator.workflows.runs.overview import called, find
 from orchestrator.workflows.runs.recover import Recovery, bring_back, follow_through
@@ -21,6 +22,9 @@ from orchestrator.workflows.runs.stored_streams import follow_stored
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_status import RunStatus
 
+_LATEST = (
+    20  # among so many of the newest runs, others' too, the one to name is looked for where none is active
+)
 Event = Callable[[dict[str, Any]], None]
 
 
@@ -66,11 +70,9 @@ def where(workspace: Workspace, run: StoredRun) -> Workspace:
 def _active(workspace: Workspace) -> str:
     remembered = RememberedRuns(workspace.records.cache, workspace.store.url)
     mine = (workspace.settings.owner_label, workspace.settings.project)
-    runs = [
-        run
-        for run in stored_runs(workspace.store, remembered)[0]
-        if (run.spec.owner, run.spec.project) == mine
-    ]
+    latest = run_index(workspace.store).newest(_LATEST)
+    found, _ = read_runs(workspace.store, latest, remembered)
+    runs = [run for run in found if (run.spec.owner, run.spec.project) == mine]
     active = [run.spec.run_id for run in runs if run.active]
     if len(active) > 1:
         raise ConfigError(
