@@ -20,21 +20,19 @@ from __future__ import annotations
 
 import base64
 import errno
-import fcntl
 import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from .folder_parts import enter, generation_of, locked, scratch_file, share, stamp
 from .keys import HIDDEN, begins, checked_key, fits, is_key, pattern_of
 from .store import Begun, Blob
 
-STALE_S = 24 * 3600  # a file in `.tmp/` that is older belongs to a writer that died
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -135,17 +133,20 @@ class Folder:
     def put(self, source: BinaryIO, key: str, if_generation: int | None) -> Blob:
         """Keep a copy of a file, as long as it is now. Changed, Damaged; nothing is left of a failed one."""
         *folders, name = checked_key(key).split("/")
-        with self._folder([*folders[:1], HIDDEN], create=True) as hidden, _scratch(hidden) as (scratch, file):
+        with (
+            self._folder([*folders[:1], HIDDEN], create=True) as hidden,
+            scratch_file(hidden) as (scratch, file),
+        ):
             size = os.fstat(source.fileno()).st_size
             checksum = self._copy(source, file, size)
             file.flush()
             os.fsync(file.fileno())
-            with _locked(hidden), self._folder(folders, create=True) as folder:
-                now = _generation(name, folder)
+            with locked(hidden), self._folder(folders, create=True) as folder:
+                now = generation_of(name, folder)
                 if if_generation is not None and now != if_generation:
                     raise Changed(key)
-                _share(file.fileno(), folder, mask=0o666)
-                generation = _stamp(file.fileno(), after=now)
+                share(file.fileno(), folder, mask=0o666)
+                generation = stamp(file.fileno(), after=now)
                 os.replace(scratch, name, src_dir_fd=hidden, dst_dir_fd=folder)
                 os.fsync(folder)
         return Blob(key, size, checksum, generation)
@@ -165,10 +166,10 @@ class Folder:
         *folders, name = checked_key(key).split("/")
         if not self.root.joinpath(*folders[:1]).is_dir():
             return
-        with self._folder([*folders[:1], HIDDEN], create=True) as hidden, _locked(hidden):
+        with self._folder([*folders[:1], HIDDEN], create=True) as hidden, locked(hidden):
             try:
                 with self._folder(folders) as folder:
-                    now = _generation(name, folder)
+                    now = generation_of(name, folder)
                     if now and if_generation is not None and now != if_generation:
                         raise Changed(key)
                     if now:
@@ -264,90 +265,9 @@ class Folder:
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for part in parts:
-                deeper = _enter(part, descriptor, create=create)
+                deeper = enter(part, descriptor, create=create)
                 os.close(descriptor)
                 descriptor = deeper
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def _enter(name: str, folder: int, *, create: bool) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    try:
-        return os.open(name, flags, dir_fd=folder)
-    except FileNotFoundError:
-        if not create:
-            raise
-    try:
-        os.mkdir(name, stat.S_IMODE(os.fstat(folder).st_mode), dir_fd=folder)
-    except FileExistsError:  # another writer was faster
-        return os.open(name, flags, dir_fd=folder)
-    made = os.open(name, flags, dir_fd=folder)
-    _share(made, folder, mask=0o7777)
-    return made
-
-
-def _share(descriptor: int, folder: int, *, mask: int) -> None:
-    """Give a new file or folder the group and the permission bits of the folder that it is made in."""
-    above = os.fstat(folder)
-    # Who is not a member of that group may not give a file to it; the bits for others still count then.
-    with suppress(PermissionError):
-        os.fchown(descriptor, -1, above.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(above.st_mode) & mask)
-
-
-@contextmanager
-def _scratch(hidden: int) -> Iterator[tuple[str, BinaryIO]]:
-    """A new file in `.tmp/`, gone afterwards if it was not renamed. Those of writers that died are swept out."""
-    _sweep(hidden)
-    name = secrets.token_hex(16)
-    with os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=hidden), "w+b") as file:
-        try:
-            yield name, file
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=hidden)
-
-
-def _sweep(hidden: int) -> None:
-    with os.scandir(hidden) as found:
-        for entry in found:
-            with suppress(FileNotFoundError, PermissionError):  # another sweeps too, or it is another user's
-                if entry.name != "lock" and time.time() - entry.stat().st_mtime > STALE_S:
-                    os.unlink(entry.name, dir_fd=hidden)
-
-
-@contextmanager
-def _locked(hidden: int) -> Iterator[None]:
-    try:
-        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=hidden)
-        _share(lock, hidden, mask=0o666)
-    except FileExistsError:
-        lock = os.open("lock", os.O_RDWR | os.O_NOFOLLOW, dir_fd=hidden)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _generation(name: str, folder: int) -> int:
-    """Of the blob that is there now; 0 when there is none."""
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return 0
-    return max(1, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else 0
-
-
-def _stamp(descriptor: int, *, after: int) -> int:
-    """Set the modification time to now, but later than `after`, even where the disk rounds it or the clock went back."""
-    stamp, step = max(time.time_ns(), after + 1), 1
-    while True:
-        os.utime(descriptor, ns=(stamp, stamp))
-        found = os.fstat(descriptor).st_mtime_ns
-        if found > after:
-            return found
-        step *= 10
-        stamp = after + step
