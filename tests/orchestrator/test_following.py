@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ import pytest
 from orchestrator.errors import ConfigError
 from orchestrator.progress import Silent
 from orchestrator.providers.local_folder import MachineFolder
-from orchestrator.workflows.runs import following
+from orchestrator.workflows.runs import following, watch
 from orchestrator.workflows.runs.attach import attach
 from orchestrator.workflows.runs.documents import stored_run
 from orchestrator.workflows.runs.following import MachineLost, follow
@@ -101,6 +102,16 @@ def test_a_follower_that_freezes_on_a_machine_that_answers_is_begun_anew(
     warned, seen = frozen(opened(project), project, follower)
     assert seen == EVENTS, "a line came twice, or never"
     assert "No word from" in warned.said[0]
+
+
+def test_a_supervisor_that_freezes_on_a_machine_that_answers_is_said(
+    project: Path, long_run: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_S", 1.0)
+    told = go(project).parent / "runs" / long_run.run_id / "supervisor.json"
+    warned, seen = frozen(opened(project), project, lambda: [json.loads(told.read_bytes())["pid"]])
+    assert seen == EVENTS
+    assert warned.said[0].startswith(f"Nothing moves: the supervisor of {long_run.run_id}")
 
 
 def test_a_machine_that_is_deleted_is_said_to_be_gone(
