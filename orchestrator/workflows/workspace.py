@@ -27,6 +27,7 @@ from orchestrator.records import MachineRecord, Records
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Store
 from orchestrator.workflows.logged import logged
+from orchestrator.workflows.machines.seen import no_machine, seen
 from orchestrator.workflows.runs.named_by_run import run_of
 from remote.contract.attempts import Attempts
 
@@ -116,16 +117,14 @@ class Workspace:
     def machine(self, name: str | None = None) -> Machine:
         """The machine of that name, else the configured one, else the only one; of those made for one run only the last.
 
-        NotFoundError when there is none, ConfigError with the list when there are several.
+        NotFoundError when there is none, with the nearest name; ConfigError with the list when there are several.
         """
         wanted = name or self.settings.machine.name
         if wanted:
             found = self.provider.get(wanted)
             if found is None:
-                raise NotFoundError(
-                    f"There is no machine {wanted} on the provider {self.settings.provider}",
-                    next="tlvm up makes one.",
-                )
+                there = seen(self.provider).machines
+                raise no_machine(wanted, self.settings.provider, [machine.name for machine in there])
             return found
         there = self.machines()
         machines = [machine for machine in there if not run_of(machine.name)] or there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +25,10 @@ from orchestrator.errors import (
 )
 from orchestrator.providers.base import Machine, MachineSpec, MachineState, Offer
 from orchestrator.records import RunRecord
+from orchestrator.workflows.machines.authorize import authorize
 from orchestrator.workflows.machines.down import down
+from orchestrator.workflows.machines.machine_log import machine_log
+from orchestrator.workflows.machines.power import extend, start, stop
 from orchestrator.workflows.machines.ssh import Forward, forward, ssh
 from orchestrator.workflows.machines.status import status
 from orchestrator.workflows.machines.up import Clock, ensure, own_key, up
@@ -448,11 +451,32 @@ def test_somebody_elses_machine_is_never_touched(with_machine: WithMachine) -> N
 
 def test_down_of_a_name_that_is_none_names_what_still_runs(with_machine: WithMachine) -> None:
     workspace, machine, provider = with_machine
-    typo = Workspace(workspace.settings.model_copy(update={"machine": MachineSettings(name="tlvm-typo")}))
-    typo.provider = provider
-    result = down(typo)
-    assert (result.was_there, result.others, result.exit_code) == (False, [machine.name], 0)
+    provider.there["another"] = machine_of("another")
+    result = down(misspelt(workspace, machine))
+    assert (result.was_there, result.others, result.exit_code) == (False, [machine.name, "another"], 0)
     assert provider.deleted == []
+
+
+@pytest.mark.parametrize("verb", [ssh, stop, start, authorize, machine_log, lambda there: extend(there, 1)])
+def test_every_command_names_the_machine_that_may_be_meant(
+    with_machine: WithMachine, verb: Callable[[Workspace], object]
+) -> None:
+    workspace, machine, provider = with_machine
+    provider.there["another"] = machine_of("another")
+    with pytest.raises(NotFoundError) as caught:
+        verb(misspelt(workspace, machine))
+    assert caught.value.next == f"Did you mean {machine.name!r}?\ntlvm up makes one."
+    provider.there.clear()
+    with pytest.raises(NotFoundError) as caught:
+        verb(misspelt(workspace, machine))
+    assert caught.value.next == "tlvm up makes one."
+
+
+def misspelt(workspace: Workspace, machine: Machine) -> Workspace:
+    typo = MachineSettings(name=f"{machine.name}x")
+    found = Workspace(workspace.settings.model_copy(update={"machine": typo}))
+    found.provider = workspace.provider
+    return found
 
 
 def test_status_and_runs_of_one_machine(with_machine: WithMachine, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from orchestrator.providers.base import Machine
 from orchestrator.workflows.machines.allowance import spent
 from orchestrator.workflows.machines.left_over import LeftOver, left_over, things_of
 from orchestrator.workflows.machines.placement import came_late
+from orchestrator.workflows.machines.seen import nearest_first
 from orchestrator.workflows.machines.up import Clock, wait_until_gone
 from orchestrator.workflows.runs.documents import StoredRun, read_runs, result_problem
 from orchestrator.workflows.runs.ended import note_ended
@@ -40,7 +41,9 @@ class DownResult:
     cost: float = 0  # dollars, an estimate
     seconds: float = 0
     never_started: list[str] = field(default_factory=list)  # announced, but the machine does not know them
-    others: list[str] = field(default_factory=list)  # of this owner, where there is none of that name
+    others: list[str] = field(
+        default_factory=list
+    )  # of this owner, where there is none of that name; the nearest first
     left_over: LeftOver | None = None  # what still costs; None where nothing is rented
 
     @property
@@ -73,8 +76,8 @@ def down(
             workspace.records.forget_machine(workspace.settings.provider, name)
             workspace.records.forget_lives(workspace.settings.provider, name)
         mine = workspace.settings.owner_label
-        others = sorted(other.name for other in workspace.provider.machines() if other.owner == mine)
-        return DownResult(name, was_there=False, deleted=False, others=others)
+        others = [other.name for other in workspace.provider.machines() if other.owner == mine]
+        return DownResult(name, was_there=False, deleted=False, others=nearest_first(name, others))
     runs = runs_of(machine, _stored(workspace, machine, force=force))
     known = runs_on(workspace, machine)
     ghosts = never_started(runs, known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
 from orchestrator.config import nearest
 from orchestrator.errors import NotFoundError
@@ -28,7 +29,13 @@ def seen(provider: Provider) -> Seen:
 
 
 def no_machine(name: str, provider: str, known: Collection[str]) -> NotFoundError:
+    """What every command says of a name that no machine has."""
+    there = [nearest(name, sorted(known))] if known else []
     return NotFoundError(
         f"There is no machine {name[:80]} on the provider {provider}",
-        next=nearest(name, sorted(known)) if known else "tlvm up makes one.",
+        next="\n".join([*there, "tlvm up makes one."]),
     )
+
+
+def nearest_first(name: str, known: Collection[str]) -> list[str]:
+    return sorted(known, key=lambda other: (-SequenceMatcher(None, name, other).ratio(), other))
