@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import load
-from orchestrator.stores.gcs import GcsStore
+from orchestrator.stores.faults import said
 from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
+from remote.contract.run_spec import StoreRef
+from remote.storage.gcs import GcsStore
 from tests.benchmarks.upload_decoding import decoded
 
 THREADS = 32
@@ -77,7 +79,7 @@ def _peak_bytes(process: str) -> int:
 
 def single(folder: str, bucket: str, endpoint: str, most: str) -> Mapping[str, Any]:
     """Each file by itself, by many threads."""
-    store = GcsStore(f"gs://{bucket}", endpoint=endpoint, connections=THREADS)
+    store = GcsStore(StoreRef(f"gs://{bucket}", endpoint), said, connections=THREADS)
     paths = files(folder)[: int(most)]
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda path: store.upload(path, str(path.relative_to(folder))), paths))
@@ -86,7 +88,7 @@ def single(folder: str, bucket: str, endpoint: str, most: str) -> Mapping[str, A
 
 def stream(folder: str, bucket: str, endpoint: str) -> Mapping[str, Any]:
     """Read the files, hash each, and send all of it as one."""
-    store = GcsStore(f"gs://{bucket}", endpoint=endpoint)
+    store = GcsStore(StoreRef(f"gs://{bucket}", endpoint), said)
     content = io.BytesIO()
     paths = files(folder)
     for path in paths:

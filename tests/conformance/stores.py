@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator import errors, stores
-from orchestrator.stores.directory import DirectoryStore
-from orchestrator.stores.disk import checksum_of
-from orchestrator.stores.gcs import GcsStore
+from orchestrator.stores.faults import said
 from remote import store as machine
 from remote.contract.attempts import Attempts
 from remote.contract.run_spec import StoreRef
 from remote.contract.store import Blob, Retrying, Store
-from remote.store import directory as machine_directory
-from remote.store import gcs as machine_gcs
+from remote.storage import Say, open_storage
+from remote.storage.gcs import GcsStore
 from tests.fakes.gcs_server import GcsServer
 
 IMPATIENT_S = 0.3
@@ -23,13 +21,14 @@ IMPATIENT_S = 0.3
 
 @dataclass(frozen=True)
 class Half:
-    """The error classes of one half."""
+    """The errors of one half."""
 
     missing: type[Exception]
     changed: type[Exception]
     refused: type[Exception]  # a key or a file that can't be used
     transient: type[Exception]
     any: type[Exception]
+    say: Say
 
 
 LAPTOP = Half(
@@ -38,6 +37,7 @@ LAPTOP = Half(
     refused=errors.ConfigError,
     transient=errors.TransientError,
     any=errors.TlvmError,
+    say=said,
 )
 MACHINE = Half(
     missing=machine.StoreMissing,
@@ -45,6 +45,7 @@ MACHINE = Half(
     refused=machine.StoreError,
     transient=machine.StoreUnready,
     any=machine.StoreError,
+    say=machine.said,
 )
 
 
@@ -85,12 +86,12 @@ class Place:
         return [blob.key for blob in self.store.blobs(prefix, delimiter=delimiter)]
 
 
-def _laptop_directory(ref: StoreRef, _: Attempts) -> Store:
-    return DirectoryStore(Path(ref.url))
+def _laptop_once(ref: StoreRef, _: Attempts) -> Store:
+    return open_storage(ref, LAPTOP.say)
 
 
-def _laptop_gcs(ref: StoreRef, _: Attempts) -> Store:
-    return GcsStore(ref.url, endpoint=ref.endpoint)
+def _machine_once(ref: StoreRef, _: Attempts) -> Store:
+    return open_storage(ref, MACHINE.say)
 
 
 def _laptop(ref: StoreRef, attempts: Attempts) -> Store:
@@ -101,40 +102,31 @@ def _machine(ref: StoreRef, attempts: Attempts) -> Store:
     return machine.open_store(ref, attempts=attempts)
 
 
-def _machine_directory(ref: StoreRef, _: Attempts) -> Store:
-    return machine_directory.DirectoryStore(Path(ref.url))
-
-
-def _machine_gcs(ref: StoreRef, _: Attempts) -> Store:
-    return machine_gcs.GcsStore(ref)
-
-
-def impatient_laptop(ref: StoreRef, attempts: Attempts) -> Store:
+def impatient(half: Half) -> Callable[[StoreRef, Attempts], Store]:
     """Gives a silent server up after a moment."""
-    store = GcsStore(ref.url, endpoint=ref.endpoint, timeout_s=IMPATIENT_S)
-    return Retrying(store, attempts, changed=LAPTOP.changed, checksum_of=checksum_of)
 
+    def opened(ref: StoreRef, attempts: Attempts) -> Store:
+        store = GcsStore(ref, half.say, timeout_s=IMPATIENT_S)
+        return Retrying(store, attempts, changed=half.changed, checksum_of=stores.checksum_of)
 
-def impatient_machine(ref: StoreRef, attempts: Attempts) -> Store:
-    store = machine_gcs.GcsStore(ref, timeout_s=IMPATIENT_S)
-    return Retrying(store, attempts, changed=MACHINE.changed, checksum_of=checksum_of)
+    return opened
 
 
 CASES = [
-    Case("directory", LAPTOP, _laptop_directory, is_bucket=False),
-    Case("gcs", LAPTOP, _laptop_gcs, is_bucket=True),
-    Case("gcs-folder", LAPTOP, _laptop_gcs, is_bucket=True, folder="/team/a"),
+    Case("directory", LAPTOP, _laptop_once, is_bucket=False),
+    Case("gcs", LAPTOP, _laptop_once, is_bucket=True),
+    Case("gcs-folder", LAPTOP, _laptop_once, is_bucket=True, folder="/team/a"),
     Case("retrying-directory", LAPTOP, _laptop, is_bucket=False),
     Case("retrying-gcs", LAPTOP, _laptop, is_bucket=True),
-    Case("machine-directory", MACHINE, _machine_directory, is_bucket=False),
-    Case("machine-gcs", MACHINE, _machine_gcs, is_bucket=True, folder="/team/b"),
+    Case("machine-directory", MACHINE, _machine_once, is_bucket=False),
+    Case("machine-gcs", MACHINE, _machine_once, is_bucket=True, folder="/team/b"),
     Case("machine-retrying-directory", MACHINE, _machine, is_bucket=False),
     Case("machine-retrying-gcs", MACHINE, _machine, is_bucket=True),
 ]
 RETRYING_GCS = [case for case in CASES if "retrying" in case.name and case.is_bucket]
 IMPATIENT_GCS = [
-    Case("retrying-gcs", LAPTOP, impatient_laptop, is_bucket=True),
-    Case("machine-retrying-gcs", MACHINE, impatient_machine, is_bucket=True),
+    Case("retrying-gcs", LAPTOP, impatient(LAPTOP), is_bucket=True),
+    Case("machine-retrying-gcs", MACHINE, impatient(MACHINE), is_bucket=True),
 ]
 
 

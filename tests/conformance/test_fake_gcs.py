@@ -14,10 +14,16 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Bucket, Client
 
 from orchestrator.errors import AuthError, ConfigError, NotFoundError, TransientError
-from orchestrator.stores.gcs import GcsStore
+from orchestrator.stores.faults import said
 from remote import store as machine
 from remote.contract.run_spec import StoreRef
+from remote.contract.store import Store
+from remote.storage import open_storage
 from tests.fakes.gcs_server import GcsServer
+
+
+def _store(url: str, endpoint: str | None = None, credentials_file: str | None = None) -> Store:
+    return open_storage(StoreRef(url, endpoint, credentials_file), said)
 
 
 @pytest.fixture
@@ -117,7 +123,7 @@ def test_it_listens_on_several_addresses() -> None:
     with GcsServer(["127.0.0.1", "127.0.0.2"]) as server:
         server.create_bucket("trees")
         for address in ("127.0.0.1", "127.0.0.2"):
-            assert GcsStore("gs://trees", endpoint=server.endpoint_at(address)).get("a") is None
+            assert _store("gs://trees", endpoint=server.endpoint_at(address)).get("a") is None
 
 
 @pytest.mark.filterwarnings("error")
@@ -127,16 +133,16 @@ def test_a_credentials_file_opens_a_closed_service(tmp_path: Path) -> None:
     with GcsServer(is_open=False) as server:
         url = server.create_bucket("trees")
         key = str(server.credentials_file(tmp_path))
-        GcsStore(url, endpoint=server.endpoint, credentials_file=key).upload(file, "a")
+        _store(url, endpoint=server.endpoint, credentials_file=key).upload(file, "a")
         there = machine.open_store(StoreRef(url, endpoint=server.endpoint, credentials_file=key))
         there.download("a", tmp_path / "got")
         assert (tmp_path / "got").read_bytes() == b"hello"
         with pytest.raises(AuthError, match="Log in"):
-            GcsStore(url, endpoint=server.endpoint).get("a")
+            _store(url, endpoint=server.endpoint).get("a")
         with pytest.raises(machine.StoreError, match="no valid credentials"):
             machine.open_store(StoreRef(url, endpoint=server.endpoint)).get("a")
     with pytest.raises(TransientError, match="login service"):
-        GcsStore(url, endpoint=server.endpoint, credentials_file=key).get("a")
+        _store(url, endpoint=server.endpoint, credentials_file=key).get("a")
 
 
 @pytest.mark.filterwarnings("error")
@@ -146,27 +152,27 @@ def test_a_credentials_file_that_is_none(tmp_path: Path, content: str | None) ->
     if content is not None:
         path.write_text(content)
     with pytest.raises(AuthError, match=r"credentials\.json can't be used"):
-        GcsStore("gs://trees", credentials_file=str(path))
-    with pytest.raises(machine.StoreError, match="no credentials"):
+        _store("gs://trees", credentials_file=str(path))
+    with pytest.raises(machine.StoreError, match=r"credentials\.json can't be used"):
         machine.open_store(StoreRef("gs://trees", credentials_file=str(path)))
 
 
 def test_errors_name_the_way_out(server: GcsServer) -> None:
-    store = GcsStore("gs://elsewhere", endpoint=server.endpoint)
+    store = _store("gs://elsewhere", endpoint=server.endpoint)
     with pytest.raises(NotFoundError, match="gcloud storage buckets create gs://elsewhere"):
         store.get("a")
     server.fail("403", on="objects.get")
     with pytest.raises(AuthError, match=r"add-iam-policy-binding gs://elsewhere .*roles/storage.objectUser"):
         store.get("a")
     with pytest.raises(ConfigError, match="gs://BUCKET"):
-        GcsStore("gs://Wrong_Name!")
+        _store("gs://Wrong_Name!")
 
 
 def test_names_that_are_no_keys_are_left_out(server: GcsServer, bucket: Bucket) -> None:
     """The console makes "folders" that end with a slash; a hostile bucket may hold anything."""
     for name in ("runs/", "runs/x", "../../etc/passwd", "/absolute", "a//b", "back\\slash"):
         bucket.blob(name).upload_from_string(b"x")
-    assert [blob.key for blob in GcsStore("gs://trees", endpoint=server.endpoint).blobs("")] == ["runs/x"]
+    assert [blob.key for blob in _store("gs://trees", endpoint=server.endpoint).blobs("")] == ["runs/x"]
     there = machine.open_store(StoreRef("gs://trees", endpoint=server.endpoint))
     assert [blob.key for blob in there.blobs("")] == ["runs/x"]
 
@@ -195,7 +201,7 @@ def test_gcloud_sees_what_we_sent_and_we_see_what_it_sent(server: GcsServer, tmp
     folder.mkdir()
     (folder / "small ü").write_bytes(b"hello\r\n\n--x")
     (folder / "large").write_bytes(b"0123456789" * 900_000)
-    store = GcsStore("gs://trees", endpoint=server.endpoint)
+    store = _store("gs://trees", endpoint=server.endpoint)
     store.upload(folder / "large", "data/ours")
     _gcloud(server, tmp_path, "rsync", "-r", str(folder), "gs://trees/data")
     assert [blob.key for blob in store.blobs("")] == ["data/large", "data/ours", "data/small ü"]
@@ -212,7 +218,7 @@ def test_gcloud_sees_what_we_sent_and_we_see_what_it_sent(server: GcsServer, tmp
 def test_gcloud_lists_copies_and_removes(server: GcsServer, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"hello")
-    store = GcsStore("gs://trees", endpoint=server.endpoint)
+    store = _store("gs://trees", endpoint=server.endpoint)
     for key in ("data/a", "data/b/c", "data/b/d"):
         store.upload(file, key)
     listed = _gcloud(server, tmp_path, "ls", "gs://trees/**").split()

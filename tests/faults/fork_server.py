@@ -29,7 +29,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SOON_S = 200  # on a computer that is very busy
 _LOADED = (
     "google.cloud.compute_v1", "google.cloud.storage", "orchestrator.ssh", "orchestrator.cli.app",
-    "orchestrator.providers.gce", "orchestrator.stores.gcs", "orchestrator.weights", "orchestrator.render.machines",
+    "orchestrator.providers.gce", "remote.storage.gcs", "orchestrator.weights", "orchestrator.render.machines",
     "orchestrator.render.runs", "orchestrator.render.cloud", "orchestrator.workflows.machines.up", "orchestrator.workflows.machines.down",
     "orchestrator.workflows.runs.run", "orchestrator.workflows.machines.gc", "orchestrator.workflows.machines.status",
 )  # fmt: skip

@@ -17,13 +17,12 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 _PARTS = ("orchestrator", "remote", "infra", "configs")
 _DIVIDED = (
     "orchestrator/workflows/runs/following.py",
-    "orchestrator/stores/gcs.py",
     "remote/contract/attempts.py",
     "remote/contract/frames.py",
     "remote/job/fetch.py",
     "remote/job/pace.py",
     "remote/job/publish.py",
-    "remote/store/gcs.py",
+    "remote/storage/gcs.py",
 )
 _CHECKPOINTS = {"checkpoint_least_s": "0.3", "checkpoint_times_cost": "1.0"}  # often, in a run of seconds
 _HELD_BEFORE = "        if trainee.due():\n"  # between two batches

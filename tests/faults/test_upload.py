@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import ConflictError, PartialError, TlvmError
-from orchestrator.stores import open_store
+from orchestrator.stores import checksum_of, open_store
 from orchestrator.stores.base import Blob, Store
-from orchestrator.stores.disk import checksum_of
-from orchestrator.stores.gcs import GcsStore
+from orchestrator.stores.faults import said
 from orchestrator.workflows.data.download import download
 from orchestrator.workflows.data.upload import require_all, upload
 from remote.contract.attempts import Attempts
 from remote.contract.dataset_manifest import decode_manifest
 from remote.contract.run_spec import StoreRef
 from remote.contract.store import Retrying
+from remote.storage.gcs import GcsStore
 from tests.fakes.gcs_faults import Kind
 from tests.fakes.gcs_server import GcsServer
 from tests.faults.uploading import PACK_BYTES, once, workspace_of
@@ -284,7 +284,7 @@ def test_silence_halves_and_bent_bytes_do_not_change_what_arrives(
 
 def impatient(url: str, server: GcsServer) -> Store:
     """Gives a silent server up after a moment."""
-    store = GcsStore(url, endpoint=server.endpoint, timeout_s=0.3)
+    store = GcsStore(StoreRef(url, server.endpoint), said, timeout_s=0.3)
     attempts = Attempts(sleep=lambda _: None)
     return Retrying(store, attempts, changed=ConflictError, checksum_of=checksum_of)
 

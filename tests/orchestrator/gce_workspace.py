@@ -12,11 +12,12 @@ from orchestrator.config import MachineSettings, Settings, StoreSettings
 from orchestrator.errors import ConnectionLost
 from orchestrator.progress import Bar
 from orchestrator.providers.retrying import retrying
-from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores import open_store
 from orchestrator.workflows.clock import Clock as Waiting
 from orchestrator.workflows.machines.up import up
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.attempts import Attempts
+from remote.contract.run_spec import StoreRef
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import gce, gce_settings
 
@@ -51,7 +52,9 @@ def workspace(
         data_dir=folder / "data",
     )
     made = Workspace(settings, Told())
-    vars(made)["store"] = DirectoryStore(folder / "store")  # the bucket, in which nothing has run yet
+    vars(made)["store"] = open_store(
+        StoreRef(str(folder / "store"))
+    )  # the bucket, in which nothing has run yet
     made.provider = retrying(gce(server, **more), Attempts(count=4, sleep=server.clock.advance))
     return made
 

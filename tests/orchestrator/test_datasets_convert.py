@@ -16,11 +16,12 @@ from orchestrator.datasets.checks.judge import Unusable, Verdict
 from orchestrator.datasets.checks.offer import BYTES_MIN, Offer, offer
 from orchestrator.datasets.folder.scan import survey
 from orchestrator.errors import ConfigError, DataError
-from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores import open_store
 from orchestrator.workflows.data.datasets import resolve
 from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
+from remote.contract.run_spec import StoreRef
 from remote.images.decoding import decode
 from tests.orchestrator.pictures import fill, picture
 from tests.shared_data import unpacked
@@ -119,7 +120,7 @@ def test_pages_of_several_sizes_have_no_maximum(odd: Path) -> None:
 
 def place(tmp_path: Path) -> Workspace:
     workspace = Workspace(load({}, environ={"TLVM_DATA_DIR": str(tmp_path / "data")}, folder=tmp_path))
-    workspace.store = DirectoryStore(tmp_path / "store")
+    workspace.store = open_store(StoreRef(str(tmp_path / "store")))
     return workspace
 
 

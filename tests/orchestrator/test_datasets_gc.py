@@ -12,8 +12,8 @@ from orchestrator.config import load
 from orchestrator.datasets.packs import condemned
 from orchestrator.datasets.packs.collect import Collected, collect
 from orchestrator.errors import ConflictError, DataError, NotFoundError
+from orchestrator.stores import open_store
 from orchestrator.stores.base import Begun, Blob, Store
-from orchestrator.stores.directory import DirectoryStore
 from orchestrator.workflows.data.datasets import datasets, resolve
 from orchestrator.workflows.data.diff import diff
 from orchestrator.workflows.data.gc import gc
@@ -22,6 +22,7 @@ from orchestrator.workflows.data.show import show
 from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
+from remote.contract.run_spec import StoreRef
 from tests.orchestrator.pictures import fill
 
 DAY_S = 24 * 3600.0
@@ -66,7 +67,7 @@ class Paused:
 
 def place(tmp_path: Path, computer: str = "one") -> Workspace:
     workspace = Workspace(load({}, environ={"TLVM_DATA_DIR": str(tmp_path / computer)}, folder=tmp_path))
-    workspace.store = DirectoryStore(tmp_path / "store")
+    workspace.store = open_store(StoreRef(str(tmp_path / "store")))
     return workspace
 
 

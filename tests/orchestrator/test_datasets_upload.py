@@ -20,12 +20,12 @@ from orchestrator.errors import (
 )
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Blob, Store
-from orchestrator.stores.directory import DirectoryStore
 from orchestrator.workflows.data.datasets import datasets, load_manifest, resolve
 from orchestrator.workflows.data.upload import UploadResult, require_all, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.attempts import Attempts
+from remote.contract.run_spec import StoreRef
 from tests.fakes.gcs_faults import Fault, Kind
 from tests.fakes.gcs_server import GcsServer
 from tests.orchestrator.pictures import fill, picture
@@ -189,7 +189,9 @@ class Overtaken(Recorded):
 
 def overtaken(tmp_path: Path, theirs: Path) -> Workspace:
     workspace, _ = place(tmp_path)
-    workspace.store = Overtaken(DirectoryStore(tmp_path / "store"), place(tmp_path, "two")[0], theirs)
+    workspace.store = Overtaken(
+        open_store(StoreRef(str(tmp_path / "store"))), place(tmp_path, "two")[0], theirs
+    )
     return workspace
 
 
@@ -320,7 +322,7 @@ def test_files_that_go_while_it_runs_are_named_and_the_rest_is_done(tmp_path: Pa
             return super().get(key)
 
     workspace, _ = place(tmp_path)
-    workspace.store = Meanwhile(DirectoryStore(tmp_path / "store"))
+    workspace.store = Meanwhile(open_store(StoreRef(str(tmp_path / "store"))))
     results = upload(workspace, folder)
     assert [item.path for item in results[0].missed] == ["train/ants/0000.png"]
     assert results[0].images == 10

@@ -16,9 +16,10 @@ import pytest
 
 from orchestrator.errors import AuthError, CloudError, ConfigError, ConflictError, NotFoundError
 from orchestrator.stores import open_store
-from orchestrator.stores.directory import DirectoryStore
-from orchestrator.stores.disk import refused
+from orchestrator.stores.base import Store
+from orchestrator.stores.faults import said
 from remote.contract.run_spec import StoreRef
+from remote.storage.disk import refused
 from remote.store import open_store as open_on_the_machine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +27,8 @@ OTHER_USER, GROUP = 54321, 54322
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DirectoryStore:
-    return DirectoryStore(tmp_path / "store")
+def store(tmp_path: Path) -> Store:
+    return open_store(StoreRef(str(tmp_path / "store")))
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_a_shared_folder_stays_shared(open_to_all: Path, file: Path) -> None:
     group = shared.stat().st_gid
     before = os.umask(0o077)
     try:
-        DirectoryStore(shared).upload(file, "runs/x/model/weights")
+        open_store(StoreRef(str(shared))).upload(file, "runs/x/model/weights")
     finally:
         os.umask(before)
     for folder in ("runs", "runs/x", "runs/x/model", "runs/.tmp"):
@@ -118,12 +119,12 @@ def test_a_shared_folder_stays_shared(open_to_all: Path, file: Path) -> None:
     if os.geteuid() == 0:
         _as_other_user(lambda: _write_as_a_member(shared))
         assert (shared / "runs/x/log/0").read_bytes() == b"from the machine"
-        DirectoryStore(shared).upload(file, "runs/x/log/0")
-        DirectoryStore(shared).delete("runs/x/log/0")
+        open_store(StoreRef(str(shared))).upload(file, "runs/x/log/0")
+        open_store(StoreRef(str(shared))).delete("runs/x/log/0")
 
 
 def _write_as_a_member(shared: Path) -> None:
-    store = DirectoryStore(shared)
+    store = open_store(StoreRef(str(shared)))
     source = shared / "runs" / "source"
     source.write_bytes(b"from the machine")
     store.upload(source, "runs/x/log/0")
@@ -148,7 +149,7 @@ def _as_other_user(act: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_links_lead_nowhere(store: DirectoryStore, tmp_path: Path, file: Path) -> None:
+def test_links_lead_nowhere(store: Store, tmp_path: Path, file: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_bytes(b"secret")
@@ -174,11 +175,11 @@ def test_links_lead_nowhere(store: DirectoryStore, tmp_path: Path, file: Path) -
 def test_the_store_itself_may_be_a_link(tmp_path: Path, file: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")
-    DirectoryStore(tmp_path / "store").upload(file, "a")
+    open_store(StoreRef(str(tmp_path / "store"))).upload(file, "a")
     assert (tmp_path / "disk/a").read_bytes() == b"content"
 
 
-def test_a_hand_edit_is_noticed(store: DirectoryStore, tmp_path: Path, file: Path) -> None:
+def test_a_hand_edit_is_noticed(store: Store, tmp_path: Path, file: Path) -> None:
     before = store.upload(file, "a")
     (tmp_path / "store/a").write_bytes(b"CONTENT")
     after = store.get("a")
@@ -189,7 +190,7 @@ def test_a_hand_edit_is_noticed(store: DirectoryStore, tmp_path: Path, file: Pat
 
 
 def test_a_clock_that_went_back_does_not_repeat_a_generation(
-    store: DirectoryStore, tmp_path: Path, file: Path
+    store: Store, tmp_path: Path, file: Path
 ) -> None:
     store.upload(file, "a")
     in_an_hour = time.time_ns() + 3600 * 10**9
@@ -197,7 +198,7 @@ def test_a_clock_that_went_back_does_not_repeat_a_generation(
     assert store.upload(file, "a").generation > in_an_hour
 
 
-def test_files_of_writers_that_died_are_swept_out(store: DirectoryStore, tmp_path: Path, file: Path) -> None:
+def test_files_of_writers_that_died_are_swept_out(store: Store, tmp_path: Path, file: Path) -> None:
     store.upload(file, "a")
     dead, alive = tmp_path / "store/.tmp/dead", tmp_path / "store/.tmp/alive"
     dead.touch()
@@ -211,7 +212,7 @@ def test_files_of_writers_that_died_are_swept_out(store: DirectoryStore, tmp_pat
 
 
 def test_deleting_removes_the_folders_that_it_empties_but_not_the_top_ones(
-    store: DirectoryStore, tmp_path: Path, file: Path
+    store: Store, tmp_path: Path, file: Path
 ) -> None:
     for key in ("checkpoints/x/deep/1", "checkpoints/x/2", "runs/y"):
         store.upload(file, key)
@@ -221,7 +222,7 @@ def test_deleting_removes_the_folders_that_it_empties_but_not_the_top_ones(
     assert [found.name for found in (tmp_path / "store/checkpoints").iterdir()] == [".tmp"]
 
 
-def test_a_file_where_a_folder_should_be(store: DirectoryStore, file: Path) -> None:
+def test_a_file_where_a_folder_should_be(store: Store, file: Path) -> None:
     store.upload(file, "a")
     store.upload(file, "b/c")
     with pytest.raises(CloudError, match="a/b can't be in the folder"):
@@ -240,11 +241,12 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from orchestrator.errors import CloudError
-from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores import open_store
+from remote.contract.run_spec import StoreRef
 disk, elsewhere = Path(sys.argv[1]), Path(sys.argv[2])
 large = elsewhere / "large"
 large.write_bytes(bytes(3_000_000))
-store = DirectoryStore(disk / "store")
+store = open_store(StoreRef(str(disk / "store")))
 try:
     store.upload(large, "packs/large")
 except CloudError as error:
@@ -252,7 +254,7 @@ except CloudError as error:
 else:
     raise SystemExit("it fitted")
 assert list(store.blobs("")) == [] and list((disk / "store/packs/.tmp").iterdir()) == []
-beyond = DirectoryStore(elsewhere / "store")
+beyond = open_store(StoreRef(str(elsewhere / "store")))
 beyond.upload(large, "large")
 try:
     beyond.download("large", disk / "got")
@@ -273,7 +275,7 @@ assert [path.name for path in disk.iterdir()] == ["store"]
 
 
 def test_what_the_system_forbids_names_the_folder() -> None:
-    error = refused(PermissionError(errno.EACCES, "Permission denied"), "a", Path("/shared/store"))
+    error = said(refused(PermissionError(errno.EACCES, "Permission denied"), "a", Path("/shared/store")))
     assert isinstance(error, AuthError)
     assert "ls -ld /shared/store" in str(error)
 

@@ -18,7 +18,7 @@ from orchestrator.providers.gce.checks_context import Context
 from orchestrator.providers.gce.checks_machine import clock
 from orchestrator.providers.gce.rest import Rest
 from orchestrator.render import setup as render_setup
-from orchestrator.stores.gcs import GcsStore
+from orchestrator.stores import open_store
 from orchestrator.workflows.setup.doctor import DoctorResult
 from orchestrator.workflows.setup.quota import quota_request
 from orchestrator.workflows.workspace import Workspace
@@ -164,9 +164,9 @@ def test_a_persons_login_that_names_no_project_is_a_warning_here_and_nowhere_els
     (found,) = bad(project.doctor(credentials_file=str(file)))
     assert (found.level, found.name) == ("warn", "login") and "ana@uni.example" in found.text
     assert found.next == f"gcloud auth application-default set-quota-project {PROJECT}"
-    GcsStore(f"gs://{BUCKET}", credentials_file=str(file))
+    open_store(StoreRef(f"gs://{BUCKET}", credentials_file=str(file)))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
-    GcsStore(f"gs://{BUCKET}")
+    open_store(StoreRef(f"gs://{BUCKET}"))
     file.write_text(json.dumps(login | {"quota_project_id": PROJECT}))
     assert bad(project.doctor(credentials_file=str(file))) == []
 

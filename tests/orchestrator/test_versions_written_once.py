@@ -10,11 +10,11 @@ import pytest
 
 from orchestrator.datasets.publishing import versions
 from orchestrator.errors import DataError
+from orchestrator.stores import checksum_of, open_store
 from orchestrator.stores.base import Begun, Blob, Store
-from orchestrator.stores.directory import DirectoryStore
-from orchestrator.stores.disk import checksum_of
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, encode
+from remote.contract.run_spec import StoreRef
 
 CONTENT = b"a pack"
 PACK = hashlib.sha256(CONTENT).hexdigest()
@@ -55,7 +55,7 @@ class Overtaken:
 
 class Place:
     def __init__(self, tmp_path: Path) -> None:
-        self.plain = DirectoryStore(tmp_path / "store")
+        self.plain = open_store(StoreRef(str(tmp_path / "store")))
         self.store = Overtaken(self.plain)
         self._folder = tmp_path
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from orchestrator.config import load
 from orchestrator.errors import TransientError
+from orchestrator.stores import open_store
 from orchestrator.stores.base import Begun, Blob, Store
-from orchestrator.stores.directory import DirectoryStore
 from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
+from remote.contract.run_spec import StoreRef
 
 BUGS = {"train/ants": 4, "train/bees": 3, "val/ants": 2, "val/bees": 2}
 
@@ -54,7 +55,7 @@ class Recorded:
 def place(tmp_path: Path, computer: str = "one") -> tuple[Workspace, Recorded]:
     """A workspace of one computer; all share the store of this test."""
     workspace = Workspace(load({}, environ={"TLVM_DATA_DIR": str(tmp_path / computer)}, folder=tmp_path))
-    store = Recorded(DirectoryStore(tmp_path / "store"))
+    store = Recorded(open_store(StoreRef(str(tmp_path / "store"))))
     workspace.store = store
     return workspace, store
 

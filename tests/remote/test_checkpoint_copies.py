@@ -19,8 +19,8 @@ from remote.job.claim import Claim, Superseded
 from remote.job.pace import Pace, repeat
 from remote.job.publish import Publisher
 from remote.job.streams import Streams
-from remote.store import StoreError, StoreUnready
-from remote.store.directory import DirectoryStore
+from remote.storage.directory import DirectoryStore
+from remote.store import StoreError, StoreUnready, said
 from tests.remote.machine import eventually
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
@@ -30,7 +30,7 @@ class Watched(DirectoryStore):
     """A folder that remembers what it was given; `gate` holds uploads of checkpoints up, `error` refuses them."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, said)
         self.given: list[str] = []
         self.error: StoreError | None = None
         self.gate = threading.Event()
@@ -187,7 +187,7 @@ class SlowStatus(DirectoryStore):
     """A folder in which the upload of a status takes until the end of the test."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, said)
         self.reached, self.ended = threading.Event(), threading.Event()
 
     def upload(

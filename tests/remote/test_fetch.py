@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import tempfile
@@ -25,9 +26,9 @@ from remote.contract.run_status import RunStatus, State
 from remote.contract.store import Begun, Retrying
 from remote.job.evict import make_room
 from remote.job.fetch import MANIFEST_FILE, fetch
-from remote.store import Blob, Store, StoreChanged, StoreError, open_store
-from remote.store.disk import checksum_of
-from remote.store.gcs import GcsStore
+from remote.storage.disk import checksum_of
+from remote.storage.gcs import GcsStore
+from remote.store import Blob, Store, StoreChanged, StoreError, open_store, said
 from tests.documents import image, run_spec
 from tests.fakes.gcs_server import GcsServer
 
@@ -170,7 +171,10 @@ def test_a_fetch_goes_on_inside_a_pack_and_in_one_that_falls_silent(
         server.fail("stall halfway", on="objects.download", path="*/packs/*")
         attempts = Attempts(sleep=lambda _: None)
         store = Retrying(
-            GcsStore(ref, timeout_s=0.5), attempts, changed=StoreChanged, checksum_of=checksum_of
+            GcsStore(ref, said, timeout_s=0.5),
+            attempts,
+            changed=StoreChanged,
+            checksum_of=functools.partial(checksum_of, say=said),
         )
         fetch(spec, home, store, lambda done, total: None)
         sent = server.sent["objects.download"] - (tmp_path / "manifest").stat().st_size

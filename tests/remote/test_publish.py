@@ -10,8 +10,8 @@ import pytest
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.store import Begun, Blob
 from remote.job.publish import Publisher
-from remote.store import StoreError, StoreUnready
-from remote.store.directory import DirectoryStore
+from remote.storage.directory import DirectoryStore
+from remote.store import StoreError, StoreUnready, said
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
 
@@ -20,7 +20,7 @@ class Refusing(DirectoryStore):
     """A folder that refuses to be written with `error`."""
 
     def __init__(self, path: Path, error: StoreError) -> None:
-        super().__init__(path)
+        super().__init__(path, said)
         self.error = error
         self.asked = 0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from orchestrator.datasets.packs.condemned import renew
 from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.errors import ConflictError, DataError, NotFoundError
+from orchestrator.stores import checksum_of
 from orchestrator.stores.base import Blob, Store
-from orchestrator.stores.disk import checksum_of
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, decode_manifest, encode
 from remote.contract.document import ContractError

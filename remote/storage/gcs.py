@@ -1,11 +1,13 @@
-"""Google Cloud Storage from the machine, through Google's own library with its retries switched off.
+"""Google Cloud Storage, through Google's own library with its retries switched off: ours are in `Retrying`.
 
-On Google Cloud the credentials are those of the machine's service account; nothing secret is stored on it.
+Permissions needed on the bucket: storage.objects.create, .get, .list and .delete, which roles/storage.objectUser has.
+On a machine of Google Cloud the credentials are those of its service account; nothing secret is stored on it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +16,12 @@ from typing import BinaryIO
 
 import google.auth
 import google_crc32c
-import requests
-import urllib3
 from google.api_core import exceptions as api
 from google.auth.credentials import AnonymousCredentials, Credentials
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
+from google.cloud.storage import Blob as GcsBlob
+from google.cloud.storage import Client
 from google.cloud.storage.exceptions import DataCorruption
 from requests.adapters import HTTPAdapter
 
@@ -29,72 +30,75 @@ from remote.contract.folder import crc32c_of, replacing
 from remote.contract.keys import checked_key, fits, glob_of, is_key, pattern_of
 from remote.contract.resumable import send
 from remote.contract.run_spec import StoreRef
+from remote.contract.store import Begun, Blob
 
-from .base import Begun, Blob, StoreChanged, StoreError, StoreMissing, StoreUnready
-from .disk import checksum_of
+from .disk import checksum_of, opened, refused
+from .faults import Fault, Kind, Say, no_key
+from .gcs_faults import NETWORK_ERRORS, from_api, from_auth, from_network, is_no_bucket
 
-CONNECTIONS = 32
+CONNECTIONS = (
+    32  # as many as the largest thread pool that uses a store; with fewer, each request is a new handshake
+)
 TIMEOUT_S = 60.0  # of silence: for the connection, and for each block that is sent or received
 AT_ONCE_BYTES = 1024 * 1024  # what is larger is sent as a stream that goes on where it broke
 
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
+_URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?")
 _CONTENT_TYPE = "application/octet-stream"
 _LISTED = "items(name,size,crc32c,generation),nextPageToken"
 _FOLDERS = "prefixes,nextPageToken"
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-_NETWORK_ERRORS = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    ConnectionError,
-    TimeoutError,
-    DataCorruption,
-    TransportError,
-)
 
 
 class GcsStore:
-    """A bucket, or what lies below a prefix of it. An endpoint that begins with http:// needs no credentials."""
+    """A bucket, or what lies below a prefix of it. May be used by up to `connections` threads at once.
+
+    ref.url                 "gs://bucket" or "gs://bucket/prefix"
+    ref.endpoint            another address of the service; one that begins with http:// needs no credentials
+    ref.credentials_file    instead of the application default credentials
+    """
 
     def __init__(
-        self, ref: StoreRef, *, connections: int = CONNECTIONS, timeout_s: float = TIMEOUT_S
+        self, ref: StoreRef, say: Say, *, connections: int = CONNECTIONS, timeout_s: float = TIMEOUT_S
     ) -> None:
         self.url = ref.url.rstrip("/")
-        bucket, _, prefix = self.url.removeprefix("gs://").partition("/")
-        if not bucket or (prefix and not is_key(prefix)):
-            raise StoreError(f"{ref.url!r} is not the address of a bucket")
-        self._prefix = f"{prefix}/" if prefix else ""
+        address = _URL.fullmatch(self.url)
+        if address is None or (address[2] and not is_key(address[2])):
+            raise say(Fault(Kind.NO_ADDRESS, f"{self.url!r} is not the address of a bucket"))
+        self._bucket_name, self._prefix = address[1], f"{address[2]}/" if address[2] else ""
+        self._say = say
         self._timeout_s = timeout_s
         try:
             credentials = _credentials(ref)
         except (GoogleAuthError, OSError, ValueError) as error:
-            raise StoreError(f"no credentials for {self.url}: {error}") from error
+            raise say(from_auth(error, self.url, ref.credentials_file)) from error
         # Without this the library asks for the bucket from a thread of its own, with retries of its own, for tracing
         # that nobody has switched on. There is no other public switch.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         self._session = session = AuthorizedSession(credentials)
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))
-        self._client = storage.Client(
-            project=None,
+        self._client = Client(
+            project=None,  # nothing here belongs to a project
             credentials=credentials,
             _http=session,
             client_options={"api_endpoint": ref.endpoint.rstrip("/")} if ref.endpoint else None,
         )
-        self._bucket = self._client.bucket(bucket)
+        self._bucket = self._client.bucket(self._bucket_name)
 
     def get(self, key: str) -> Blob | None:
-        with self._translated(key):
+        with self._told(key):
             blob = self._bucket.blob(self._name(key))
             try:
                 blob.reload(retry=None, timeout=self._timeout_s)
             except api.NotFound as error:
-                if _no_bucket(error):
+                if is_no_bucket(error):
                     raise
                 return None
             return _blob(blob, key)
 
     def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
-        with self._translated(prefix):
+        """Objects whose names are no keys (the "folders" that the console makes end with a slash) are left out."""
+        with self._told(prefix):
             found = self._client.list_blobs(
                 self._bucket,
                 prefix=self._prefix + prefix,
@@ -112,7 +116,7 @@ class GcsStore:
 
     def folders(self, prefix: str) -> Iterator[str]:
         above = self._prefix + prefix
-        with self._translated(prefix):
+        with self._told(prefix):
             found = self._client.list_blobs(
                 self._bucket,
                 prefix=above,
@@ -128,8 +132,8 @@ class GcsStore:
     def upload(
         self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
     ) -> Blob:
-        with self._translated(key), path.open("rb") as file:
-            size, checksum = checksum_of(path)
+        size, checksum = checksum_of(path, self._say)
+        with opened(path, self._say) as file, self._told(key, path.parent):
             blob = self._bucket.blob(self._name(key))
             blob.crc32c = checksum  # sent along: the service refuses content that does not fit
             if size > AT_ONCE_BYTES:
@@ -146,11 +150,11 @@ class GcsStore:
                 )
                 sent = _blob(blob, key)
         if (sent.size, sent.crc32c) != (size, checksum):
-            raise StoreUnready(f"{key} arrived in {self.url} with another checksum")
+            raise self._say(Fault(Kind.UNREADY, f"{key} arrived in {self.url} with another checksum"))
         return sent
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
-        with self._translated(key), replacing(path, begun) as file:
+        with self._told(key, path.parent), replacing(path, begun) as file:
             blob = self._bucket.blob(self._name(key))
             came = 0 if start else file.tell()
             file.seek(file.truncate(came))
@@ -161,7 +165,7 @@ class GcsStore:
                 blob.download_to_file(
                     file,
                     start=(start or came) or None,  # "from byte 0 on" is refused for an empty blob
-                    raw_download=True,
+                    raw_download=True,  # what is stored, even if somebody marked it as gzip
                     checksum="crc32c",
                     retry=None,
                     timeout=self._timeout_s,
@@ -173,16 +177,16 @@ class GcsStore:
                 raise
             if came and _sum_of(file) != expected:
                 file.truncate(0)
-                raise StoreUnready(f"{key} came from {self.url} with another checksum")
+                raise self._say(Fault(Kind.UNREADY, f"{key} came from {self.url} with another checksum"))
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
-        with self._translated(key):
+        with self._told(key):
             try:
                 self._bucket.blob(self._name(key)).delete(
                     if_generation_match=if_generation, retry=None, timeout=self._timeout_s
                 )
             except api.NotFound as error:
-                if _no_bucket(error):
+                if is_no_bucket(error):
                     raise
             except api.PreconditionFailed:
                 if self.get(key) is not None:
@@ -193,7 +197,7 @@ class GcsStore:
 
     def _stream(
         self,
-        blob: storage.Blob,
+        blob: GcsBlob,
         file: BinaryIO,
         key: str,
         size: int,
@@ -221,60 +225,46 @@ class GcsStore:
         return Blob(key, int(made["size"]), str(made["crc32c"]), int(made["generation"]))
 
     @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _told(self, key: str, folder: Path | None = None) -> Iterator[None]:
+        """`folder` is the one of this computer that is read or written, where there is one."""
         try:
             yield
         except ContractError as error:
-            raise StoreError(f"the store {self.url} takes no such key: {error}") from None
-        except api.PreconditionFailed:
-            raise StoreChanged(f"{key} in {self.url} was written by somebody else meanwhile") from None
+            raise self._say(no_key(error, self.url)) from None
         except api.GoogleAPICallError as error:
-            raise _refused(error, key, self.url) from error
-        except _NETWORK_ERRORS as error:
-            raise StoreUnready(f"the connection to {self.url} broke at {key}: {error}") from error
+            raise self._say(from_api(error, key, self.url, self._bucket_name)) from error
         except GoogleAuthError as error:
-            kind = StoreUnready if error.retryable else StoreError
-            raise kind(f"no valid credentials for {self.url}: {error}") from error
-        except OSError as error:
-            raise StoreError(f"{key}, store {self.url}: {error}") from error
+            raise self._say(from_auth(error, self.url, None)) from error
+        except NETWORK_ERRORS as error:
+            raise self._say(from_network(error, key, self.url)) from error
         except ValueError as error:  # the file has fewer bytes than it had a moment ago
-            raise StoreUnready(f"the file changed while it was sent as {key}: {error}") from error
+            fault = Fault(Kind.UNREADY, f"The file changed while it was sent as {key}", str(error))
+            raise self._say(fault) from error
+        except OSError as error:
+            if folder is not None:
+                raise self._say(refused(error, key, folder)) from error
+            fault = Fault(Kind.REFUSED, f"This computer could not ask {self.url} for {key}", str(error))
+            raise self._say(fault) from error
 
 
 def _credentials(ref: StoreRef) -> Credentials:
     credentials: Credentials
-    if ref.credentials_file is not None:
-        with warnings.catch_warnings():  # of files from strangers; this one is its user's own
-            warnings.simplefilter("ignore", DeprecationWarning)
+    if ref.credentials_file is None and ref.endpoint is not None and ref.endpoint.startswith("http://"):
+        return AnonymousCredentials()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of files from strangers; this is its user's own
+        warnings.filterwarnings("ignore", "Your application has authenticated")  # tlvm doctor tells it
+        if ref.credentials_file is not None:
             credentials, _ = google.auth.load_credentials_from_file(ref.credentials_file, scopes=_SCOPES)
-    elif ref.endpoint is not None and ref.endpoint.startswith("http://"):
-        credentials = AnonymousCredentials()
-    else:
-        credentials, _ = google.auth.default(scopes=_SCOPES)
+        else:
+            credentials, _ = google.auth.default(scopes=_SCOPES)
     return credentials
 
 
-def _blob(blob: storage.Blob, key: str) -> Blob:
+def _blob(blob: GcsBlob, key: str) -> Blob:
     return Blob(key, int(blob.size), str(blob.crc32c), int(blob.generation))
 
 
 def _sum_of(file: BinaryIO) -> str:
     file.seek(0)
     return crc32c_of(file, google_crc32c.Checksum())
-
-
-def _no_bucket(error: api.NotFound) -> bool:
-    return "bucket does not exist" in str(error)
-
-
-def _refused(error: api.GoogleAPICallError, key: str, url: str) -> StoreError:
-    code, detail = int(error.code or 0), str(error.message)[:1000]
-    if (
-        code in _TRANSIENT
-        or "rateLimitExceeded" in str(error.errors)
-        or (code == 400 and "crc32c" in detail.lower())
-    ):
-        return StoreUnready(f"{url} did not take the request for {key} ({code}): {detail}")
-    if code == 404:
-        return StoreMissing(f"there is no {key} in {url}: {detail}")
-    return StoreError(f"{url} refused the request for {key} ({code}): {detail}")

@@ -1,7 +1,6 @@
 """A folder that stands in for the bucket: the store of the providers `local` and `docker`, and of every test.
 
-How blobs are kept (atomic writes, generations, locking, shared folders) is `remote.contract.folder`, since the
-machine writes into the same folder; here its errors become ours.
+How blobs are kept (atomic writes, generations, locking, shared folders) is `remote.contract.folder`.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from pathlib import Path
 
 import google_crc32c
 
-from orchestrator.errors import ConfigError, ConflictError, NotFoundError, TransientError
-from orchestrator.stores.base import Begun, Blob
-from orchestrator.stores.disk import opened, refused
 from remote.contract.document import ContractError
 from remote.contract.folder import Changed, Damaged, Folder, Missing
+from remote.contract.store import Begun, Blob
+
+from .disk import opened, refused
+from .faults import Fault, Kind, Say, changed, missing, no_key
 
 
 class DirectoryStore:
@@ -27,54 +27,51 @@ class DirectoryStore:
     under one `flock`. Links, and files whose names are no keys, do not exist here.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, say: Say) -> None:
         self.url = str(path)
         self._path = path
+        self._say = say
         self._folder = Folder(path, google_crc32c.Checksum)
 
     def get(self, key: str) -> Blob | None:
-        with self._translated(key):
+        with self._told(key):
             return self._folder.get(key)
 
     def blobs(self, prefix: str, *, delimiter: str | None = None, match: str | None = None) -> Iterator[Blob]:
-        with self._translated(prefix):
+        with self._told(prefix):
             yield from self._folder.entries(prefix, delimiter, match)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        with self._translated(prefix):
+        with self._told(prefix):
             yield from self._folder.folders(prefix)
 
     def upload(
         self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
     ) -> Blob:
-        with opened(path) as source, self._translated(key):
+        with opened(path, self._say) as source, self._told(key):
             return self._folder.put(source, key, if_generation)
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
-        with self._translated(key, full=path.parent):
+        with self._told(key, into=path.parent):
             self._folder.fetch(key, path, start)
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
-        with self._translated(key):
+        with self._told(key):
             self._folder.remove(key, if_generation)
 
     @contextmanager
-    def _translated(self, key: str, *, full: Path | None = None) -> Iterator[None]:
-        """`full` is the folder that is written to, where it is not the store itself."""
+    def _told(self, key: str, *, into: Path | None = None) -> Iterator[None]:
+        """`into` is the folder that is written to, where it is not the store itself."""
         try:
             yield
         except ContractError as error:
-            raise ConfigError(f"The store {self.url} takes no such key: {error}") from None
+            raise self._say(no_key(error, self.url)) from None
         except Changed:
-            raise ConflictError(
-                f"{key} in {self.url} was written by somebody else meanwhile",
-                next="Run the same command again.",
-            ) from None
+            raise self._say(changed(key, self.url)) from None
         except Missing:
-            raise NotFoundError(f"There is no {key} in {self.url}") from None
+            raise self._say(missing(key, self.url)) from None
         except Damaged as error:
-            raise TransientError(
-                f"Copying {key} went wrong: {error}", detail=f"The store is {self.url}."
-            ) from error
+            fault = Fault(Kind.UNREADY, f"Copying {key} went wrong: {error}", f"The store is {self.url}.")
+            raise self._say(fault) from error
         except OSError as error:
-            raise refused(error, key, full or self._path) from error
+            raise self._say(refused(error, key, into or self._path)) from error
