@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from orchestrator.config import load
+from orchestrator.errors import ConfigError
 from orchestrator.progress import Silent
-from orchestrator.workflows.runs.request import Request, in_earnest
+from orchestrator.workflows.runs.request import Request, fulfil, in_earnest
 from orchestrator.workflows.runs.wish import dataset_of
 from orchestrator.workflows.workspace import Workspace
 from tests.orchestrator.pictures import fill
@@ -71,3 +75,24 @@ def test_a_run_on_a_folder_says_what_is_wrong_in_it(tmp_path: Path) -> None:
     )
     assert any(text.startswith("Fewer than 10 images in train") for text in said.warnings)
     assert f"1 image can't be used: tlvm upload {folder} --check-only lists them" in said.warnings
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": "resnet81"}, "Unknown model 'resnet81'"),
+        ({"weights": "mine.pth"}, "there is no such file"),
+        ({"parameters": {"lr": "1"}}, "lr"),
+    ],
+)
+@pytest.mark.parametrize("scenarios", [["fixed-extractor"], ["fixed-extractor", "from-scratch"]])
+def test_nothing_is_uploaded_for_a_run_that_can_not_be(
+    tmp_path: Path, scenarios: list[str], given: dict[str, Any], said: str
+) -> None:
+    folder = fill(tmp_path / "bugs", {"train/ants": 2, "train/bees": 2})
+    flags = {f"run.{name}": value for name, value in given.items() if name != "parameters"}
+    settings = load(flags, environ={"TLVM_DATA_DIR": str(tmp_path / "data")}, folder=tmp_path)
+    workspace, parameters = Workspace(settings), given.get("parameters", {})
+    with pytest.raises(ConfigError, match=said):
+        fulfil(workspace, Request(scenarios=scenarios, data=folder, parameters=parameters))
+    assert list(workspace.store.blobs("")) == []

@@ -22,10 +22,10 @@ from orchestrator.workflows.runs.overview import called
 from orchestrator.workflows.runs.recover import Recovery, follow_through
 from orchestrator.workflows.runs.run import begin
 from orchestrator.workflows.runs.unchanged import answer, unchanged_each
-from orchestrator.workflows.runs.wish import Wish, dataset_of, initial, resolve
+from orchestrator.workflows.runs.wish import Wish, data_and_weights, initial, resolve
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import scenarios
-from remote.contract.run_spec import RunSpec
+from remote.contract.run_spec import RunSpec, WeightsRef
 
 ALL = "all"
 # What a program should learn of several ends: what failed for good, before what may still go on.
@@ -140,14 +140,20 @@ def run_line(
 
 def wishes_of(workspace: Workspace, line: Line, data: Path | None) -> list[Wish]:
     """Everything is looked up, and a folder is uploaded; no machine is asked. In a line, weights are for those that begin with some."""
+    run = workspace.settings.run
     resolved = [resolve(workspace, name, line.parameters[name]) for name in line.scenarios]
-    dataset, run = dataset_of(workspace, data), workspace.settings.run
-    wishes = []
-    for name, parameters in zip(line.scenarios, resolved, strict=True):
-        wanted = "none" if name == "from-scratch" else run.weights
-        begins_with = initial(workspace, name, run.model, wanted)
-        wishes.append(Wish(name, parameters, dataset, begins_with, run.model, run.seed, run.max_hours))
-    return wishes
+
+    def weights() -> list[WeightsRef]:
+        wanted = ["none" if name == "from-scratch" else run.weights for name in line.scenarios]
+        return [
+            initial(workspace, name, run.model, one) for name, one in zip(line.scenarios, wanted, strict=True)
+        ]
+
+    dataset, begin_with = data_and_weights(workspace, data, weights)
+    return [
+        Wish(name, parameters, dataset, begins_with, run.model, run.seed, run.max_hours)
+        for name, parameters, begins_with in zip(line.scenarios, resolved, begin_with, strict=True)
+    ]
 
 
 def _begun(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator import resources, weights
 from orchestrator.config import RunSettings
@@ -25,6 +25,8 @@ from remote.contract.wording import count
 
 if TYPE_CHECKING:
     from orchestrator.workflows.data.upload_result import UploadResult
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,15 @@ def wish_of(
     if scenario is None:
         raise ConfigError("Which scenario?", next="For example: tlvm run fixed-extractor")
     settings = workspace.settings.run
+    resolved = resolve(workspace, scenario, parameters)
+    dataset, begins_with = data_and_weights(
+        workspace, data, lambda: initial(workspace, scenario, settings.model, settings.weights)
+    )
     return Wish(
         scenario=scenario,
-        parameters=resolve(workspace, scenario, parameters),
-        dataset=dataset_of(workspace, data),
-        weights=initial(workspace, scenario, settings.model, settings.weights),
+        parameters=resolved,
+        dataset=dataset,
+        weights=begins_with,
         model=settings.model,
         seed=settings.seed,
         max_hours=settings.max_hours,
@@ -93,6 +99,18 @@ def scenario_of(workspace: Workspace, repeat: Repeat) -> str:
 def resolve(workspace: Workspace, scenario: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter of a scenario: as given, else as the settings have it, else its default."""
     return _resolved(scenario, {**workspace.settings.scenarios.get(scenario, {}), **given})
+
+
+def data_and_weights(
+    workspace: Workspace, data: Path | None, weights: Callable[[], T]
+) -> tuple[DatasetRef, T]:
+    """The dataset that is meant, and the weights. What is only looked up comes first: a folder may take hours to upload."""
+    if data is None:
+        return dataset_of(workspace, None), weights()
+    if not data.is_dir():
+        raise NotFoundError(f"There is no folder {printable(str(data))}", next="Check the path.")
+    found = weights()
+    return dataset_of(workspace, data), found
 
 
 def dataset_of(workspace: Workspace, data: Path | None) -> DatasetRef:
@@ -175,14 +193,16 @@ def _repeated(
             f"{spec.run_id} had variables that this one will not have: {', '.join(missing)} (--env NAME)"
         )
     resolved = _resolved(spec.scenario, {**spec.parameters, **parameters})
+
+    def weights() -> WeightsRef:
+        if "weights" in repeat.instead:
+            return initial(workspace, spec.scenario, run.model, run.weights)
+        return _weights(workspace, spec, run.model)
+
     if "dataset" in repeat.instead or data is not None:
-        dataset = dataset_of(workspace, data)
+        dataset, begins_with = data_and_weights(workspace, data, weights)
     else:
-        dataset = _dataset(workspace, spec)
-    if "weights" in repeat.instead:
-        begins_with = initial(workspace, spec.scenario, run.model, run.weights)
-    else:
-        begins_with = _weights(workspace, spec, run.model)
+        dataset, begins_with = _dataset(workspace, spec), weights()
     workspace.progress.say("repeat", f"{spec.run_id} of {spec.created[:10]}")
     return Wish(spec.scenario, resolved, dataset, begins_with, run.model, run.seed, run.max_hours)
 
