@@ -21,7 +21,6 @@ from orchestrator.datasets.checks.near import Near, Pair, StandIns, candidates, 
 from orchestrator.datasets.checks.signature import SIGNATURE_BYTES, pixels, signature
 from orchestrator.datasets.columns.hashes import digests
 from orchestrator.datasets.folder.scan import Scan, survey
-from orchestrator.datasets.splits.split import by_hash
 from orchestrator.datasets.splits.together import sets
 from orchestrator.errors import DataError
 from orchestrator.progress import Silent
@@ -29,6 +28,7 @@ from orchestrator.workflows.data.datasets import resolve
 from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from tests.orchestrator.pictures import fill, picture
+from tests.orchestrator.splitting import sides_of
 from tests.shared_data import shared
 
 EXPECTED = {  # near copies of train in val: confirmed, perhaps, equal
@@ -211,7 +211,7 @@ def test_sets_stay_on_one_side(numbers: list[int], links: list[tuple[int, int]],
     groups = {name: data.draw(st.sampled_from((None, "p1", "p2", "p3"))) for name in names}
     labels = together(groups, pairs)
     classes = [(name, data.draw(st.sampled_from("ab"))) for name in names]
-    sides = by_hash(classes, {}, labels)
+    sides = sides_of(classes, {}, labels)
     for pair in pairs:
         assert labels.get(pair.one) == labels.get(pair.other)
         assert sides[pair.one] == sides[pair.other]
@@ -223,8 +223,8 @@ def test_sets_stay_on_one_side(numbers: list[int], links: list[tuple[int, int]],
     for label in "ab":
         found = [sides[name] for name, other in classes if other == label]
         assert not found or "train" in found
-    assert by_hash(list(reversed(classes)), {}, together(dict(reversed(groups.items())), pairs)) == sides
-    assert by_hash(classes, sides, labels) == sides  # again with nothing new
+    assert sides_of(list(reversed(classes)), {}, together(dict(reversed(groups.items())), pairs)) == sides
+    assert sides_of(classes, sides, labels) == sides  # again with nothing new
 
 
 def deep(root: Path, draw: Callable[[np.random.Generator], np.ndarray], form: str) -> Path:

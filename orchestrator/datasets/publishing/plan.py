@@ -26,7 +26,7 @@ from orchestrator.datasets.folder import names
 from orchestrator.datasets.packs.pack import groups
 from orchestrator.datasets.publishing.merge import Held, Merged, merge, require_no_loss
 from orchestrator.datasets.splits import grouping, split, together
-from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split, values
+from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split
 
 _LOOKS = ("width", "height", "orientation", "pages", "mode")  # that follow from the bytes
 
@@ -123,10 +123,13 @@ def plan(
     return Plan(manifest, to_pack, *_differences(images, before, same, gone), merged.kept)
 
 
-def _earlier(newest: DatasetManifest | None) -> dict[str, Split]:
+def _earlier(newest: DatasetManifest | None) -> split.Earlier:
     if newest is None or newest.split_source != "hash":
-        return {}
-    return {sha256: side for sha256, side in values(newest.images, "sha256", "split") if side != "test"}
+        return split.NOTHING_EARLIER
+    images = IMAGES.rows(newest.images)
+    codes, words = images.codes("split")
+    side = np.array([("train", "val", "test").index(word) for word in words], dtype=np.int64)[codes]
+    return split.Earlier(images.hashes("sha256")[side < 2], side[side < 2] == 1)
 
 
 def _rows(usable: Images, sides: Sequence[Split], sets: Sequence[str | None]) -> Rows[Image]:

@@ -14,26 +14,45 @@ images are added or renamed; near copies that a new image joins stay where they 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import compress
+from array import array
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.datasets.checks.checked import Checked, Images
+from orchestrator.datasets.columns.column import Indices
+from orchestrator.datasets.columns.hashes import Digests, Hashes, Lookup, digests, distinct, ordered
+from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.splits.together import NEAR
 from remote.contract.dataset_manifest import Split
 
 VAL_SHARE = 0.2
-_NO_SETS: Mapping[str, str] = {}
+_NOWHERE, _TRAIN, _VAL = -1, 0, 1
+
+Sides = NDArray[np.int8]
+
+
+class Earlier:
+    """The sides of the version before. Of a content that was on two of them the last one counts."""
+
+    def __init__(self, hashes: Digests, in_val: NDArray[np.bool_]) -> None:
+        self._found = Lookup(hashes[::-1])
+        self._sides = np.append(np.where(in_val[::-1], _VAL, _TRAIN), _NOWHERE).astype(np.int8)
+
+    def of(self, hashes: Digests) -> Sides:
+        return self._sides[self._found.find(hashes)]
+
+
+NOTHING_EARLIER = Earlier(digests([]), np.zeros(0, dtype=bool))
 
 
 def assign(
-    images: Sequence[Checked], earlier: Mapping[str, Split], sets: Sequence[str | None] = ()
+    images: Sequence[Checked], earlier: Earlier = NOTHING_EARLIER, sets: Sequence[str | None] = ()
 ) -> tuple[list[Split], Literal["folders", "hash"]]:
     """The split of each image, and who said so.
 
-    earlier         split by content hash, as the version before had it
     sets            label of each image: what stays together
     """
     columns = Images.of(images)
@@ -41,130 +60,141 @@ def assign(
     given = set(splits)
     if None not in given and not ("train" in given and "val" not in given):
         return splits, "folders"
-    hashes = list(columns.verdicts.columns["sha256"])
-    classes = columns.files.columns["class_name"]
-    divided = [split in (None, "train") for split in splits]
-    side = by_hash(
-        list(compress(zip(hashes, classes, strict=True), divided)),
+    divided = np.flatnonzero([split in (None, "train") for split in splits])
+    in_val = by_hash(
+        columns.verdicts.hashes("sha256")[divided],
+        columns.files.columns["class_name"].take(divided),
         earlier,
-        {sha256: label for sha256, label in zip(hashes, sets, strict=False) if label is not None},
+        Words.of_values(sets or [None] * len(splits)).take(divided),
     )
-    return [
-        side[sha256] if is_divided else split
-        for sha256, split, is_divided in zip(hashes, splits, divided, strict=True)
-    ], "hash"
+    for at, is_val in zip(divided.tolist(), in_val.tolist(), strict=True):
+        splits[at] = "val" if is_val else "train"
+    return splits, "hash"
 
 
-def by_hash(
-    labelled: Sequence[tuple[str, str]], earlier: Mapping[str, Split], sets: Mapping[str, str] = _NO_SETS
-) -> dict[str, Split]:
-    """`train` or `val` of each content, from (sha256, class) pairs.
+def by_hash(hashes: Digests, classes: Words, earlier: Earlier, sets: Words) -> NDArray[np.bool_]:
+    """Whether each image is for `val`; else it is for `train`.
 
     A class of two contents or more has one of each at least, unless they are all of one set.
     Content found in two classes counts in the first.
     """
-    classes = dict(reversed(labelled))
-    division = _Division(sorted(_units(classes, earlier, sets), key=lambda unit: unit.lot), classes)
-    sizes = sorted(Counter(classes.values()).items())
-    for class_name, _ in sizes:
-        division.give_train(class_name)
-    for class_name, contents in sizes:  # afterwards: what `train` needs, another class may have had in `val`
-        if contents > 1:
-            division.give_val(class_name)
-    return {sha256: side for unit, side in division.sides() for sha256 in unit.contents}
+    contents, first, which = distinct(hashes)
+    unit_of, before = _units(contents, sets.take(first), earlier.of(contents))
+    names = classes.words
+    division = _Division(unit_of, classes.array()[first], len(names), before)
+    contents_of = np.bincount(classes.array()[first], minlength=len(names))
+    in_order = sorted(np.flatnonzero(contents_of).tolist(), key=names.__getitem__)
+    for a_class in in_order:
+        division.give_train(a_class)
+    for a_class in in_order:  # afterwards: what `train` needs, another class may have had in `val`
+        if contents_of[a_class] > 1:
+            division.give_val(a_class)
+    return division.in_val()[unit_of][which]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Unit:
-    """Contents that stay together: one, or a set. There may be a million."""
+def _units(contents: Digests, sets: Words, before: Sides) -> tuple[Indices, Sides]:
+    """Which unit each content is of, numbered in the order of the draw; and on which side each unit was.
 
-    lot: bytes  # its place in the draw
-    contents: tuple[str, ...]
-    earlier: Split | None
-
-
-def _units(
-    classes: Mapping[str, str], earlier: Mapping[str, Split], sets: Mapping[str, str]
-) -> Iterable[_Unit]:
-    together: dict[str, list[str]] = defaultdict(list)
-    for sha256 in classes:
-        if sha256 in sets:
-            together[sets[sha256]].append(sha256)
-        else:
-            yield _Unit(_lot(sha256), (sha256,), earlier.get(sha256))
-    for label, contents in together.items():
-        before = Counter(earlier[sha256] for sha256 in contents if sha256 in earlier)
-        if len(before) > 1 and label.startswith(NEAR):
-            for sha256 in contents:
-                yield _Unit(_lot(sha256), (sha256,), earlier.get(sha256, "train"))
-        else:
-            side = max(before.items(), key=lambda item: (item[1], item[0]))[0] if before else None
-            yield _Unit(_lot(min(contents)), tuple(contents), side)
+    A unit stays together: it is one content, or a set. Near copies that were on two sides stay where they were.
+    """
+    codes, labels = sets.array(), sets.words
+    trained, measured = (
+        np.bincount(codes, weights=before == side, minlength=len(labels)) for side in (_TRAIN, _VAL)
+    )
+    is_near = np.array([label is not None and label.startswith(NEAR) for label in labels], dtype=bool)
+    is_apart = np.array([label is None for label in labels], dtype=bool)
+    is_torn = is_near & (trained > 0) & (measured > 0)
+    alone, torn = (is_apart | is_torn)[codes], is_torn[codes]
+    sides = np.where(measured + trained == 0, _NOWHERE, np.where(measured >= trained, _VAL, _TRAIN))
+    before = np.where(alone, np.where(torn & (before == _NOWHERE), _TRAIN, before), sides[codes])
+    present, first = np.unique(codes, return_index=True)
+    first_of = np.zeros(len(labels), dtype=np.int64)
+    first_of[present] = first
+    heads, unit_of = np.unique(np.where(alone, np.arange(len(codes)), first_of[codes]), return_inverse=True)
+    lots = np.fromiter(map(_lot, Hashes.of(contents[heads])), dtype=contents.dtype, count=len(heads))
+    draw = ordered(lots)
+    rank = np.empty_like(draw)
+    rank[draw] = np.arange(len(draw))
+    return rank[unit_of], before[heads[draw]].astype(np.int8)
 
 
 class _Division:
-    """Units on their way to one side or the other; `units` in the order of the draw."""
+    """Units on their way to one side or the other. There may be a million, so they are numbers, as classes are."""
 
-    def __init__(self, units: Sequence[_Unit], classes: Mapping[str, str]) -> None:
-        self._units = units
-        self._classes = classes
-        self._val = {unit for unit in units if unit.earlier == "val"}
-        self._holding: dict[str, list[_Unit]] = defaultdict(list)
-        for unit in units:
-            for class_name in self._counts(unit):
-                self._holding[class_name].append(unit)
-        self._left = {  # how many of each class `val` still lacks
-            name: max(1, round(n * VAL_SHARE)) if n > 1 else 0
-            for name, n in Counter(classes.values()).items()
-        }
-        for unit in self._val:
-            self._take(unit)
-        for unit in units:
-            if unit.earlier is None and self._is_gain(unit):
-                self._val.add(unit)
-                self._take(unit)
+    def __init__(self, unit_of: Indices, class_of: NDArray[np.int32], classes: int, before: Sides) -> None:
+        """`unit_of` and `class_of` each content; `before`: the side where each unit was."""
+        cells, counts = np.unique(unit_of * max(1, classes) + class_of, return_counts=True)
+        units, held = np.divmod(cells, max(1, classes))
+        self._sizes = np.bincount(unit_of, minlength=len(before))
+        self._units, self._by_class = units, np.argsort(held, kind="stable")
+        self._class_begins = np.searchsorted(held[self._by_class], np.arange(classes + 1))
+        self._begins = _compact(np.searchsorted(units, np.arange(len(before) + 1)))
+        self._classes, self._counts = _compact(held), _compact(counts)
+        self._val = bytearray((before == _VAL).tobytes())
+        total = np.bincount(class_of, minlength=classes)
+        taken = np.bincount(held, weights=counts * (before[units] == _VAL), minlength=classes).astype(int)
+        wanted = [max(1, round(n * VAL_SHARE)) if n > 1 else 0 for n in total.tolist()]
+        self._left = [
+            n - had for n, had in zip(wanted, taken.tolist(), strict=True)
+        ]  # that `val` still lacks
+        for unit in _compact(np.flatnonzero(before == _NOWHERE)):
+            self._take_if_gain(unit)
+        sides = self.in_val()[units]
+        self._on = [np.bincount(held[sides == side], minlength=classes).tolist() for side in (False, True)]
 
-    def sides(self) -> Iterable[tuple[_Unit, Split]]:
-        for unit in self._units:
-            yield unit, "val" if unit in self._val else "train"
+    def in_val(self) -> NDArray[np.bool_]:
+        return np.array(self._val, dtype=bool)
 
-    def give_val(self, class_name: str) -> None:
+    def give_val(self, a_class: int) -> None:
         """A class that has none in `val`, because all it had there is gone or its sets are large, gets some."""
-        holding = self._holding[class_name]
-        if not any(unit in self._val for unit in holding):
-            movable = [unit for unit in holding if self._leaves(unit, in_val=False)]
+        if not self._on[_VAL][a_class]:
+            movable = [unit for unit in self._holding(a_class) if self._leaves(unit, _TRAIN)]
             if movable:
-                self._val.add(min(movable, key=_size))  # the first drawn of the smallest
+                self._move(min(movable, key=self._sizes.__getitem__))  # the first drawn of the smallest
 
-    def give_train(self, class_name: str) -> None:
+    def give_train(self, a_class: int) -> None:
         """A class that has none in `train` gets some, even if that leaves none for `val`: it must be learnt."""
-        holding = self._holding[class_name]
-        if all(unit in self._val for unit in holding):
-            last = reversed(holding)
-            self._val.discard(min(last, key=lambda unit: (not self._leaves(unit, in_val=True), _size(unit))))
+        if not self._on[_TRAIN][a_class]:
+            last = reversed(self._holding(a_class))
+            self._move(min(last, key=lambda unit: (not self._leaves(unit, _VAL), self._sizes[unit])))
 
-    def _counts(self, unit: _Unit) -> Mapping[str, int]:
-        return Counter(self._classes[sha256] for sha256 in unit.contents)
+    def _holding(self, a_class: int) -> list[int]:
+        """The units with contents of this class."""
+        start, end = self._class_begins[a_class : a_class + 2]
+        found: list[int] = self._units[self._by_class[start:end]].tolist()
+        return found
 
-    def _take(self, unit: _Unit) -> None:
-        for class_name, n in self._counts(unit).items():
-            self._left[class_name] -= n
+    def _cells(self, unit: int) -> Iterator[tuple[int, int]]:
+        """Its classes, and how many contents of each it has."""
+        cells = slice(self._begins[unit], self._begins[unit + 1])
+        return zip(self._classes[cells], self._counts[cells], strict=True)
 
-    def _is_gain(self, unit: _Unit) -> bool:
-        """Whether `val` is nearer to its share of each class with this unit than without."""
+    def _take_if_gain(self, unit: int) -> None:
+        """Into `val`, where that is then nearer to its share of each class."""
         left = self._left
-        return sum(abs(left[c]) - abs(left[c] - n) for c, n in self._counts(unit).items()) > 0
+        if sum(abs(left[c]) - abs(left[c] - n) for c, n in self._cells(unit)) > 0:
+            self._val[unit] = True
+            for c, n in self._cells(unit):
+                left[c] -= n
 
-    def _leaves(self, unit: _Unit, *, in_val: bool) -> bool:
-        """Whether each class of this unit has another one on its side."""
-        return all(
-            any((other in self._val) is in_val for other in self._holding[c] if other is not unit)
-            for c in self._counts(unit)
-        )
+    def _leaves(self, unit: int, side: int) -> bool:
+        """Whether each class of this unit, which is on that side, has another one there."""
+        return all(self._on[side][c] > 1 for c, _ in self._cells(unit))
+
+    def _move(self, unit: int) -> None:
+        """To the other side."""
+        side = self._val[unit]
+        self._val[unit] = not side
+        for c, _ in self._cells(unit):
+            self._on[side][c] -= 1
+            self._on[not side][c] += 1
 
 
-def _size(unit: _Unit) -> int:
-    return len(unit.contents)
+def _compact(numbers: Indices) -> array[int]:
+    """Quick to look at one by one."""
+    found = array("q")
+    found.frombytes(numbers.astype(np.int64).tobytes())
+    return found
 
 
 def _lot(sha256: str) -> bytes:
