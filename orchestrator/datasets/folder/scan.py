@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,11 @@ from orchestrator.datasets.columns.rows import Form, Rows
 from orchestrator.datasets.columns.texts import Blobs
 from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder import names
+from orchestrator.datasets.folder.alike import (
+    require_unlike_classes,
+    require_unlike_datasets,
+    require_unlike_files,
+)
 from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.tree import beside
 from orchestrator.datasets.folder.walk import File, Folder, walk
@@ -143,7 +148,7 @@ def _children(top: Folder, root: Path, name: str | None, began_ns: int) -> Surve
             detail=f"Found: {found}",
             next="Leave the name out, or upload one folder at a time.",
         )
-    _unlike({child.name: names.dataset_name(child.name) for child in fitting}, "dataset", root)
+    require_unlike_datasets([child.name for child in fitting])
     ignored = [
         SetAside(names.encode(child.path), "not a dataset") for child in top.folders if child not in fitting
     ]
@@ -192,8 +197,8 @@ def _scan(top: Folder, root: Path, name: str | None, began_ns: int) -> Scan:
     else:
         _no_dataset_among_classes(top, root)
         gathered.classes(top.folders, None)
-    _unlike_classes(gathered.class_folders, root)
-    _unlike_files(top, root)
+    require_unlike_classes(gathered.class_folders, root)
+    require_unlike_files(top, root)
     return Scan(
         checked_name(name) if name else names.dataset_name(top.name),
         root,
@@ -298,50 +303,6 @@ def _one_folder_each(top: Folder, root: Path) -> None:
                     next="Merge or rename one.",
                 )
             found[split] = child.name
-
-
-def _unlike_classes(folders: Sequence[bytes], root: Path) -> None:
-    """Two classes that other systems hold for one, in one split or in two, are refused."""
-    spelled: dict[str, bytes] = {}
-    for folder in folders:
-        label = names.class_name(folder.rpartition(b"/")[2])
-        other = spelled.setdefault(names.folded(label), folder)
-        same_parent = other.rpartition(b"/")[0] == folder.rpartition(b"/")[0]
-        if other != folder and (same_parent or names.class_name(other.rpartition(b"/")[2]) != label):
-            _refuse(other, folder, root)
-
-
-def _unlike_files(top: Folder, root: Path) -> None:
-    for folder in top.everything():
-        found = b"/".join(folder.files.columns["name"])
-        if not found.isascii() or len(set(found.lower().split(b"/"))) < len(folder.files):
-            _unlike({file.name: _lower(file.name) for file in folder.files}, "file", root, below=folder.path)
-
-
-def _unlike(keys: dict[bytes, str], what: str, root: Path, *, below: bytes = b"") -> None:
-    if len(set(keys.values())) == len(keys):
-        return
-    first: dict[str, bytes] = {}
-    for name, key in keys.items():
-        other = first.setdefault(key, name)
-        if other != name and what == "dataset":
-            both = f"{names.shown(other)} and {names.shown(name)}"
-            raise DataError(f"Two folders would be the dataset {key}: {both}", next="Rename one of them.")
-        if other != name:
-            place = below + b"/" if below else b""
-            _refuse(place + other, place + name, root)
-
-
-def _lower(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace").lower()
-
-
-def _refuse(one: bytes, other: bytes, root: Path) -> None:
-    raise DataError(
-        f"Two names in {names.shown(os.fsencode(root))} are the same on other systems",
-        detail=f"{names.shown(one)}\n{names.shown(other)}",
-        next="Rename one of them.",
-    )
 
 
 def checked_name(name: str) -> str:
