@@ -63,6 +63,13 @@ def forked() -> Iterator[Forked]:
 
 
 @pytest.fixture(scope="module")
+def hurried() -> Iterator[Forked]:
+    """Half an hour of waiting passes in a second."""
+    with Forked(rate=2000) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return furnished(tmp_path_factory.mktemp("furnished"))
 
@@ -153,7 +160,8 @@ def test_another_host_key_than_the_pinned_one_is_refused(ready: User) -> None:
     assert ready.there.left_over() == []
 
 
-def test_host_keys_that_never_come(user: User) -> None:
+def test_host_keys_that_never_come(user: User, hurried: Forked) -> None:
+    user = User(user.there, hurried)
     user.there.cloud.instances.host_keys.after_s = None
     error = user.refused("up", exit_code=8)
     assert MACHINE in error["what"] and "host keys" in error["detail"]
@@ -271,13 +279,12 @@ def test_a_run_goes_on_in_the_next_zone(ready: User, tmp_path: Path) -> None:
     assert ready.there.left_over() == []
 
 
-def test_no_place_has_another_machine(ready: User, tmp_path: Path) -> None:
-    """It is asked for again for half an hour, which passes in a second here."""
-    with Forked(rate=2000) as forked:
-        job = _at_work(User(ready.there, forked), tmp_path)
-        ready.there.cloud.cloud.frozen_zones |= {"us-central1-a", "us-central1-b"}
-        ready.there.cloud.instances.preempt(MACHINE)
-        answer = job.answer()
+def test_no_place_has_another_machine(ready: User, hurried: Forked, tmp_path: Path) -> None:
+    """It is asked for again for half an hour."""
+    job = _at_work(User(ready.there, hurried), tmp_path)
+    ready.there.cloud.cloud.frozen_zones |= {"us-central1-a", "us-central1-b"}
+    ready.there.cloud.instances.preempt(MACHINE)
+    answer = job.answer()
     assert answer.exit_code == 6, answer.stderr
     error = answer.document["error"]
     assert "us-central1-b" in error["detail"] and "tlvm attach --recover" in error["next"]
@@ -317,12 +324,9 @@ def test_what_is_lost_twice_at_the_same_place_is_not_paid_for_again(ready: User,
 
 def test_a_machine_that_somebody_ends_is_not_rented_again(ready: User, tmp_path: Path) -> None:
     job = _at_work(ready, tmp_path)
-    other = Forked(rate=50)
-    with other as forked:
-        answer = forked.begin(
-            ["down", "--force", "--yes"], ready.there.tlvm.folder, ready.there.tlvm.environment(), out="other"
-        ).answer()
-        assert answer.exit_code == 0, answer.stderr
+    down, there = ["down", "--force", "--yes"], ready.there.tlvm
+    answer = ready.forked.begin(down, there.folder, there.environment(), out="other").answer()
+    assert answer.exit_code == 0, answer.stderr
     answer = job.answer()
     assert answer.exit_code == 8, answer.stderr
     assert "Somebody ended its machine" in answer.document["error"]["detail"]

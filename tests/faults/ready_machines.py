@@ -49,6 +49,7 @@ class ReadyMachines:
         self._thread.start()
         self._key = asyncssh.generate_private_key("ssh-ed25519")
         self._listening: dict[str, asyncssh.SSHAcceptor] = {}
+        self._visitors: dict[str, list[asyncssh.SSHServerConnection]] = {}
 
     def home(self, id: str) -> Path:
         return self.folder / id
@@ -66,9 +67,12 @@ class ReadyMachines:
         return address
 
     def stop(self, id: str) -> None:
+        """Who is logged in is thrown out, as by a shutdown."""
         if acceptor := self._listening.pop(id, None):
             self._loop.call_soon_threadsafe(acceptor.close)
             local_processes.end_tree(id)
+            for visitor in self._visitors.pop(id, []):
+                self._loop.call_soon_threadsafe(visitor.abort)
 
     def remove(self, id: str) -> None:
         self.stop(id)
@@ -94,7 +98,7 @@ class ReadyMachines:
         return await asyncssh.listen(
             address,
             22,
-            server_factory=lambda: _Doorman(boot, self._profiles),
+            server_factory=lambda: _Doorman(boot, self._profiles, self._visitors.setdefault(boot.id, [])),
             server_host_keys=[self._key],
             process_factory=lambda process: serve_session(process, home, about),
             sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=os.fsencode(home)),
@@ -117,9 +121,18 @@ class ReadyMachines:
 class _Doorman(asyncssh.SSHServer):
     """Lets in whom the metadata names at this moment; with OS Login, whom Google's accounts do."""
 
-    def __init__(self, boot: Boot, profiles: Callable[[], list[tuple[str, str]]]) -> None:
+    def __init__(
+        self,
+        boot: Boot,
+        profiles: Callable[[], list[tuple[str, str]]],
+        visitors: list[asyncssh.SSHServerConnection],
+    ) -> None:
         self._boot = boot
         self._profiles = profiles
+        self._visitors = visitors
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._visitors.append(conn)
 
     def begin_auth(self, username: str) -> bool:
         return True
