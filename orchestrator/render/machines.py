@@ -274,8 +274,11 @@ def _machine(screen: Screen, result: StatusResult, line: MachineLine) -> None:
 def _soft_clock(result: StatusResult, line: MachineLine) -> str:
     if not line.has_soft_clock or line.machine.state is not MachineState.RUNNING:
         return ""
+    at_work = any(run.state not in FINAL and not run.doubt for run in line.runs)
+    if at_work or (line.soft_end is None and any(not run.published for run in line.runs)):
+        return "idle clock: off while it is at work"  # whatever its guard has said before
     if line.soft_end is None:
-        return "idle clock: off while it is at work"
+        return "idle clock: its guard, which looks every 10 s, has not said yet when it ends the machine"
     left = (line.soft_end - result.now).total_seconds()
     return f"idle: ends {clock(line.soft_end, result.now)}, in {duration(max(left, 0))} (tlvm extend HOURS moves that)"
 
@@ -306,10 +309,10 @@ def _runs(screen: Screen, runs: list[RunLine]) -> None:
                 run.state.lower(),
                 run.run_id,
                 f"{run.model} on {run.dataset}",
-                _said(run),
                 "result in the store" if run.published and run.state == "SUCCEEDED" else "",
                 _machines(run.attempts, run.cost),
                 clock(updated) if updated else "",
+                _said(run),  # last: it may be long, and nothing is to stand behind it
             )
         )
     for lines, run in zip(folded(rows, screen.width, indent="  "), shown, strict=True):

@@ -67,8 +67,8 @@ class _PlainBar:
         with self._lock:
             self._count.add(amount, size_bytes)
             now = self._clock()
-            if now - self._said < _PLAIN_EVERY_S:
-                return
+            if now - self._said < _PLAIN_EVERY_S or self._count.is_complete:
+                return  # of all, the last line tells
             self._said = now
             text = self._count.live(now - self._began)
         self._out.say(self._label, text)
@@ -166,6 +166,10 @@ class _Count:
     def add(self, amount: int, size_bytes: int) -> None:
         self._done += amount
         self._bytes += amount if self._unit == "bytes" else size_bytes
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self._total) and self._done >= self._total
 
     def live(self, seconds: float) -> str:
         """With bytes and their rate, where they are known."""

@@ -210,6 +210,16 @@ def test_plain_bars_say_where_they_are_now_and_then() -> None:
     assert lines == ["send    40 of 100 files", "send    80 of 100 files", "send    100 files in 25 s"]
 
 
+def test_a_plain_bar_says_only_once_that_all_is_done() -> None:
+    seconds = [0.0]
+    stream = io.StringIO()
+    with Plain(stream, clock=lambda: seconds[0]).bar("extract", 397, "images") as bar:
+        bar.advance(300)
+        seconds[0] += 15
+        bar.advance(97)
+    assert stream.getvalue().splitlines() == ["extract 397 images in 15 s"]
+
+
 @pytest.mark.parametrize(
     ("unit", "said"),
     [
@@ -521,6 +531,46 @@ def test_status_says_whose_a_machine_is_and_what_runs() -> None:
     assert "of ana, not touched by your commands" in out.getvalue()
     assert f"running  {RUN}" in out.getvalue()
     assert "in 3 h" in out.getvalue()
+
+
+def test_beyond_a_terminal_a_long_message_widens_only_its_own_line() -> None:
+    line = machine_line()
+    (run,) = line.runs
+    long = dataclasses.replace(run, run_id="b", state="FAILED", message="x" * 300, published=True)
+    done = dataclasses.replace(run, run_id="c", state="SUCCEEDED", published=True)
+    to, out, _ = screen()
+    shown = dataclasses.replace(line, runs=[run, long, done])
+    machines.overview(to, StatusResult("local", "/store", NOW, [shown], [], [], []))
+    widths = sorted(map(len, out.getvalue().splitlines()))
+    assert widths[-1] > 300 and widths[-2] < 150
+
+
+@pytest.mark.parametrize(
+    ("runs", "soft_end", "said"),
+    [
+        ([{}], None, "off while it is at work"),
+        ([{}], NOW + timedelta(minutes=9), "off while it is at work"),  # it has just begun
+        ([{"state": "SUCCEEDED"}], None, "off while it is at work"),
+        ([{"state": "SUCCEEDED", "published": True}], None, "looks every 10 s, has not said yet"),
+        ([], None, "looks every 10 s, has not said yet"),
+        ([{"state": "FAILED", "published": True}], NOW + timedelta(minutes=9), "in 9 min"),
+        ([{"doubt": "its machine is gone"}], NOW + timedelta(minutes=9), "in 9 min"),
+    ],
+)
+def test_the_idle_clock_is_off_only_while_a_run_needs_the_machine(
+    runs: list[dict[str, Any]], soft_end: datetime | None, said: str
+) -> None:
+    line = machine_line()
+    (run,) = line.runs
+    shown = dataclasses.replace(
+        line,
+        runs=[dataclasses.replace(run, **fields) for fields in runs],
+        soft_end=soft_end,
+        has_soft_clock=True,
+    )
+    to, out, _ = screen()
+    machines.overview(to, StatusResult("gce", "gs://trees", NOW, [shown], [], [], []))
+    assert said in next(text for text in out.getvalue().splitlines() if "  idle" in text)
 
 
 def test_status_of_a_stopped_machine_says_how_to_go_on() -> None:
