@@ -13,7 +13,7 @@ from orchestrator.datasets.checks.judge import Unusable, Verdict
 from orchestrator.datasets.folder.reading import Missed, read
 from orchestrator.datasets.packs.member import HASH_BYTES, Member, Members, members
 
-_FILES_MAX = 1024
+_FILES_MAX = 512
 _BYTES = 4 * 1024**2
 _FILES_MIN = 16
 _BATCHES_EACH = 4  # at least, for every worker, where there are so many files
