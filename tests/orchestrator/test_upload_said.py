@@ -104,7 +104,10 @@ def test_a_gc_that_finds_nothing_says_so(tmp_path: Path) -> None:
     one(workspace, fill(tmp_path / "bugs", BUGS))
     out = io.StringIO()
     collected(Screen(out, io.StringIO()), gc(workspace))
-    assert out.getvalue().splitlines()[1:] == ["nothing to delete: every pack is named by a version"]
+    assert out.getvalue().splitlines()[1:] == [
+        "nothing to delete: every pack is named by a version",
+        "next: tlvm datasets",
+    ]
 
 
 def test_what_is_left_out_is_listed_once(tmp_path: Path) -> None:
