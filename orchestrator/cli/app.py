@@ -33,6 +33,7 @@ from orchestrator.errors import TlvmError
 PROGRAM = "tlvm"
 BUG = 1
 USAGE = 2
+INTERRUPTED = 130
 COMMANDS = (
     setup.init,
     machines.up,
@@ -117,14 +118,17 @@ def _root(
 def _exit_code(argv: list[str]) -> int:
     _write_anywhere()
     try:
-        application()(args=argv, prog_name=PROGRAM)
-    except SystemExit as exit:
-        return _after_typer(exit, argv)
+        code = application()(args=argv, prog_name=PROGRAM, standalone_mode=False)
+    except SystemExit as exit:  # of the shell's completion
+        code = exit.code
+    except typer.Abort:
+        print("Interrupted at the question.", file=sys.stderr)
+        return INTERRUPTED
     except TlvmError as error:
         return _failed(error, argv)
     except Exception as error:  # noqa: BLE001  # the last place that can say how to report it
-        return _bug(error, argv)
-    return 0
+        return _refused(error, argv) or _bug(error, argv)
+    return code if isinstance(code, int) else 0
 
 
 def _write_anywhere() -> None:
@@ -134,13 +138,15 @@ def _write_anywhere() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _after_typer(exit: SystemExit, argv: list[str]) -> int:
-    code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else BUG
-    if code == USAGE:
-        _error_document(
-            argv, "UsageError", "The command line can't be used", "", "See stderr, or --help", code
-        )
-    return code
+def _refused(error: Exception, argv: list[str]) -> int | None:
+    """None when it is not the command line that is wrong."""
+    from orchestrator.cli import usage
+
+    if usage.is_help(error):
+        print(error, file=sys.stderr)
+        return USAGE
+    found = usage.read(error, _command(argv))
+    return _failed(found, argv) if found else None
 
 
 def _failed(error: TlvmError, argv: list[str]) -> int:

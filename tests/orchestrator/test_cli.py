@@ -226,10 +226,34 @@ def test_wrong_use_is_exit_2_and_says_what(tlvm: Tlvm, words: list[str], said: s
     assert said in answer.err + answer.out
 
 
+@pytest.mark.parametrize(
+    ("words", "error", "next"),
+    [
+        ("statsu", "No such command 'statsu'", "Did you mean 'status'"),
+        ("datasets shw", "No such command 'shw'", "Did you mean 'show'? tlvm datasets --help lists the"),
+        ("frobnicate", "No such command 'frobnicate'", "tlvm --help lists the commands."),
+        ("status --jsn", "No such option: --jsn", "Did you mean --json? tlvm status --help explains it."),
+        ("status more", "Got unexpected extra argument", "tlvm status --help explains it."),
+        ("up --max-hours", "Option '--max-hours' requires an argument", "tlvm up --help explains it."),
+    ],
+)
+def test_what_the_parser_refuses_looks_like_every_error(
+    tlvm: Tlvm, words: str, error: str, next: str
+) -> None:
+    lines = tlvm(*words.split()).err.splitlines()
+    assert lines[0].startswith(f"error   {error}") and lines[-1].startswith(f"next    {next}")
+    assert len(lines) <= 3 and not any(line.startswith(("Error", "Usage", "Try")) for line in lines)
+
+
 def test_wrong_use_with_json_is_an_object_too(tlvm: Tlvm) -> None:
     answer = tlvm("upload", "--json")
     assert answer.code == 2
-    assert json.loads(answer.out)["error"]["class"] == "UsageError"
+    error = json.loads(answer.out)["error"]
+    assert (error["class"], error["what"], error["next"]) == (
+        "UsageError",
+        "Missing argument 'DIR'",
+        "tlvm upload --help explains it.",
+    )
 
 
 @pytest.mark.parametrize(
