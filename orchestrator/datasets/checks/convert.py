@@ -39,7 +39,6 @@ from orchestrator.datasets.checks.signature import DEEP, TURNS
 
 MAX: Literal["max"] = "max"
 QUALITY = 95
-MODERN = (".heic", ".heif", ".avif")
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
 

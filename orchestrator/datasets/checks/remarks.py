@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from orchestrator.datasets.checks import findings
 from orchestrator.datasets.checks.check import Outcome
-from orchestrator.datasets.checks.convert import MODERN
 from orchestrator.datasets.columns.rows import column
+from orchestrator.datasets.folder.names import MODERN
 from orchestrator.datasets.folder.scan import Scan
 from orchestrator.datasets.publishing.plan import Plan
 from orchestrator.datasets.splits import grouping

@@ -11,6 +11,7 @@ IMAGE_ENDINGS = frozenset(
     # torchvision's, and their kin; `convert` makes JPEG of the last three
     b".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp .heic .heif .avif".split()
 )
+MODERN = (".heic", ".heif", ".avif")
 
 _PLAIN = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%\\")
 

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import remote
-from orchestrator.datasets.checks.convert import MODERN, prepared
-from orchestrator.datasets.checks.judge import Unusable
-from orchestrator.datasets.folder.names import IMAGE_ENDINGS, printable
+from orchestrator.datasets.folder.names import IMAGE_ENDINGS, MODERN, printable
 from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundError
 from orchestrator.workflows.results.metrics import read_metrics
 from orchestrator.workflows.results.prevalence import moved, prevalence, supposed
@@ -132,6 +130,9 @@ def _as_it_travels(image: str, place: Path) -> str:
     """The image; HEIC and AVIF as an upload sends them, put in `place`: what classifies can't read them."""
     if not image.lower().endswith(MODERN):
         return image
+    from orchestrator.datasets.checks.convert import prepared  # Pillow: not for other commands
+    from orchestrator.datasets.checks.judge import Unusable
+
     try:
         data, found = prepared(Path(image).read_bytes())
     except OSError:
