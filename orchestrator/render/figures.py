@@ -25,6 +25,11 @@ def lines(metrics: Metrics, look: str = "") -> Iterator[str]:
         f"    guessing {result.guessing:.3f}"
         f"    calibration error {result.calibration_error_uncalibrated:.3f} → {result.calibration_error:.3f}"
     )
+    if metrics.cut_short:
+        yield (
+            f"its max_hours were over {metrics.cut_short}: "
+            f"tlvm run --spec {metrics.run_id[-4:]} --max-hours H does it with more"
+        )
     if low <= result.guessing:
         yield "no better than guessing the most frequent class, as far as these images can tell"
     in_groups = f" in {count(result.groups, 'group')}" if result.groups is not None else ""

@@ -186,6 +186,9 @@ def _figures(what: str, metrics: Metrics) -> Iterator[str]:
         f"guessing {found.guessing:.3f}; calibration error {found.calibration_error:.3f}; "
         f"{metrics.trained_parameters:,} of {metrics.trained_parameters + metrics.frozen.parameters:,} parameters trained."
     )
+    if metrics.cut_short:
+        yield ""
+        yield f"Its max_hours were over {escaped(metrics.cut_short)}: a longer `--max-hours` gives it more."
     yield ""
     yield from table(class_rows(found))
     if len(found.classes) > CLASSES_MAX:

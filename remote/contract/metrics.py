@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from remote.contract.wording import count
+
 SCHEMA = 1
 MISTAKES_MAX = 24
 DOUBTFUL_MAX = 200
@@ -129,6 +131,19 @@ class Metrics:
     def imbalance(self) -> float:
         """Train images of the largest class for one of the smallest."""
         return max(self.train_images) / max(1, min(self.train_images)) if self.train_images else 1.0
+
+    @property
+    def cut_short(self) -> str:
+        """How far the training came where its max_hours did not last: "after 2 of 30 epochs"; "" where they did."""
+        if self.training.get("ended_by") != "max_hours":
+            return ""
+        epochs, recipe = self.training.get("epochs"), self.training.get("recipe")
+        last = epochs[-1] if isinstance(epochs, list) and epochs else None
+        came = last.get("epoch") if isinstance(last, dict) else None
+        of = recipe.get("epochs") if isinstance(recipe, dict) else None
+        if not isinstance(came, int) or not isinstance(of, int):
+            return "before its last epoch"
+        return f"after {came} of {count(of, 'epoch')}"
 
     @property
     def result(self) -> Evaluation:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from remote.contract import document
+from remote.contract.document import ContractError
 from remote.contract.layout import RunFolder
+from remote.contract.metrics import Metrics
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import State
 from remote.job.training_process import End, Limits, Why, in_words, tail
@@ -55,11 +58,14 @@ def judged(end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error:
     """
     whole = all((folder.result / name).is_file() for name in RESULT[spec.job])
     if end.exit_code == 0 and whole:
-        return Outcome("SUCCEEDED", exit_code=0)
+        return Outcome("SUCCEEDED", _cut_short(folder), exit_code=0)
     if not end.why and end.exit_code == INTERRUPTED_EXIT:
         return Outcome("INTERRUPTED", TAKEN_AWAY, end.exit_code)
     if end.why == "overtime":
-        message = f"Stopped after its max_hours of {spec.max_hours:g}"
+        more = f"tlvm run --spec {spec.run_id[-4:]} --max-hours H does it with more"
+        message = f"Stopped after its max_hours of {spec.max_hours:g}, before there was a result" + (
+            f": {more}" if spec.job == "train" else ""
+        )
     elif end.why == "hung":
         message = f"Stopped: no sign of life for {limits.hang_s:g} s"
     elif end.exit_code == 0:
@@ -74,6 +80,15 @@ def judged(end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error:
     else:
         message = in_words(end)
     return Outcome("FAILED", message, end.exit_code, tail(folder.log))
+
+
+def _cut_short(folder: RunFolder) -> str:
+    """Where it ended well, and early; "" where nothing is to be said, or what a training wrote can't be read."""
+    try:
+        metrics = document.decode(Metrics, (folder.result / "metrics.json").read_bytes(), what="metrics.json")
+    except (OSError, ContractError):
+        return ""
+    return f"its max_hours were over {metrics.cut_short}" if metrics.cut_short else ""
 
 
 def stopped(why: Why, text: str, exit_code: int | None = None) -> Outcome:

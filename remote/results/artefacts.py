@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from remote.contract import document
 from remote.contract.dataset_manifest import Image
-from remote.contract.metrics import Evaluation, Metrics
+from remote.contract.metrics import Metrics
 from remote.images.preprocessing import Preprocessing
 from remote.measures.evaluation import Floats, probabilities
 from remote.networks.backbones import Network
@@ -73,7 +73,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     _write_network(folder / "model.safetensors", network, card)
     document.write(folder / "model.json", card)
-    document.write_text(folder / "README.md", readme(card, metrics.result))
+    document.write_text(folder / "README.md", readme(card, metrics))
     document.write(result / "metrics.json", metrics)
     document.write_text(result / "predictions.csv", predictions_csv(card, predicted))
 
@@ -102,7 +102,8 @@ def predictions_csv(card: ModelCard, predicted: Sequence[Predicted]) -> str:
     return text.getvalue()
 
 
-def readme(card: ModelCard, figures: Evaluation) -> str:
+def readme(card: ModelCard, metrics: Metrics) -> str:
+    figures = metrics.result
     low, high = figures.accuracy_interval
     source = source_of(card.model)
     brought, built = source.loading(card.model)
@@ -125,6 +126,7 @@ def readme(card: ModelCard, figures: Evaluation) -> str:
         chose=figures.chose,
         low=low,
         high=high,
+        cut_short=f"\nIts hours were over {metrics.cut_short}." if metrics.cut_short else "",
     )
 
 
@@ -148,7 +150,7 @@ def _write_network(path: Path, network: Network, card: ModelCard) -> None:
 _README = """# {model}: {classes}
 
 Trained by `tlvm run {scenario}` on {dataset} {version}, beginning with {weights} weights.
-Accuracy {accuracy:.3f} ({correct} of {n}; 95 %: {low:.3f} to {high:.3f}) on {split}, whose images chose {chose}.
+Accuracy {accuracy:.3f} ({correct} of {n}; 95 %: {low:.3f} to {high:.3f}) on {split}, whose images chose {chose}.{cut_short}
 
 ```python
 import json

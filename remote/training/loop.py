@@ -67,7 +67,7 @@ def fit(
     try:
         if start_counts and len(steering.images) and not position.history:
             _finish_epoch(trainee, settings, training, steering)
-        while _is_next(settings, position) and not _is_late(trainee, position):
+        while _is_next(settings, position) and not _is_late(trainee, position, settings.epochs):
             train_one_epoch(trainee, settings, training)
             position.epoch += 1
             inside = position.step_seconds
@@ -98,7 +98,7 @@ def _is_next(settings: Recipe, position: Position) -> bool:
     return position.epoch < settings.epochs and position.epoch - position.best_epoch < settings.patience
 
 
-def _is_late(trainee: Trainee, position: Position) -> bool:
+def _is_late(trainee: Trainee, position: Position, epochs: int) -> bool:
     """Too late for another epoch and for measuring what came of them all, which takes no longer. Never before the first."""
     if not position.epoch:
         return False
@@ -107,8 +107,8 @@ def _is_late(trainee: Trainee, position: Position) -> bool:
     if left_s >= _EPOCHS_LEFT * longest_s:
         return False
     trainee.tell(
-        f"Stopped after epoch {position.epoch}: {left_s:.0f} s of max_hours are left, and an epoch takes up to "
-        f"{longest_s:.0f} s. What is best so far is the result"
+        f"Stopped after epoch {position.epoch} of {epochs}: {left_s:.0f} s of max_hours are left, and an epoch takes up to "
+        f"{longest_s:.0f} s. What is best so far is the result; a longer --max-hours gives more epochs"
     )
     return True
 

@@ -374,6 +374,23 @@ def metrics(**more: Any) -> Metrics:
     return Metrics(**(fields | more))
 
 
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"epochs": [{"epoch": 1}, {"epoch": 2}], "recipe": {"epochs": 30}}, "after 2 of 30 epochs"),
+        ({"epochs": [None], "recipe": "x"}, "before its last epoch"),
+        ({}, "before its last epoch"),
+    ],
+)
+def test_a_run_whose_hours_were_over_says_so_and_how_to_give_it_more(
+    training: dict[str, Any], said: str
+) -> None:
+    text = "\n".join(figures.lines(metrics(training={**training, "ended_by": "max_hours"})))
+    assert f"its max_hours were over {said}: tlvm run --spec {RUN[-4:]} --max-hours H" in text
+    ended = {**training, "ended_by": "epochs"}
+    assert "max_hours" not in "\n".join(figures.lines(metrics(training=ended)))
+
+
 def test_the_figures_are_a_table_that_a_person_understands() -> None:
     text = "\n".join(figures.lines(metrics()))
     assert "accuracy 0.950 (114 of 120; 95 %: 0.895 – 0.977)" in text

@@ -12,6 +12,9 @@ from sklearn.datasets import load_digits
 
 from remote.contract import document, events
 from remote.contract.metrics import Metrics
+from remote.job.outcome import judged
+from remote.job.record import read_spec
+from remote.job.training_process import End, Limits
 from remote.predict import predict
 from remote.train import main
 from tests.remote import fixtures
@@ -77,8 +80,12 @@ def test_hours_that_do_not_last_for_all_epochs_lose_nothing(digits: Path) -> Non
     metrics = document.decode(Metrics, (run.result / "metrics.json").read_bytes(), what="metrics.json")
     assert [epoch["epoch"] for epoch in metrics.training["epochs"]] == [1]
     assert metrics.training["ended_by"] == "max_hours"
+    end = End(exit_code=0, why="", out_of_memory=False, peak_memory_mb=0.0)
+    outcome = judged(end, read_spec(run.spec), run, Limits(), error="")
+    assert (outcome.state, outcome.message) == ("SUCCEEDED", "its max_hours were over after 1 of 9 epochs")
     said = run.events.read_text()
-    assert "Stopped after epoch 1: 0 s of max_hours are left" in said
+    assert "Stopped after epoch 1 of 9: 0 s of max_hours are left" in said
+    assert "\nIts hours were over after 1 of 9 epochs.\n" in (run.result / "model" / "README.md").read_text()
     assert "1 epoch kept" in said and "its hours did not last for more" in said
 
 

@@ -186,7 +186,7 @@ def test_hours_that_do_not_last_for_all_epochs_end_in_the_best_so_far() -> None:
     position = short.fit()
     assert (position.epoch, ended_by(RECIPE, position)) == (2, "max_hours")
     assert len(short.told) == 1 and short.told[0].startswith(
-        "Stopped after epoch 2: 0 s of max_hours are left"
+        f"Stopped after epoch 2 of {RECIPE.epochs}: 0 s of max_hours are left"
     )
     assert ended_by(RECIPE, whole.fit()) == "epochs"
     assert whole.told == []
