@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class Supervisor:
 class Record:
     """The status of one run, and the only writer of it. The events file is shared with the training process.
 
-    While the disk is full it keeps what it knows to itself; the next change is written with it.
+    While the disk is full it keeps what it knows to itself, and only shows that it lives; the next change is written
+    with it.
     """
 
     def __init__(self, folder: RunFolder, spec: RunSpec, supervisor: Supervisor, status: RunStatus) -> None:
@@ -86,6 +88,8 @@ def _write(path: Path, what: RunStatus | Supervisor) -> None:
     except OSError as error:
         if not is_full(error):
             raise
+        with suppress(FileNotFoundError):
+            os.utime(path)
 
 
 def begin(folder: RunFolder, spec: RunSpec) -> Record:

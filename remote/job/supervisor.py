@@ -32,6 +32,7 @@ from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped, wi
 from remote.job.publish import Publisher, now
 from remote.job.reasons import Reasons, cancel_mark
 from remote.job.record import Record, begin, is_over, read_spec
+from remote.job.reserve import reserved
 from remote.job.resources import Gauge
 from remote.job.signals import asked_to_end
 from remote.job.taking_up import CannotTakeUp, take_up
@@ -129,9 +130,7 @@ class _Job:
         self._news = News(folder, echo)
         self._marks = LogMarks(folder, record.events)
         self._publisher = Publisher(
-            lambda: open_store(
-                spec.store, attempts=Attempts(count=1)
-            ),  # the publisher has patience of its own
+            lambda: open_store(spec.store, attempts=Attempts(count=1)),  # it has patience of its own
             spec.run_id,
             folder,
             attempt=record.status.attempt,
@@ -235,17 +234,18 @@ class _Job:
             self._note_used(again_after_s=self._limits.tell_s)
 
         try:
-            return training_process.train(
-                self._command,
-                self._folder,
-                accelerators=accelerators,
-                keep=[*places.descriptors, self._lock],
-                environment=environment(self._folder),
-                limits=self._limits,
-                remaining_s=self._left_s(),
-                stop=self._reasons.why,
-                tick=tick,
-            )
+            with reserved(self._folder.root, beyond_bytes=self._limits.room_bytes):
+                return training_process.train(
+                    self._command,
+                    self._folder,
+                    accelerators=accelerators,
+                    keep=[*places.descriptors, self._lock],
+                    environment=environment(self._folder),
+                    limits=self._limits,
+                    remaining_s=self._left_s(),
+                    stop=self._reasons.why,
+                    tick=tick,
+                )
         finally:
             tick()
             self._note_used()

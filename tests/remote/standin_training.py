@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def main() -> int:
     if behaviour == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     if behaviour == "no room" and not write(folder.result / "large"):
+        return 13
+    if behaviour == "no byte left" and fill(Path.home() / "fill", folder.status):
         return 13
     if behaviour == "nothing":
         return 0
@@ -101,6 +104,21 @@ def write(path: Path) -> bool:
         path.unlink()
         print(f"the disk: {error}", flush=True)
         return False
+    return True
+
+
+def fill(path: Path, status: Path) -> bool:
+    """All that the disk takes, until the supervisor has shown that it lives all the same; False the second time."""
+    done = path.parent / "filled"
+    if done.exists():
+        return False
+    done.touch()
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    before = status.stat().st_mtime_ns
+    while status.stat().st_mtime_ns == before:
+        time.sleep(0.01)
     return True
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from remote.contract import layout
 from remote.contract.events import EventWriter, parse
 from remote.contract.full_disk import ForgivingLog, is_from_full_disk
 from remote.contract.layout import RunFolder
 from remote.job.again import Again
 from remote.job.outcome import Stopped, judged
+from remote.job.reserve import RESERVE_BYTES, reserved
 from remote.job.training_process import End, Limits
 from tests.remote.machine import TestMachine, events_of, eventually
 from tests.small_disk import small_disk
@@ -214,6 +216,30 @@ def test_a_run_whose_disk_is_full_waits_and_ends_well(machine: TestMachine) -> N
     assert any("The disk of the machine is full" in text for text in said)
     assert any("There is room again" in text for text in said)
     assert machine.stored_stream(spec, "log").decode().count("training begins") == 2
+
+
+@pytest.mark.needs("mount namespaces")
+def test_a_run_whose_disk_has_not_one_byte_left_says_so_in_the_store(machine: TestMachine) -> None:
+    """The store is elsewhere: what is written on the disk of the machine on its way there needs room, too."""
+    machine.room_bytes, machine.tell_s = 6_000_000, 0.1
+    spec = machine.spec("no byte left")
+    home = machine.home.root.parent
+    supervisor = machine.begin(spec, within=small_disk(home, "16m"))
+    seen = Path(f"/proc/{supervisor.pid}/root") / home.relative_to("/")
+    status = machine.store / layout.run_key(spec.run_id, "status.json")
+    eventually(lambda: status.exists() and "waits for room" in machine.stored_status(spec).message)
+    eventually(lambda: b"The disk of the machine is full" in machine.stored_stream(spec, "events"))
+    (seen / "fill").unlink()
+    assert supervisor.wait(60) == 0
+    assert machine.stored_status(spec).state == "SUCCEEDED" and machine.stored_status(spec).message == ""
+    assert machine.stored_stream(spec, "log").decode().count("training begins") == 2
+
+
+def test_what_is_kept_back_is_free_afterwards_and_leaves_what_others_need(tmp_path: Path) -> None:
+    for there_is_room, beyond_bytes in ((True, 0), (False, 2**62)):
+        with reserved(tmp_path, beyond_bytes=beyond_bytes):
+            assert [path.stat().st_size for path in tmp_path.iterdir()] == [RESERVE_BYTES] * there_is_room
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_waits_for_room_can_be_cancelled_and_is_taken_away(machine: TestMachine) -> None:
