@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import google_crc32c
@@ -57,6 +57,7 @@ def put_run(
     looked: bool = True,
     counters: Counters | None = None,
     images_per_s: float = 1.0,
+    training: Mapping[str, object] | None = None,
 ) -> str:
     """A run that said these probabilities of these images; its id."""
     run_id = f"{scenario}-20260807-142530-{tail}"
@@ -86,7 +87,7 @@ def put_run(
         seconds={"train": seconds},
         device="2 cores",
         versions={},
-        training={},
+        training=dict(training or {}),
         train_images=[100] * len(classes),
     )
     rows = [",".join(["path", "split", "label", "predicted", *(f"p_{name}" for name in classes)])]

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,12 @@ def workspace(tmp_path: Path) -> Workspace:
     return found
 
 
-def put_same(workspace: Workspace, tail: str = "k3qz", **fields: Any) -> tuple[str, Wish]:
+def put_same(
+    workspace: Workspace, tail: str = "k3qz", training: Mapping[str, object] | None = None, **fields: Any
+) -> tuple[str, Wish]:
     """A run that succeeded, whose spec has these fields; and the wish for the same."""
     dataset = put_dataset(workspace, IMAGES)
-    run_id = put_run(workspace, tail, dataset, IMAGES, RIGHT)
+    run_id = put_run(workspace, tail, dataset, IMAGES, RIGHT, training=training)
     stored = stored_run(workspace.store, run_id)
     assert stored
     changes: dict[str, Any] = {"parameters": WISH.parameters, "code": bundle.code()} | fields
@@ -74,6 +77,13 @@ def test_the_same_run_is_found_and_the_newest_of_several(workspace: Workspace) -
     newer, _ = put_same(workspace, "z9zz")
     found = unchanged(workspace, wish)
     assert found and found.spec.run_id == newer
+
+
+def test_a_run_whose_hours_were_over_is_no_answer_where_there_are_more(workspace: Workspace) -> None:
+    run_id, wish = put_same(workspace, training={"ended_by": "max_hours"}, max_hours=2.0)
+    assert unchanged(workspace, dataclasses.replace(wish, max_hours=2.1)) is None
+    found = unchanged(workspace, dataclasses.replace(wish, max_hours=2.0))
+    assert found and found.spec.run_id == run_id
 
 
 @pytest.mark.parametrize(

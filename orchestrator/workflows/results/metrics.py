@@ -31,16 +31,27 @@ def accuracies(store: Store, run_ids: Collection[str]) -> dict[str, float]:
     """By run id; a run whose figures are missing or can't be read has none."""
 
     def one(run_id: str) -> float | None:
-        try:
-            key = layout.run_key(run_id, "metrics.json")
-            found = read_document(store, key, bytes_max=METRICS_BYTES_MAX)
-            return _metrics(found[0], key).result.accuracy if found else None
-        except (TlvmError, ContractError):
-            return None
+        found = _stored(store, run_id)
+        return found.result.accuracy if found else None
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = zip(run_ids, pool.map(one, run_ids), strict=True)
         return {run_id: accuracy for run_id, accuracy in found if accuracy is not None}
+
+
+def cut_short(store: Store, run_id: str) -> str:
+    """How far it came, where its hours did not last: "after 2 of 30 epochs"; "" also where its figures can't be read."""
+    found = _stored(store, run_id)
+    return found.cut_short if found else ""
+
+
+def _stored(store: Store, run_id: str) -> Metrics | None:
+    try:
+        key = layout.run_key(run_id, "metrics.json")
+        found = read_document(store, key, bytes_max=METRICS_BYTES_MAX)
+        return _metrics(found[0], key) if found else None
+    except (TlvmError, ContractError):
+        return None
 
 
 def _metrics(text: bytes, what: str) -> Metrics:

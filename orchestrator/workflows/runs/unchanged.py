@@ -1,7 +1,8 @@
 """`tlvm run --if-changed`: the earlier run that did the same, as the answer; no machine is asked for.
 
 The same is: dataset version, scenario, parameters, model, weights, seed, names of its variables, and our code on the
-machine. Not the machine: what a GPU computes may differ from a CPU in the last digits.
+machine. Not the machine: what a GPU computes may differ from a CPU in the last digits. Nor its hours, unless they were
+over before the last epoch, and now there are more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from orchestrator import bundle
+from orchestrator.workflows.results.metrics import cut_short
 from orchestrator.workflows.results.result import RunResult, started
 from orchestrator.workflows.runs.attach import attach
 from orchestrator.workflows.runs.documents import StoredRun, result_problem, stored_runs
@@ -38,7 +40,7 @@ def unchanged_each(
     stored, _ = stored_runs(workspace.store, remembered)
     mine = [run for run in reversed(stored) if run.spec.owner == owner]
     return [
-        _earlier(workspace, [run for run in mine if _is_same(run.spec, wish, environment, code)])
+        _earlier(workspace, wish, [run for run in mine if _is_same(run.spec, wish, environment, code)])
         for wish in wishes
     ]
 
@@ -63,10 +65,10 @@ def answer(
     return dataclasses.replace(found, unchanged=True)
 
 
-def _earlier(workspace: Workspace, same: Sequence[StoredRun]) -> StoredRun | None:
+def _earlier(workspace: Workspace, wish: Wish, same: Sequence[StoredRun]) -> StoredRun | None:
     for run in same:
         if run.state == "SUCCEEDED":
-            problem = result_problem(workspace.store, run.spec.run_id)
+            problem = result_problem(workspace.store, run.spec.run_id) or _lacked_hours(workspace, run, wish)
             if not problem:
                 return run
             workspace.progress.warn(f"{run.spec.run_id} did the same, and can't be the answer: {problem}")
@@ -79,6 +81,17 @@ def _earlier(workspace: Workspace, same: Sequence[StoredRun]) -> StoredRun | Non
             f"{run.spec.run_id} did the same, and is lost: {words[run.spec.run_id].doubt}"
         )
     return None
+
+
+def _lacked_hours(workspace: Workspace, run: StoredRun, wish: Wish) -> str:
+    if wish.max_hours <= run.spec.max_hours:
+        return ""
+    came = cut_short(workspace.store, run.spec.run_id)
+    return (
+        f"its {run.spec.max_hours:g} hours were over {came}, and this one has {wish.max_hours:g}"
+        if came
+        else ""
+    )
 
 
 def _is_same(spec: RunSpec, wish: Wish, environment: Collection[str], code: str) -> bool:
