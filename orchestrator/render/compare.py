@@ -79,7 +79,9 @@ def row(name: str, run: ComparedRun, runs: int) -> tuple[str, ...]:
 
 
 def _took(run: ComparedRun) -> str:
-    """A run that found features of an earlier one took less than it would by itself."""
+    """A run that found features of an earlier one took less than it would by itself; one whose hours were over, too."""
+    if run.cut_short:
+        return f"{duration(run.seconds)} (its hours were over {run.cut_short})"
     if not run.kept:
         return duration(run.seconds)
     alone = f"about {duration(run.seconds_alone)}" if run.seconds_alone else "longer"

@@ -163,6 +163,17 @@ def test_where_nobody_knows_what_features_take_that_is_said(workspace: Workspace
     ) in text
 
 
+def test_a_run_whose_hours_were_over_is_told_apart(workspace: Workspace) -> None:
+    images = birches(20)
+    dataset = put_dataset(workspace, images)
+    cut = {"ended_by": "max_hours", "epochs": [{"epoch": 2}], "recipe": {"epochs": 30}}
+    put_run(workspace, "k3qz", dataset, images, shares(18, 20))
+    put_run(workspace, "9w2d", dataset, images, shares(18, 20), scenario="fine-tune-all", training=cut)
+    result = compare(workspace, ["k3qz", "9w2d"])
+    assert [run.cut_short for run in result.runs] == ["", "after 2 of 30 epochs"]
+    assert shown(result).count("(its hours were over after 2 of 30 epochs)") == 1
+
+
 def _tuned(
     workspace: Workspace,
     dataset: DatasetRef,

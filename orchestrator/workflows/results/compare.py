@@ -43,6 +43,7 @@ class ComparedRun:
     seconds_alone: float | None = (
         None  # that it would have taken without; an estimate where some were kept; None: unknown
     )
+    cut_short: str = ""  # how far it came where its hours were over: "after 2 of 30 epochs"
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def _compared(
         seconds=_seconds(run),
         kept=_kept(run),
         seconds_alone=seconds_alone,
+        cut_short=metrics.cut_short,
     )
 
 
