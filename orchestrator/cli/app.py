@@ -122,7 +122,7 @@ def _exit_code(argv: list[str]) -> int:
     except SystemExit as exit:  # of the shell's completion
         code = exit.code
     except typer.Abort:
-        print("Interrupted at the question.", file=sys.stderr)
+        print("\nInterrupted at the question.", file=sys.stderr)
         return INTERRUPTED
     except TlvmError as error:
         return _failed(error, argv)

@@ -334,6 +334,24 @@ main(["status"])
     assert (done.returncode, done.stderr) == (130, "Interrupted before anything was done.\n")
 
 
+def test_a_question_that_is_left_is_130_not_a_bug(process: Process) -> None:
+    person, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "init"], cwd=process.folder, env=process.environment,
+        stdin=terminal, stdout=terminal, stderr=terminal,
+    ) as asking:  # fmt: skip
+        os.close(terminal)
+        said = b""
+        while b"Choose" not in said:
+            said += os.read(person, 1000)
+        os.write(person, b"\x04")  # Ctrl-D
+        while b"Interrupted at the question." not in said:
+            said += os.read(person, 1000)
+        assert asking.wait(timeout=60) == 130
+    os.close(person)
+    assert not (process.folder / "tlvm.toml").exists()
+
+
 def test_init_writes_once(tlvm: Tlvm) -> None:
     answer = tlvm("init", "--provider", "docker", "--store", 'gs://trees "4711"')
     assert answer.code == 0 and answer.out.splitlines()[-1] == "next: tlvm doctor"
