@@ -10,13 +10,16 @@ from orchestrator.stores.base import Blob, Store
 from remote.contract.document import ContractError
 
 
-def read_document(store: Store, key: str, *, bytes_max: int) -> tuple[bytes, Blob] | None:
+def read_document(
+    store: Store, key: str, *, bytes_max: int, listed: Blob | None = None
+) -> tuple[bytes, Blob] | None:
     """What it says, and the blob as it was before; so what changes in between makes a later write fail, not get lost.
 
+    listed          as a listing has just had it: the store is not asked for it once more
     None            there is none
     ContractError   it is larger than that
     """
-    blob = store.get(key)
+    blob = listed or store.get(key)
     if blob is None:
         return None
     if blob.size > bytes_max:

@@ -16,10 +16,12 @@ from orchestrator.providers.base import MachineState
 from orchestrator.render import machines as render_machines
 from orchestrator.render import runs as render_runs
 from orchestrator.render.console import Screen
+from orchestrator.workflows.machines.power import stop
 from orchestrator.workflows.machines.refresh import refresh
 from orchestrator.workflows.machines.status import status
 from orchestrator.workflows.results.pull import pull_all
 from orchestrator.workflows.runs.attach import attach
+from orchestrator.workflows.runs.documents import read_runs, stored_runs
 from orchestrator.workflows.runs.following import MachineLost
 from orchestrator.workflows.runs.overview import runs
 from orchestrator.workflows.workspace import Workspace
@@ -94,7 +96,7 @@ def test_status_reads_what_is_not_over_and_nothing_else(server: GcsServer, many:
         server.requests.clear()
         found = status(many)
         assert [run.run_id for run in found.other_runs] == [run_id(OLD)]
-        assert read(server) == 6  # spec, status, attempt: found and read
+        assert read(server) == 5  # spec, status, attempt: two found, the third one listed, and read
         assert server.requests["objects.list"] <= 4
 
 
@@ -123,7 +125,7 @@ def test_runs_shows_the_newest_and_every_one_that_is_not_over(server: GcsServer,
     found = runs(many, newest=5)
     newest = [run_id(number) for number in range(COUNT - 1, COUNT - 6, -1)]
     assert [row.run_id for row in found.runs] == [*newest, run_id(OLD)]
-    assert read(server) == 6 * 6
+    assert read(server) == 5 * 6
     text = drawn(render_runs.listed, found)
     assert run_id(OLD) in text and f"... and {COUNT - 6} more that have ended" in text
     assert f"next: tlvm attach --recover {run_id(OLD)[-4:]}" in text
@@ -162,7 +164,7 @@ def test_attach_without_a_name_reads_the_newest_and_what_is_not_over(
 ) -> None:
     with pytest.raises(MachineLost):
         attach(many)  # the one that is not over, whose machine is gone
-    assert 6 * 21 <= read(server) <= 6 * 21 + 12
+    assert 3 * 21 <= read(server) <= 3 * 21 + 12
 
 
 def test_pull_all_reads_nothing_of_what_is_here(server: GcsServer, many: Workspace) -> None:
@@ -173,6 +175,21 @@ def test_pull_all_reads_nothing_of_what_is_here(server: GcsServer, many: Workspa
             (folder / "run.json").write_text("{}")
     assert [result.run_id for result in pull_all(many).pulled] == [run_id(5)]
     assert read(server) <= 24
+
+
+def test_stop_reads_what_is_not_over_and_nothing_else(server: GcsServer, many: Workspace) -> None:
+    assert isinstance(many.provider, Scripted)
+    many.provider.there[MACHINE] = machine_of(MACHINE, created=BEGAN)
+    assert not stop(many, confirm=lambda _: False).stopped
+    assert read(server) == 5
+
+
+def test_refresh_lists_what_there_is_and_reads_each_document_once(server: GcsServer, many: Workspace) -> None:
+    assert refresh(many).runs == COUNT
+    assert server.requests["objects.download"] == 3 * COUNT and server.requests["objects.get"] == 0
+    assert server.requests["objects.list"] == 4  # the runs, their specs, statuses and attempts
+    again = read_runs(many.store, [run_id(OLD)])[0]  # as it is read where only a few are asked for
+    assert again == [run for run in stored_runs(many.store)[0] if run.spec.run_id == run_id(OLD)]
 
 
 def test_what_refresh_has_read_is_not_read_again(server: GcsServer, many: Workspace) -> None:

@@ -10,8 +10,9 @@ from orchestrator.errors import CloudError, ConfigError, ConflictError, Interrup
 from orchestrator.providers.base import Machine, MachineState
 from orchestrator.workflows.clock import Clock
 from orchestrator.workflows.machines.readiness import make_ready
-from orchestrator.workflows.runs.documents import StoredRun, stored_runs
+from orchestrator.workflows.runs.documents import StoredRun, read_runs
 from orchestrator.workflows.runs.ended import note_ended
+from orchestrator.workflows.runs.index import run_index
 from orchestrator.workflows.runs.machine_runs import runs_of
 from orchestrator.workflows.runs.overview import short
 from orchestrator.workflows.runs.unfinished import heard
@@ -65,7 +66,8 @@ def stop(
     per_month = rented.disk_per_month(machine.name) if rented else 0.0
     if machine.state is MachineState.STOPPED:
         return StopResult(machine, True, True, disk_per_month=per_month, resumes=rented is not None)
-    active = [run for run in runs_of(machine, stored_runs(workspace.store)[0]) if run.active]
+    unfinished, _ = read_runs(workspace.store, run_index(workspace.store).newest(0))
+    active = [run for run in runs_of(machine, unfinished) if run.active]
     working = _at_work(workspace, machine, active)
     if working and not force:
         raise ConflictError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TypeVar
 
 from orchestrator.errors import CloudError, NotFoundError
-from orchestrator.stores.base import Store
+from orchestrator.stores.base import Blob, Store
 from orchestrator.stores.documents import read_document
 from orchestrator.workflows.runs.remembered import Documents, RememberedRuns
 from remote.contract import document, layout
@@ -20,9 +21,10 @@ from remote.contract.stored_checkpoints import LatestCheckpoints
 
 T = TypeVar("T")
 BYTES_MAX = 16 * 1024 * 1024
-_READERS = 16
+_READERS = 32  # as many requests as a store takes at once
+_LISTED_FROM = 20  # so many runs: what all have is listed, which costs about as much as to ask for three
 _ATTEMPTS_MAX = 1000  # a machine may write any number
-SPEC, STATUS = "spec.json", "status.json"
+SPEC, STATUS, ATTEMPTS = "spec.json", "status.json", "attempts/*"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ def run_ids(store: Store) -> list[str]:
     return sorted(found, key=lambda run_id: run_id.split("-")[-3:])
 
 
+def run_in(key: str) -> str:
+    """Whose document it is, by its key."""
+    return key.removeprefix(layout.RUNS).partition("/")[0]
+
+
 def short(run_id: str, known: Iterable[str] = ()) -> str:
     """What a command line calls a run: its last four letters, or all of its id where another one that is known ends so."""
     end = run_id[-4:]
@@ -97,10 +104,14 @@ def read_runs(
     runs, problems = [], []
     known = remembered.all() if remembered else {}
     fresh: dict[str, Documents] = {}
+    remembered_ones = {run_id: run for run_id in ids if (run := _remembered(run_id, known))}
+    unknown = [run_id for run_id in ids if run_id not in remembered_ones]
+    listed = _listed(store) if len(unknown) >= _LISTED_FROM else None
 
     def read(run_id: str) -> StoredRun | str:
         try:
-            documents = _documents(store, run_id)
+            blobs = _asked(store, run_id) if listed is None else listed.get(run_id, [])
+            documents = _documents(store, run_id, blobs)
             found = _decoded(run_id, documents)
         except ContractError as error:
             return str(error)
@@ -108,9 +119,8 @@ def read_runs(
             fresh[run_id] = documents
         return found or ""
 
-    remembered_ones = {run_id: run for run_id in ids if (run := _remembered(run_id, known))}
     with ThreadPoolExecutor(_READERS) as pool:
-        reading = pool.map(read, [run_id for run_id in ids if run_id not in remembered_ones])
+        reading = pool.map(read, unknown)
         for run_id in ids:
             found = remembered_ones.get(run_id) or next(reading)
             if isinstance(found, StoredRun):
@@ -131,7 +141,7 @@ def _remembered(run_id: str, known: Mapping[str, Documents]) -> StoredRun | None
 
 def stored_run(store: Store, run_id: str) -> StoredRun | None:
     """One run; None when there is none. ContractError when its documents can't be read."""
-    return _decoded(run_id, _documents(store, run_id))
+    return _decoded(run_id, _documents(store, run_id, _asked(store, run_id)))
 
 
 def required_run(store: Store, run_id: str) -> StoredRun:
@@ -147,7 +157,7 @@ def required_run(store: Store, run_id: str) -> StoredRun:
 
 def stored_attempts(store: Store, run_id: str) -> list[Attempt]:
     """In order of their numbers. ContractError when one can't be read."""
-    return _attempts(run_id, _attempt_documents(store, run_id))
+    return _attempts(run_id, _documents(store, run_id, _asked_attempts(store, run_id)))
 
 
 def latest_checkpoints(store: Store, run_id: str) -> LatestCheckpoints | None:
@@ -184,23 +194,44 @@ def result_problem(store: Store, run_id: str) -> str:
     return ""
 
 
-def _documents(store: Store, run_id: str) -> Documents:
-    """What is there of the documents of a run, as text."""
-    found: dict[str, str] = {}
-    for name in (SPEC, STATUS):
-        text = _text(store, layout.run_key(run_id, name))
-        if text is None and name == SPEC:
-            return {}  # deleted since it was listed, or never announced
-        if text is not None:
-            found[name] = text
-    return {**found, **_attempt_documents(store, run_id)}
+def _listed(store: Store) -> dict[str, list[Blob]]:
+    """By run, where its documents are: spec, status, attempts."""
+    found: dict[str, list[Blob]] = {}
+    with ThreadPoolExecutor(3, thread_name_prefix="listed") as pool:
+        listing = [
+            pool.submit(lambda name: list(store.blobs(layout.RUNS, match=f"*/{name}")), name)
+            for name in (SPEC, STATUS, ATTEMPTS)
+        ]
+    for blob in chain.from_iterable(listed.result() for listed in listing):
+        blobs = found.setdefault(run_in(blob.key), [])
+        if len(blobs) < _ATTEMPTS_MAX:
+            blobs.append(blob)
+    return found
 
 
-def _attempt_documents(store: Store, run_id: str) -> Documents:
-    prefix = layout.attempts_prefix(run_id)
-    keys = [blob.key for blob in store.blobs(prefix)][:_ATTEMPTS_MAX]
-    texts = {key.removeprefix(layout.run_key(run_id)): _text(store, key) for key in keys}
-    return {name: text for name, text in texts.items() if text is not None}
+def _asked(store: Store, run_id: str) -> Iterator[Blob]:
+    """The same of one run; none where it was deleted since it was listed, or never announced."""
+    spec = store.get(layout.run_key(run_id, SPEC))
+    if spec is None:
+        return
+    yield spec
+    if status := store.get(layout.run_key(run_id, STATUS)):
+        yield status
+    yield from _asked_attempts(store, run_id)
+
+
+def _asked_attempts(store: Store, run_id: str) -> Iterator[Blob]:
+    return islice(store.blobs(layout.attempts_prefix(run_id)), _ATTEMPTS_MAX)
+
+
+def _documents(store: Store, run_id: str, blobs: Iterable[Blob]) -> Documents:
+    """What they say, as text, without those that have been deleted meanwhile."""
+    prefix = layout.run_key(run_id)
+    found = (
+        (blob.key.removeprefix(prefix), read_document(store, blob.key, bytes_max=BYTES_MAX, listed=blob))
+        for blob in blobs
+    )
+    return {name: said[0].decode(errors="replace") for name, said in found if said}
 
 
 def _decoded(run_id: str, documents: Documents) -> StoredRun | None:
@@ -227,8 +258,3 @@ def _attempts(run_id: str, documents: Documents) -> list[Attempt]:
 def _read(kind: type[T], store: Store, key: str) -> T | None:
     found = read_document(store, key, bytes_max=BYTES_MAX)
     return None if found is None else document.decode(kind, found[0], what=key)
-
-
-def _text(store: Store, key: str) -> str | None:
-    found = read_document(store, key, bytes_max=BYTES_MAX)
-    return None if found is None else found[0].decode(errors="replace")

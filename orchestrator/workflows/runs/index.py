@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from orchestrator.providers.base import Machine
 from orchestrator.stores.base import Store
-from orchestrator.workflows.runs.documents import run_ids
+from orchestrator.workflows.runs.documents import run_ids, run_in
 from orchestrator.workflows.runs.named_by_run import run_of
 from remote.contract import layout
 
@@ -57,17 +57,13 @@ def run_index(store: Store) -> RunIndex:
 
 
 def _over(store: Store) -> frozenset[str]:
-    return frozenset(_run_of(blob.key) for blob in store.blobs(layout.RUNS, match="*/MANIFEST.json"))
+    return frozenset(run_in(blob.key) for blob in store.blobs(layout.RUNS, match="*/MANIFEST.json"))
 
 
 def _started_again(store: Store) -> set[str]:
     """Those that were asked of more than one machine, or of one more than once."""
-    asked = Counter(_run_of(blob.key) for blob in store.blobs(layout.RUNS, match="*/attempts/*"))
+    asked = Counter(run_in(blob.key) for blob in store.blobs(layout.RUNS, match="*/attempts/*"))
     return {run_id for run_id, times in asked.items() if times > 1}
-
-
-def _run_of(key: str) -> str:
-    return key.removeprefix(layout.RUNS).partition("/")[0]
 
 
 def _made(run_id: str) -> datetime:
