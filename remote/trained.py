@@ -118,6 +118,7 @@ def trainee(
         on_epoch=lambda epoch: _tell(task, recipe, epoch),
         tell=tell,
         left_s=task.left_s,
+        measured=len(task.images("val", "test")),
         compiler=_compiler(task, recipe, spec, train, tell),
         dtype=training_precision(task.device, str(task.parameters["precision"])),
     )

@@ -34,7 +34,7 @@ from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
 
 T = TypeVar("T")
 
-_EPOCHS_LEFT = 2.5  # one, one for measuring and writing the result, and what the next takes longer
+_NEXT = 1.5  # epochs: the next, and what it may take longer
 _LOOK = 20  # steps between two looks at the loss: each look waits for a GPU
 _TEMPERED = 5_000  # images at most from which the temperature of an epoch is taken
 
@@ -99,12 +99,16 @@ def _is_next(settings: Recipe, position: Position) -> bool:
 
 
 def _is_late(trainee: Trainee, position: Position, epochs: int) -> bool:
-    """Too late for another epoch and for measuring what came of them all, which takes no longer. Never before the first."""
+    """Too late for another epoch and for measuring what came of them all. Never before the first.
+
+    An image that is measured takes no longer than one that is learned from; writing the result takes time, too.
+    """
     if not position.epoch:
         return False
     longest_s = max(float(epoch["seconds"]) for epoch in position.history)
+    end = max(1.0, trainee.measured / max(1, sum(trainee.class_counts)))
     left_s = trainee.left_s()
-    if left_s >= _EPOCHS_LEFT * longest_s:
+    if left_s >= (_NEXT + end) * longest_s:
         return False
     trainee.tell(
         f"Stopped after epoch {position.epoch} of {epochs}: {left_s:.0f} s of max_hours are left, and an epoch takes up to "

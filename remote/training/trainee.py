@@ -93,5 +93,6 @@ class Trainee:
     on_epoch: Callable[[Epoch], None]
     tell: Callable[[str], None]  # a line for people about something unusual
     left_s: Callable[[], float] = lambda: math.inf  # until it is stopped, because its hours are over
+    measured: int = 0  # images that are measured after the last epoch
     compiler: Callable[[nn.Module, Tensor], Forward] = lambda module, _: module  # given the first batch
     dtype: torch.dtype = torch.float32  # in which convolutions and matrix products are computed in training

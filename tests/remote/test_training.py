@@ -117,6 +117,8 @@ class Run:
     order: list[Tensor] = field(default_factory=list)
     compiler: Callable[[nn.Module, Tensor], Forward] = lambda module, _: module
     epochs_in_its_hours: float = math.inf
+    left_s: float = 0.0  # after them
+    measured: int = 0
 
     def fit(
         self, recipe: Recipe = RECIPE, resumed: State | None = None, *, start_counts: bool = True
@@ -132,7 +134,8 @@ class Run:
             on_batch=lambda done: None,
             on_epoch=self.epochs.append,
             tell=self.told.append,
-            left_s=lambda: math.inf if len(self.epochs) - 1 < self.epochs_in_its_hours else 0.0,
+            left_s=lambda: math.inf if len(self.epochs) - 1 < self.epochs_in_its_hours else self.left_s,
+            measured=self.measured,
             compiler=self.compiler,
         )
         return fit(trainee, recipe, numbers(9, first=100), start_counts=start_counts, resumed=resumed)
@@ -193,6 +196,14 @@ def test_hours_that_do_not_last_for_all_epochs_end_in_the_best_so_far() -> None:
     again = Run(Small(seed=3))
     again.fit(resumed=short.saved[-1])
     assert again.weights == whole.weights
+
+
+def test_hours_last_for_measuring_many_more_images_than_trained() -> None:
+    few = Run(epochs_in_its_hours=1, left_s=1e6, measured=21)
+    assert ended_by(RECIPE, few.fit()) == "epochs"
+    many = Run(epochs_in_its_hours=1, left_s=1e6, measured=10**15)
+    position = many.fit()
+    assert (position.epoch, ended_by(RECIPE, position)) == (1, "max_hours")
 
 
 def test_every_checkpoint_on_the_way_leads_to_the_same_bits() -> None:
