@@ -25,7 +25,7 @@ VERDICTS = Form(
     mode=Words,
     orientation=Words,
     pages=Words,
-    sample=Blobs,
+    sample=Words,
     near=Blobs,
     page=Words,
     size=Words,
@@ -82,6 +82,10 @@ class Images(Sequence[Checked]):
     def take(self, at: Indices) -> Images:
         """These images, in this order."""
         return Images(self.files.take(at), self.verdicts.take(at))
+
+    def without_fingerprints(self) -> Images:
+        """The same images, of which near copies were looked for."""
+        return Images(self.files, self.verdicts.but(near=Words.repeated(b"", len(self))))
 
     def sizes(self) -> Indices:
         """Bytes that travel."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from orchestrator.datasets.checks.signature import HEIGHT, WIDTH
 from orchestrator.datasets.columns.column import Indices
-from orchestrator.datasets.columns.hashes import Digests, digests
+from orchestrator.datasets.columns.hashes import Digests, digests, parts
 
 CONFIRMED = 0.03
 LIKELY = 0.1
@@ -56,9 +56,10 @@ class Pair:
 class StandIns:
     """Contents whose fingerprints are equal to the last bit are stood for by one of them: the first by its hash."""
 
-    def __init__(self, hashes: Digests, others: Digests) -> None:
+    def __init__(self, hashes: Digests, standing: Digests, which: NDArray[np.int32]) -> None:
         self._hashes = hashes  # sorted; those that are stood for
-        self._others = others  # what stands for each
+        self.standing = standing  # sorted
+        self._which = which  # of these stands for each
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -66,7 +67,8 @@ class StandIns:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StandIns):
             return False
-        return np.array_equal(self._hashes, other._hashes) and np.array_equal(self._others, other._others)
+        mine, theirs = ((some._hashes, some.standing, some._which) for some in (self, other))
+        return all(map(np.array_equal, mine, theirs))
 
     def __hash__(self) -> int:
         return len(self)
@@ -75,15 +77,20 @@ class StandIns:
         """What stands for each of these contents: another one, or itself."""
         if not len(self):
             return hashes
-        at = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-        return np.where(self._hashes[at] == hashes, self._others[at], hashes)
+        found = hashes.copy()
+        for part in parts(len(hashes)):
+            at = np.minimum(np.searchsorted(self._hashes, hashes[part]), len(self) - 1)
+            stood_for = self._hashes[at] == hashes[part]
+            found[part][stood_for] = self.standing[self._which[at[stood_for]]]
+        return found
 
     @staticmethod
     def found(hashes: Digests, fingerprints: NDArray[np.uint8], rows: Indices) -> StandIns:
         """`hashes` are sorted, and none stands there twice; `rows` are those of their fingerprints."""
         stands = _stands(fingerprints, rows)
         others = np.flatnonzero(stands != np.arange(len(rows)))
-        return StandIns(hashes[others], hashes[stands[others]])
+        standing, which = np.unique(stands[others], return_inverse=True)
+        return StandIns(hashes[others], hashes[standing], which.astype(np.int32))
 
 
 def _stands(fingerprints: NDArray[np.uint8], rows: Indices) -> Indices:
@@ -103,7 +110,7 @@ def _stands(fingerprints: NDArray[np.uint8], rows: Indices) -> Indices:
 
 
 def _nobody() -> StandIns:
-    return StandIns(digests(()), digests(()))
+    return StandIns(digests(()), digests(()), np.zeros(0, dtype=np.int32))
 
 
 @dataclass(frozen=True)

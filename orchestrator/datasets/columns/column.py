@@ -3,7 +3,7 @@
 As objects, a million rows of the smallest of our tables take 300 MB, in columns 70. How they keep values:
 
     Numbers     whole numbers, 8 bytes each
-    Words       values of any kind, each that occurs once, and 4 bytes a row
+    Words       values of any kind, each that occurs once, and 1, 2 or 4 bytes a row
     Hashes      sha256 as hexadecimal text, 32 bytes each
     Blobs       bytes of any length behind each other
     Texts       the same of text

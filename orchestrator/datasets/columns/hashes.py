@@ -14,6 +14,7 @@ Digests = NDArray[
     np.bytes_
 ]  # 32 bytes each: compared and sorted as a whole; one alone loses zeros at its end
 _HASH_BYTES = 32
+_ROWS_AT_ONCE = 65_536
 
 
 class Hashes:
@@ -68,9 +69,10 @@ def digests(hashes: Iterable[str]) -> Digests:
 
 def ordered(hashes: Digests) -> Indices:
     """Their places in the order of the hashes, equal ones as they come."""
-    heads = _heads(hashes)
-    order = np.argsort(heads, kind="stable")
-    alike = np.flatnonzero(heads[order[1:]] == heads[order[:-1]])
+    keys = heads(hashes)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    alike = np.flatnonzero(keys[1:] == keys[:-1])
     if (hashes[order[alike]] != hashes[order[alike + 1]]).any():
         return np.argsort(hashes, kind="stable")
     return order
@@ -83,6 +85,8 @@ def distinct(hashes: Digests) -> tuple[Digests, Indices, Indices]:
     is_new = np.append(np.ones(min(1, len(hashes)), dtype=bool), sorted_[1:] != sorted_[:-1])
     which = np.empty(len(hashes), dtype=np.int64)
     which[order] = np.cumsum(is_new) - 1
+    if is_new.all():
+        return sorted_, order, which
     return sorted_[is_new], order[is_new], which
 
 
@@ -96,19 +100,26 @@ class Lookup:
     def __init__(self, hashes: Digests) -> None:
         self._hashes = hashes
         contents, self.firsts, _ = distinct(hashes)
-        heads = _heads(contents)
-        self._by_heads = bool((heads[1:] != heads[:-1]).all())
-        self._keys = heads if self._by_heads else contents
+        keys = heads(contents)
+        self._by_heads = bool((keys[1:] != keys[:-1]).all())
+        self._keys = keys if self._by_heads else contents
 
     def find(self, hashes: Digests) -> Indices:
         """For each its place, the first one; -1 where there is none."""
-        if not len(self.firsts):
-            return np.full(len(hashes), -1, dtype=np.int64)
-        keys = _heads(hashes) if self._by_heads else hashes
-        at = self.firsts[np.minimum(np.searchsorted(self._keys, keys), len(self.firsts) - 1)]
-        return np.where(self._hashes[at] == hashes, at, -1)
+        found = np.full(len(hashes), -1, dtype=np.int64)
+        for part in parts(len(hashes) if len(self.firsts) else 0):
+            some = hashes[part]
+            keys = heads(some) if self._by_heads else some
+            at = self.firsts[np.minimum(np.searchsorted(self._keys, keys), len(self.firsts) - 1)]
+            found[part] = np.where(self._hashes[at] == some, at, -1)
+        return found
 
 
-def _heads(hashes: Digests) -> NDArray[np.uint64]:
+def parts(count: int) -> Iterator[slice]:
+    """Of so many rows: what is made on the way is small then."""
+    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, count, _ROWS_AT_ONCE))
+
+
+def heads(hashes: Digests) -> NDArray[np.uint64]:
     """The first 8 bytes as numbers, which are compared in a third of the time. They may be alike where the rest is not."""
     return np.ascontiguousarray(hashes).view(">u8")[:: _HASH_BYTES // 8].astype(np.uint64)

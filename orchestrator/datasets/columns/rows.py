@@ -21,6 +21,7 @@ from orchestrator.datasets.columns.words import Words
 
 T = TypeVar("T")
 _AT_ONCE = 4096  # rows
+_KEPT = 2  # changes with what a column of any kind writes
 
 
 class Form(Generic[T]):
@@ -44,7 +45,9 @@ class Form(Generic[T]):
         return Rows(self, {name: column.again(*next(pieces)) for name, column in self.columns.items()})
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {column.__name__}" for name, column in self.columns.items())
+        """Changes with how rows are kept on the disk."""
+        columns = ", ".join(f"{name} {column.__name__}" for name, column in self.columns.items())
+        return f"columns {_KEPT}: {columns}"
 
 
 class Rows(Sequence[T]):

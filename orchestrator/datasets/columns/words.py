@@ -1,4 +1,7 @@
-"""A column of values that occur again and again: each is kept once, and a code for each row."""
+"""A column of values that occur again and again: each is kept once, and a code for each row.
+
+A code has one byte, two where there are more than 256 values, and four where there are more than 65,536.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from orchestrator.datasets.columns.column import Indices
 
 class Words:
     def __init__(self, words: Iterable[Hashable] = ()) -> None:
-        self._codes = array("i")
         self._code_of = _Coded({word: code for code, word in enumerate(words)})
         self.words: list[Any] = list(self._code_of)
+        self._codes = array(_type_for(len(self.words)))
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -31,14 +34,17 @@ class Words:
         return map(self.words.__getitem__, self._codes)
 
     def extend(self, values: Sequence[Any]) -> None:
-        self._codes.extend(map(self._code_of.__getitem__, values))
+        codes = list(map(self._code_of.__getitem__, values))
         self.words += islice(self._code_of, len(self.words), None)
+        if self._codes.typecode != (wider := _type_for(len(self.words))):
+            self._codes = array(wider, self._codes)
+        self._codes.extend(codes)
 
     def array(self) -> NDArray[np.int32]:
-        return np.asarray(self._codes)
+        return np.asarray(self._codes).astype(np.int32, copy=False)
 
     def take(self, at: Indices) -> Words:
-        return Words.of(self.array()[at], self.words)
+        return Words.of(np.asarray(self._codes)[at], self.words)
 
     def joined(self, other: Words) -> Words:
         found = Words(self.words)
@@ -63,12 +69,17 @@ class Words:
 
     @classmethod
     def repeated(cls, word: Hashable, count: int) -> Words:
-        return cls.of(np.zeros(count, dtype=np.int32), [word])
+        return cls.of(np.zeros(count, dtype=np.uint8), [word])
 
     @classmethod
     def of(cls, codes: NDArray[Any], words: Sequence[Hashable]) -> Words:
         """`words` holds none twice."""
-        return cls.again(codes.astype(np.int32, copy=False).tobytes(), words)
+        return cls.again(codes.astype(_type_for(len(words)), copy=False).tobytes(), words)
+
+
+def _type_for(words: int) -> str:
+    """Of `array`, and of numpy."""
+    return "B" if words <= 1 << 8 else "H" if words <= 1 << 16 else "i"
 
 
 class _Coded(dict[Any, int]):

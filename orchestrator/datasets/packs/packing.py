@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.datasets.columns.hashes import Digests
+from orchestrator.datasets.columns.hashes import Digests, heads
 from orchestrator.datasets.columns.images import at_path
 from orchestrator.datasets.columns.places import LOCATED, Places
 from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.folder.names import encode
 from orchestrator.datasets.packs.member import HASH_BYTES, Members
 from orchestrator.datasets.packs.pack import PACK_BYTES, Laid, Pack, room, write_laid
+from orchestrator.datasets.packs.taken import Taken
 from orchestrator.errors import TlvmError
 from remote.contract.dataset_manifest import Image
 
 SENDERS = 4
-_SHORT = 8  # bytes of a hash
 ON_DISK = 8  # packs that are being written, sent, or wait for that
 
 
@@ -55,7 +55,7 @@ class Packer:
         self._before = before
         self._send = send
         self._limit = limit
-        self._taken: set[bytes] = set()  # contents; of two that begin alike `plan` would find one unpacked
+        self._taken = Taken()
         self._gathered: list[Laid] = []
         self._room = 0
         self._threads: list[threading.Thread] = []
@@ -91,20 +91,18 @@ class Packer:
     def _new(self, members: Members) -> list[tuple[bytes, int, int]]:
         """Of contents that are in no pack yet: hash, start and end."""
         found = []
-        needed = self.needs(np.frombuffer(members.hashes, dtype=f"S{HASH_BYTES}")).tolist()
+        hashes = np.frombuffer(members.hashes, dtype=f"S{HASH_BYTES}")
+        new = self._taken.take(heads(hashes), self.needs(hashes))
         start = 0
-        for at, (end, is_needed) in enumerate(zip(members.ends, needed, strict=True)):
-            sha256 = members.hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES]
-            short = sha256[:_SHORT]
-            if is_needed and short not in self._taken:
-                self._taken.add(short)
-                found.append((sha256, start, end))
+        for at, (end, is_new) in enumerate(zip(members.ends, new, strict=True)):
+            if is_new:
+                found.append((members.hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES], start, end))
             start = end
         return found
 
     def end(self) -> Places:
         """No image comes any more: where they are, now that every pack is written. The last one waits for `release`."""
-        self._taken.clear()
+        self._taken = Taken()
         if self._gathered:
             self._seal(last=True)
         with self._writing:

@@ -205,6 +205,6 @@ def _differences(
     new = np.flatnonzero(same < 0)
     held = np.flatnonzero(same >= 0)
     changed = images.hashes("sha256")[held] != before.hashes("sha256")[same[held]]
-    lost = Counter(before.take(gone).columns["sha256"])
-    moved = (lost & Counter(images.take(new).columns["sha256"])).total()
+    lost = Counter(before.columns["sha256"].take(gone))
+    moved = (lost & Counter(images.columns["sha256"].take(new))).total() if lost else 0
     return len(new) - moved, int(changed.sum()), moved, len(gone) - moved

@@ -134,6 +134,7 @@ class Publication:
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
         self._placed = packer.end()
         self._written |= packer.sums
+        outcome = dataclasses.replace(outcome, images=outcome.images.without_fingerprints())
         self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
         return outcome
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.datasets.checks.near import Near
 from orchestrator.datasets.columns.column import Indices
-from orchestrator.datasets.columns.hashes import Digests, Hashes, digests, distinct, is_among
+from orchestrator.datasets.columns.hashes import Digests, Hashes, digests, distinct, is_among, parts
 
 GROUPED = "g"  # a label that begins so was asked for; NEAR: it holds near copies only
 NEAR = "n"
@@ -29,37 +31,38 @@ def sets(hashes: Digests, groups: Sequence[str | None], near: Near) -> list[str 
     if not near.pairs and not len(near.same) and not any(group is not None for group in groups):
         return [None] * len(groups)
     contents, _, images = distinct(hashes)
-    standing = near.same.of(contents)
     ends = digests(sha256 for pair in near.confirmed() for sha256 in (pair.one, pair.other))
-    needed = np.concatenate([standing, ends])
-    elsewhere = needed[~is_among(needed, contents)]  # what stands for them is gone meanwhile
+    needed = np.concatenate([near.same.standing, ends])
+    elsewhere = needed[~is_among(needed, contents)]  # what stands for some is gone meanwhile
     every = np.union1d(contents, elsewhere) if len(elsewhere) else contents
-    items, stands, links = (np.searchsorted(every, some) for some in (contents, standing, ends))
-    images = items[images]
     joined = _Joined(len(every))
-    joined.begin(items, stands)
-    for one, other in zip(links[::2].tolist(), links[1::2].tolist(), strict=True):
+    for part in parts(len(contents)):
+        some = contents[part]
+        joined.begin(np.searchsorted(every, some), np.searchsorted(every, near.same.of(some)))
+    images = np.searchsorted(every, contents)[images] if len(elsewhere) else images
+    links = np.searchsorted(every, ends).tolist()
+    for one, other in zip(links[::2], links[1::2], strict=True):
         joined.join(one, other)
-    first_of: dict[str, int] = {}
-    for content, group in zip(images.tolist(), groups, strict=True):
-        if group is not None:
-            joined.join(content, first_of.setdefault(group, content))
-    return _named(joined.roots()[images], images, every, [group is not None for group in groups])
+    grouped = np.array([group is not None for group in groups], dtype=bool)
+    first_of: dict[str | None, int] = {}
+    for content, group in zip(images[grouped].tolist(), compress(groups, grouped), strict=True):
+        joined.join(content, first_of.setdefault(group, content))
+    return _named(joined.roots()[images], images, every, grouped)
 
 
-def _named(roots: Indices, images: Indices, every: Digests, grouped: Sequence[bool]) -> list[str | None]:
+def _named(roots: Indices, images: Indices, every: Digests, grouped: NDArray[np.bool_]) -> list[str | None]:
     """One label for all images of a root, if that was asked for, or if they are of two contents at least."""
     order = np.lexsort((images, roots))
     starts = np.flatnonzero(np.diff(roots[order], prepend=-1))
     least = images[order[starts]]
     most = np.maximum.reduceat(images[order], starts)
-    asked = np.logical_or.reduceat(np.array(grouped)[order], starts)
+    asked = np.logical_or.reduceat(grouped[order], starts)
     names = Hashes.of(every)
     labels: dict[int, str] = {}
     for at in np.flatnonzero(asked | (least != most)).tolist():
         digest = hashlib.sha256(b"tlvm group 1 " + names[int(least[at])].encode()).hexdigest()
         labels[int(roots[order[starts[at]]])] = (GROUPED if asked[at] else NEAR) + digest[:_DIGITS]
-    return [labels.get(root) for root in roots.tolist()]
+    return [labels.get(root) for part in parts(len(roots)) for root in roots[part].tolist()]
 
 
 class _Joined:
