@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -10,27 +11,32 @@ from orchestrator.stores.base import Blob, Store
 from remote.contract.document import ContractError
 
 
-def read_document(
-    store: Store, key: str, *, bytes_max: int, listed: Blob | None = None
-) -> tuple[bytes, Blob] | None:
+def read_document(store: Store, key: str, *, bytes_max: int) -> tuple[bytes, Blob] | None:
     """What it says, and the blob as it was before; so what changes in between makes a later write fail, not get lost.
 
-    listed          as a listing has just had it: the store is not asked for it once more
     None            there is none
     ContractError   it is larger than that
     """
-    blob = listed or store.get(key)
+    blob = store.get(key)
     if blob is None:
         return None
-    if blob.size > bytes_max:
-        raise ContractError(f"{key} has {blob.size} bytes, more than {bytes_max}")
     with tempfile.TemporaryDirectory(prefix="tlvm-") as folder:
-        path = Path(folder) / "document"
-        try:
-            store.download(key, path)
-        except NotFoundError:
-            return None
-        return path.read_bytes(), blob
+        said = read_listed(store, blob, Path(folder), bytes_max=bytes_max)
+    return None if said is None else (said, blob)
+
+
+def read_listed(store: Store, blob: Blob, scratch: Path, *, bytes_max: int) -> bytes | None:
+    """What one says that a listing has just had: the store is not asked for it once more. Nothing stays in `scratch`."""
+    if blob.size > bytes_max:
+        raise ContractError(f"{blob.key} has {blob.size} bytes, more than {bytes_max}")
+    path = scratch / secrets.token_hex(8)
+    try:
+        store.download(blob.key, path)
+        return path.read_bytes()
+    except NotFoundError:
+        return None
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def write_document(store: Store, key: str, text: str, *, if_generation: int) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.errors import CloudError, NotFoundError
 from orchestrator.stores.base import Blob, Store
-from orchestrator.stores.documents import read_document
+from orchestrator.stores.documents import read_document, read_listed
 from orchestrator.workflows.runs.remembered import Documents, RememberedRuns
 from remote.contract import document, layout
 from remote.contract.document import ContractError
@@ -226,12 +228,13 @@ def _asked_attempts(store: Store, run_id: str) -> Iterator[Blob]:
 
 def _documents(store: Store, run_id: str, blobs: Iterable[Blob]) -> Documents:
     """What they say, as text, without those that have been deleted meanwhile."""
-    prefix = layout.run_key(run_id)
-    found = (
-        (blob.key.removeprefix(prefix), read_document(store, blob.key, bytes_max=BYTES_MAX, listed=blob))
-        for blob in blobs
-    )
-    return {name: said[0].decode(errors="replace") for name, said in found if said}
+    prefix, found = layout.run_key(run_id), {}
+    with tempfile.TemporaryDirectory(prefix="tlvm-") as scratch:
+        for blob in blobs:
+            said = read_listed(store, blob, Path(scratch), bytes_max=BYTES_MAX)
+            if said is not None:
+                found[blob.key.removeprefix(prefix)] = said.decode(errors="replace")
+    return found
 
 
 def _decoded(run_id: str, documents: Documents) -> StoredRun | None:
