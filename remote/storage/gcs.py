@@ -40,7 +40,7 @@ CONNECTIONS = (
     32  # as many as the largest thread pool that uses a store; with fewer, each request is a new handshake
 )
 TIMEOUT_S = 60.0  # of silence: for the connection, and for each block that is sent or received
-AT_ONCE_BYTES = 1024 * 1024  # what is larger is sent as a stream that goes on where it broke
+AT_ONCE_BYTES = 4 * 1024 * 1024  # what is larger is sent as a stream that goes on where it broke
 
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?")

@@ -197,7 +197,7 @@ def test_a_large_upload_goes_on_where_it_broke(here: Place, kind: Kind) -> None:
 
 def test_an_upload_that_the_service_has_forgotten_begins_anew(here: Place) -> None:
     server = _server(here)
-    content = hashlib.shake_128(b"large").digest(3_000_000)
+    content = hashlib.shake_128(b"large").digest(5_000_000)
     server.fail("cut", on="objects.insert.chunk")
     server.fail("410", on="objects.insert.chunk")
     here.put("a", content)
@@ -209,7 +209,7 @@ def test_what_is_sent_in_a_stream_is_as_long_as_it_was(here: Place) -> None:
     def shrink(_: float) -> None:
         path.write_bytes(b"less")
 
-    path = here.file(b"x" * 3_000_000)
+    path = here.file(b"x" * 5_000_000)
     _server(here).fail("cut", on="objects.insert.chunk")
     blob = here.case.open(here.ref, Attempts(count=4, sleep=shrink)).upload(path, "a")
     assert blob.size == 4
@@ -230,7 +230,7 @@ def test_a_large_download_goes_on_where_it_broke(here: Place, kind: Kind) -> Non
 
 def test_a_blob_that_changes_during_its_download_comes_as_one_of_both(here: Place) -> None:
     server = _server(here)
-    old, new = (hashlib.shake_128(name).digest(2_000_000) for name in (b"old", b"new"))
+    old, new = (hashlib.shake_128(name).digest(5_000_000) for name in (b"old", b"new"))
     here.put("a", old)
 
     def replace(_: float) -> None:
