@@ -154,12 +154,12 @@ UNIT = 256 * 1024  # of what the service keeps of an upload that broke off
 
 
 def large(root: Path) -> Path:
-    """One pack of about 3 MB."""
+    """One pack of about 5 MB: what is smaller goes in one request."""
     numbers = np.random.default_rng(4)
     for label, count in {"train/ants": 8, "train/bees": 8, "val/ants": 2, "val/bees": 2}.items():
         (root / label).mkdir(parents=True)
         for number in range(count):
-            pixels = numbers.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+            pixels = numbers.integers(0, 256, (300, 300, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / label / f"{number}.png")
     return root
 
