@@ -71,7 +71,15 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        self._client.client.close()
+        client = self._client.client
+        transport = client.get_transport()
+        try:
+            client.close()
+        except (
+            AttributeError
+        ):  # a channel that a Ctrl-C left half made knows no transport: paramiko stumbles over it
+            if transport is not None:
+                transport.sock.close()
 
     def run(
         self, command: str, *, input: bytes | Iterable[bytes] | None = None, timeout_s: float = 60

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from orchestrator.errors import AuthError, CloudError, ConflictError, ConnectionLost, NotFoundError
@@ -214,6 +215,16 @@ def test_a_stream_that_is_left_early_leaves_the_connection_whole(connection: Con
     assert next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert connection.check("echo still") == b"still\n"
+
+
+def test_a_connection_is_closed_also_when_ctrl_c_came_while_a_channel_was_made(peer: Peer) -> None:
+    connection = peer.connect()
+    transport = connection._client.client.get_transport()
+    assert transport is not None
+    transport._channels.put(7, paramiko.Channel(7))  # listed, and not told its transport yet
+    connection.close()
+    with pytest.raises(ConnectionLost):
+        connection.run("true")
 
 
 def test_a_silent_command_on_a_machine_that_answers_may_be_silent(peer: Peer) -> None:
