@@ -75,9 +75,8 @@ class Connection:
         transport = client.get_transport()
         try:
             client.close()
-        except (
-            AttributeError
-        ):  # a channel that a Ctrl-C left half made knows no transport: paramiko stumbles over it
+        except AttributeError:
+            # A channel that a Ctrl-C left half made knows no transport, and paramiko stumbles over it.
             if transport is not None:
                 transport.sock.close()
 
