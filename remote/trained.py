@@ -28,8 +28,9 @@ from remote.task import Task
 from remote.training import compiling
 from remote.training.checkpoint import State
 from remote.training.compiling import Forward
+from remote.training.ending import ended_by
 from remote.training.loading import Loader
-from remote.training.loop import ended_by, evaluate
+from remote.training.loop import evaluate
 from remote.training.precision import training_precision
 from remote.training.recipe import Recipe, shares
 from remote.training.trainee import Epoch, Labelled, Position, Trainee

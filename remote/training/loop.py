@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +28,13 @@ from remote.training import precision, recipe
 from remote.training.averaging import Average
 from remote.training.checkpoint import State
 from remote.training.compiling import Forward
+from remote.training.ending import is_late, is_next
 from remote.training.mixup import mixed
 from remote.training.recipe import Recipe, learning_rate, optimiser
 from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
 
 T = TypeVar("T")
 
-_NEXT = 1.5  # epochs: the next, and what it may take longer
 _LOOK = 20  # steps between two looks at the loss: each look waits for a GPU
 _TEMPERED = 5_000  # images at most from which the temperature of an epoch is taken
 
@@ -67,7 +67,7 @@ def fit(
     try:
         if start_counts and len(steering.images) and not position.history:
             _finish_epoch(trainee, settings, training, steering)
-        while _is_next(settings, position) and not _is_late(trainee, position, settings.epochs):
+        while is_next(settings, position) and not is_late(trainee, position, settings.epochs):
             train_one_epoch(trainee, settings, training)
             position.epoch += 1
             inside = position.step_seconds
@@ -85,36 +85,6 @@ def fit(
     _save(trainee, settings, training)
     trainee.module.load_state_dict(training.best)
     return position
-
-
-def ended_by(settings: Recipe, position: Position) -> Literal["epochs", "patience", "max_hours"]:
-    """What ended a training that was not stopped."""
-    if _is_next(settings, position):
-        return "max_hours"
-    return "epochs" if position.epoch >= settings.epochs else "patience"
-
-
-def _is_next(settings: Recipe, position: Position) -> bool:
-    return position.epoch < settings.epochs and position.epoch - position.best_epoch < settings.patience
-
-
-def _is_late(trainee: Trainee, position: Position, epochs: int) -> bool:
-    """Too late for another epoch and for measuring what came of them all. Never before the first.
-
-    An image that is measured takes no longer than one that is learned from; writing the result takes time, too.
-    """
-    if not position.epoch:
-        return False
-    longest_s = max(float(epoch["seconds"]) for epoch in position.history)
-    end = max(1.0, trainee.measured / max(1, sum(trainee.class_counts)))
-    left_s = trainee.left_s()
-    if left_s >= (_NEXT + end) * longest_s:
-        return False
-    trainee.tell(
-        f"Stopped after epoch {position.epoch} of {epochs}: {left_s:.0f} s of max_hours are left, and an epoch takes up to "
-        f"{longest_s:.0f} s. What is best so far is the result; a longer --max-hours gives more epochs"
-    )
-    return True
 
 
 def train_one_epoch(trainee: Trainee, settings: Recipe, training: _Training) -> None:

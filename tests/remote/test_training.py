@@ -18,7 +18,8 @@ from remote.images import augmentation
 from remote.networks.memory import parts
 from remote.training.checkpoint import State, digest
 from remote.training.compiling import Forward
-from remote.training.loop import ended_by, fit, train_mode
+from remote.training.ending import ended_by
+from remote.training.loop import fit, train_mode
 from remote.training.recipe import Recipe, depths, fine_tuning_rate, learning_rate, optimiser
 from remote.training.trainee import Batch, Epoch, Labelled, Position, Trainee
 from tests import documents
