@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -98,7 +99,7 @@ class Lab:
 
     def texts(self, at: Position, first: Played | None = None) -> list[str]:
         spec = required_run(self.workspace.store, RUN).spec
-        opened: Connection | None = first  # type: ignore[assignment]
+        opened = cast("Connection | None", first)
         pieces = follow(
             self.workspace, spec, "events", connection=opened, machine=first.machine if first else None, at=at,
             clock=self.time.clock,
