@@ -259,10 +259,13 @@ class Folder:
 
     @contextmanager
     def _folder(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
-        """A descriptor of the folder at `parts` below the root."""
+        """A descriptor of the folder at `parts` below the root. FileExistsError where the root is something else."""
         if create:
             self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        except NotADirectoryError as error:  # below the root that says that a blob is missing
+            raise FileExistsError(errno.EEXIST, "it is no folder", str(self.root)) from error
         try:
             for part in parts:
                 deeper = enter(part, descriptor, create=create)

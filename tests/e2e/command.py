@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+OWNER = f"tests-{secrets.token_hex(4)}"  # one who has nothing yet: a test run that was killed may have left machines
 
 
 @dataclass(frozen=True)
@@ -79,4 +82,5 @@ class Tlvm:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TLVM_")}
-        return kept | {"TLVM_DATA_DIR": str(self.home / "data"), "PYTHONSAFEPATH": "1"} | self.variables
+        ours = {"TLVM_DATA_DIR": str(self.home / "data"), "TLVM_OWNER": OWNER, "PYTHONSAFEPATH": "1"}
+        return kept | ours | self.variables

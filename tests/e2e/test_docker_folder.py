@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker_engine import engine
-from tests.e2e.command import Tlvm
+from tests.e2e.command import OWNER, Tlvm
 from tests.e2e.test_wheel import few_photos
 from tests.shared_data import shared
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.docker
 
 _SCRIPT = Path(__file__).parents[2] / "configs" / "ci" / "retrain"
 _WEIGHTS = "weights/squeezenet1_1-onnxzoo-fp32.pth"
-_MACHINE = "tlvm-e2e-docker-folder"
+_MACHINE = f"tlvm-{OWNER}-folder"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.command import Answer, Tlvm
+from tests.e2e.command import OWNER, Answer, Tlvm
 from tests.e2e.reference import reference_correct
 from tests.fakes.gcs_server import GcsServer
 from tests.shared_data import shared
@@ -56,6 +56,11 @@ def local_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
 
 @pytest.fixture(scope="module")
 def docker_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    """Beside a machine of somebody else on the same engine."""
+    neighbour = Tlvm(
+        tmp_path_factory.mktemp("neighbour"),
+        variables={"TLVM_PROVIDER": "docker", "TLVM_OWNER": f"{OWNER}-neighbour"},
+    )
     with GcsServer(("127.0.0.1", docker_bridge())) as server:
         variables = {
             "TLVM_PROVIDER": "docker",
@@ -64,9 +69,12 @@ def docker_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
         }
         tlvm = Tlvm(tmp_path_factory.mktemp("docker"), variables=variables)
         try:
+            theirs = neighbour("up", "--json").document["machine"]["name"]
             yield main_job(tlvm, "docker")
+            assert machines_of(f"{OWNER}-neighbour", neighbour("status", "--json").document) == [theirs]
         finally:
             tlvm("down", "--force", "--yes")
+            neighbour("down", "--force", "--yes")
 
 
 def docker_bridge() -> str:
@@ -179,8 +187,14 @@ def test_uploading_again_changes_nothing(job: Job) -> None:
 
 def test_the_machine_was_there_and_is_gone(job: Job) -> None:
     name = job.up["machine"]["name"]
-    assert [machine["machine"]["name"] for machine in job.status["machines"]] == [name]
-    assert job.status_after["machines"] == []
+    assert machines_of(OWNER, job.status) == [name]
+    assert machines_of(OWNER, job.status_after) == []
+
+
+def machines_of(owner: str, status: dict[str, Any]) -> list[str]:
+    """Names; other people's machines are shown, too."""
+    machines = [found["machine"] for found in status["machines"]]
+    return [machine["name"] for machine in machines if machine["owner"] == owner]
 
 
 @pytest.mark.docker

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote.contract.scenarios import SCENARIOS
-from tests.e2e.command import Tlvm
+from tests.e2e.command import OWNER, Tlvm
 from tests.e2e.test_main_job import docker_bridge
 from tests.e2e.test_wheel import few_photos
 from tests.fakes.gcs_server import GcsServer
@@ -112,7 +112,7 @@ def test_in_a_container_with_the_data_of_a_bucket(bucket: GcsServer, tmp_path: P
 
     with engine() as client:
         names = [found.name for found in client.containers.list(all=True)]
-    assert not [name for name in names if name and "-rehearsal-" in name]
+    assert not [name for name in names if name and f"{OWNER}-rehearsal-" in name]
 
 
 def stored(folder: Path) -> set[str]:

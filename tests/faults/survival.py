@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from remote.contract.document import decode
 from remote.contract.events import parse
 from remote.contract.layout import checkpoint_key, latest_checkpoints_key
 from remote.contract.stored_checkpoints import LatestCheckpoints
-from tests.e2e.command import Answer, Tlvm
+from tests.e2e.command import OWNER, Answer, Tlvm
 from tests.fakes.gcs_buckets import Refused
 from tests.fakes.gcs_server import GcsServer
 from tests.faults.fork_server import Forked, Job
@@ -29,7 +28,7 @@ from tests.remote.machine import eventually
 from tests.shared_data import shared
 
 BUCKET = "faults-4711"
-MACHINE = f"tlvm-faults-{os.getpid()}"  # a container of that name may be there, of another test run
+MACHINE = f"tlvm-{OWNER}-faults"
 _SETTINGS = {
     "image_size": 32,
     "batch_size": 8,

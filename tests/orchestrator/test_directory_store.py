@@ -172,6 +172,22 @@ def test_links_lead_nowhere(store: Store, tmp_path: Path, file: Path) -> None:
     assert (outside / "secret").read_bytes() == b"secret"
 
 
+def test_a_file_is_no_store_before_anything_is_written(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "store").write_text("notes")
+    store = open_store(StoreRef(str(tmp_path / "store")))
+    for ask in (
+        lambda: store.get("runs/none"),
+        lambda: list(store.blobs("")),
+        lambda: list(store.folders("")),
+        lambda: store.upload(file, "a"),
+        lambda: store.download("a", tmp_path / "got"),
+        lambda: store.delete("a"),
+    ):
+        with pytest.raises(CloudError, match="There is a file where the folder .*store should be"):
+            ask()
+    assert (tmp_path / "store").read_text() == "notes"
+
+
 def test_the_store_itself_may_be_a_link(tmp_path: Path, file: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")

@@ -11,6 +11,7 @@ import operator
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,11 +189,14 @@ class Publication:
         if version == self._head.version:  # only looked after, or repaired
             unchanged = not sent and not self._packs_sent
             return self._published(self._head, planned, unchanged=unchanged)
-        try:
-            head = versions.move_head(self._store, self._scan.name, version, head=self._head)
-        except ConflictError:
-            return None
-        if self._find_lost(planned.manifest, {}):
+        with ThreadPoolExecutor(1, thread_name_prefix="packs") as beside:  # the manifest keeps them from now on
+            packs = [layout.pack_key(name) for name in sorted(planned.manifest.packs())]
+            looking = beside.submit(versions.find_all, self._store, packs)
+            try:
+                head = versions.move_head(self._store, self._scan.name, version, head=self._head)
+            except ConflictError:
+                return None
+        if self._find_lost(planned.manifest, looking.result()):
             return None
         return self._published(head, planned, unchanged=False)
 
