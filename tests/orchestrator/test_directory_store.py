@@ -181,7 +181,6 @@ def test_a_file_is_no_store_before_anything_is_written(tmp_path: Path, file: Pat
         lambda: list(store.folders("")),
         lambda: store.upload(file, "a"),
         lambda: store.download("a", tmp_path / "got"),
-        lambda: store.delete("a"),
     ):
         with pytest.raises(CloudError, match="There is a file where the folder .*store should be"):
             ask()
