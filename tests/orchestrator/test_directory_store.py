@@ -182,7 +182,7 @@ def test_a_file_is_no_store_before_anything_is_written(tmp_path: Path, file: Pat
         lambda: store.upload(file, "a"),
         lambda: store.download("a", tmp_path / "got"),
     ):
-        with pytest.raises(CloudError, match="There is a file where the folder .*store should be"):
+        with pytest.raises(CloudError, match=r"There is a file where the folder .*store should be"):
             ask()
     assert (tmp_path / "store").read_text() == "notes"
 
