@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from remote.contract import document, layout
+from remote.contract import document
 from remote.contract.dataset_manifest import Image, decode_manifest
 from remote.contract.metrics import Counters, Evaluation, Frozen, Metrics
 from remote.contract.run_spec import EvaluatedRun
@@ -80,7 +80,7 @@ def _images(task: Task, evaluated: EvaluatedRun) -> tuple[list[Image], int, bool
     """The images, how many were left out because the model was trained on them, and whether some steered it."""
     splits = ("train", "val", "test") if evaluated.split == "all" else (evaluated.split,)
     asked = [image for image in task.manifest.images if image.split in splits]
-    data = (task.folder.root / layout.TRAINED_ON_FILE).read_bytes()
+    data = task.folder.trained_on.read_bytes()
     trained_on = decode_manifest(data, version=evaluated.trained_on.version)
     fitted = ("train", "val") if evaluated.val_trained else ("train",)
     seen = {image.sha256 for image in trained_on.images if image.split in fitted and image.excluded is None}

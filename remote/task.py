@@ -103,7 +103,7 @@ def open_task(
     """Read and check what the run needs. CannotRun, ContractError when it can't be used."""
     parameters = scenarios.resolve(spec.scenario, spec.parameters)
     home = MachineHome(folder.root.parent.parent)
-    manifest = _manifest(folder.root / "dataset.jsonl.gz", spec, home)
+    manifest = _manifest(folder.manifest, spec, home)
     packs, images = Packs(home.pack), ImageCache(_image_memory(parameters), home.cache)
     try:
         yield Task(

@@ -30,9 +30,6 @@ CHECKPOINTS = "checkpoints/"
 RUNS = "runs/"
 NOTES = "notes/"
 WEIGHTS_INDEX = "weights/index.json"
-TRAINED_ON_FILE = (
-    "trained_on.jsonl.gz"  # in the folder of a job `evaluate`: the manifest that its model was trained on
-)
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}-[0-9]{8}-[0-9]{6}-[a-z0-9]{4}")
@@ -146,7 +143,7 @@ class MachineHome:
     weights/<sha256>                             fetched, verified
     cache/                                       decoded images, features: anything that can be made again
     runs/<run id>/{spec.json, status.json, events.jsonl, log.txt, heartbeat, supervisor.json, result/,
-                   checkpoints/, environment.json}
+                   checkpoints/, environment.json, dataset.jsonl.gz, trained_on.jsonl.gz}
     locks/accelerator-<n>                        held while a run uses it; freed by a crash
     READY                                        the startup marker
     """
@@ -207,6 +204,15 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.root / "log.txt"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "dataset.jsonl.gz"
+
+    @property
+    def trained_on(self) -> Path:
+        """The manifest that the model of a job `evaluate` was trained on."""
+        return self.root / "trained_on.jsonl.gz"
 
     @property
     def heartbeat(self) -> Path:

@@ -18,7 +18,6 @@ from remote.job import line
 LIMIT_SHARE = 0.5  # of the disk, for packs
 FREE_SHARE = 0.05  # of the disk, for everything else that a run writes
 STALE_S = 24 * 3600  # a part that is older belongs to a fetch that died
-MANIFEST_FILE = "dataset.jsonl.gz"
 
 
 def make_room(home: MachineHome, size: int, *, keep: set[str], limit_bytes: int | None = None) -> list[str]:
@@ -87,7 +86,7 @@ def _needed(home: MachineHome) -> set[str]:
             if status.state in FINAL:
                 continue
             spec = decode(RunSpec, run.spec.read_bytes(), what="spec")
-            data = (place / MANIFEST_FILE).read_bytes()
+            data = run.manifest.read_bytes()
             needed |= decode_manifest(data, version=spec.dataset.version).packs()
         except (FileNotFoundError, NotADirectoryError, ContractError):
             continue  # it has not begun to fetch, or can't go on

@@ -22,10 +22,8 @@ from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec
 from remote.job import line
-from remote.job.evict import MANIFEST_FILE, make_room, packs_in_peace
+from remote.job.evict import make_room, packs_in_peace
 from remote.store import Store
-
-__all__ = ["MANIFEST_FILE", "THREADS", "Wanted", "bring", "fetch"]
 
 THREADS = 8
 PATIENCE_S = 60.0  # with another process that fetches the same file, and may hang
@@ -61,13 +59,14 @@ def fetch(spec: RunSpec, home: MachineHome, store: Store, tell: Callable[[int, i
     StoreError      when the store refuses
     ContractError   when something is not what its hash says
     """
-    manifest = _manifest(spec.dataset, home.run(spec.run_id).root / MANIFEST_FILE, store)
+    run = home.run(spec.run_id)
+    manifest = _manifest(spec.dataset, run.manifest, store)
     if spec.evaluates:
-        _manifest(spec.evaluates.trained_on, home.run(spec.run_id).root / layout.TRAINED_ON_FILE, store)
-    ends = _ends(manifest)
+        _manifest(spec.evaluates.trained_on, run.trained_on, store)
+    least = manifest.least_bytes()
     with packs_in_peace(home):
-        wanted = [want for want in _packs(home, ends) if not want.is_here()]
-    make_room(home, sum(_sizes(store, [want.sha256 for want in wanted], ends)), keep=set(ends))
+        wanted = [want for want in _packs(home, least) if not want.is_here()]
+    make_room(home, sum(_sizes(store, [want.sha256 for want in wanted], least)), keep=set(least))
     wanted += [want for want in _models(spec, home) if not want.is_here()]
     tell(0, len(wanted))
     with ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
@@ -105,9 +104,9 @@ def bring(want: Wanted, home: MachineHome, store: Store, *, by: str, patience_s:
             part.unlink(missing_ok=True)
 
 
-def _packs(home: MachineHome, ends: Mapping[str, int]) -> Iterator[Wanted]:
-    for pack in sorted(ends):
-        yield Wanted(layout.pack_key(pack), home.pack(pack), pack, ends[pack])
+def _packs(home: MachineHome, least: Mapping[str, int]) -> Iterator[Wanted]:
+    for pack in sorted(least):
+        yield Wanted(layout.pack_key(pack), home.pack(pack), pack, least[pack])
 
 
 def _models(spec: RunSpec, home: MachineHome) -> Iterator[Wanted]:
@@ -119,15 +118,7 @@ def _models(spec: RunSpec, home: MachineHome) -> Iterator[Wanted]:
         yield Wanted(card, home.weights(spec.evaluates.card_sha256), spec.evaluates.card_sha256)
 
 
-def _ends(manifest: DatasetManifest) -> dict[str, int]:
-    """How many bytes each pack has at least."""
-    ends: dict[str, int] = {}
-    for image in manifest.images:
-        ends[image.pack] = max(ends.get(image.pack, 0), image.offset + image.size)
-    return ends
-
-
-def _sizes(store: Store, packs: Sequence[str], ends: Mapping[str, int]) -> list[int]:
+def _sizes(store: Store, packs: Sequence[str], least: Mapping[str, int]) -> list[int]:
     """What the store says of packs that are to be fetched: nothing makes room for bytes that a manifest made up."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="sizes") as pool:
         found = list(pool.map(lambda pack: store.get(layout.pack_key(pack)), packs))
@@ -136,7 +127,7 @@ def _sizes(store: Store, packs: Sequence[str], ends: Mapping[str, int]) -> list[
         key = layout.pack_key(pack)
         if blob is None:
             raise ContractError(f"{key} is missing in the store. {_REPAIR}")
-        if blob.size < ends[pack]:
+        if blob.size < least[pack]:
             raise ContractError(
                 f"{key} in the store ends before what the manifest names in it: it was damaged. {_REPAIR}"
             )

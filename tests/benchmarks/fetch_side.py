@@ -14,7 +14,7 @@ from remote.contract import document, layout
 from remote.contract.dataset_manifest import DatasetManifest, Image, decode_manifest
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef, WeightsRef
-from remote.job.fetch import MANIFEST_FILE, fetch
+from remote.job.fetch import fetch
 from remote.store import open_store
 from tests.benchmarks import measure
 
@@ -79,7 +79,7 @@ def timed(
 
 def manifest(home: MachineHome) -> DatasetManifest:
     spec = document.decode(RunSpec, home.run(RUN).spec.read_bytes(), what="spec")
-    data = (home.run(RUN).root / MANIFEST_FILE).read_bytes()
+    data = home.run(RUN).manifest.read_bytes()
     return decode_manifest(data, version=spec.dataset.version)
 
 

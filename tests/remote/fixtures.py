@@ -107,7 +107,7 @@ def put_run(
     run_id = f"{scenario}-20260807-142530-{tail}"
     folder = machine.run(run_id)
     folder.root.mkdir()
-    (folder.root / "dataset.jsonl.gz").write_bytes(dataset.data)
+    folder.manifest.write_bytes(dataset.data)
     spec = run_spec(
         run_id=run_id,
         scenario=scenario,

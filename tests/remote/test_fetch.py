@@ -25,7 +25,7 @@ from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef
 from remote.contract.run_status import RunStatus, State
 from remote.contract.store import Begun, Retrying
 from remote.job.evict import make_room
-from remote.job.fetch import MANIFEST_FILE, fetch
+from remote.job.fetch import fetch
 from remote.storage.disk import checksum_of
 from remote.storage.gcs import GcsStore
 from remote.store import Blob, Store, StoreChanged, StoreError, open_store, said
@@ -192,7 +192,7 @@ def used(home: MachineHome, spec: RunSpec, seconds: float) -> set[str]:
 
 def _images(home: MachineHome, spec: RunSpec, tmp_path: Path | None = None) -> list[Image]:
     """As they were fetched; or, before that, as they were written last."""
-    data = (tmp_path / "manifest" if tmp_path else home.run(spec.run_id).root / MANIFEST_FILE).read_bytes()
+    data = (tmp_path / "manifest" if tmp_path else home.run(spec.run_id).manifest).read_bytes()
     return list(decode_manifest(data, version=spec.dataset.version).images)
 
 
@@ -258,7 +258,7 @@ def test_no_hostile_version_reaches_outside_of_the_home_or_drives_packs_out(
         inside = {
             str(place.relative_to(home.runs / spec.run_id)) for place in (home.runs / spec.run_id).rglob("*")
         }
-        assert inside <= {"spec.json", MANIFEST_FILE}
+        assert inside <= {"spec.json", "dataset.jsonl.gz"}
 
 
 def hostile(

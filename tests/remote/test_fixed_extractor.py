@@ -317,7 +317,7 @@ def test_what_cannot_be_used_ends_the_run_with_its_reason(
     run.folder.spec.write_text(json.dumps(spec))
     assert "Did you mean 'batch_size'" in _refused(run, capsys)
     run = _run(machine, images, tail="ffff")
-    (run.folder.root / "dataset.jsonl.gz").write_bytes(b"damaged")
+    run.folder.manifest.write_bytes(b"damaged")
     assert "not a gzip file" in _refused(run, capsys)
 
 

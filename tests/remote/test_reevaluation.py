@@ -68,8 +68,8 @@ def evaluated(
     folder = machine.run(EVALUATION)
     shutil.rmtree(folder.root, ignore_errors=True)
     folder.root.mkdir()
-    (folder.root / "dataset.jsonl.gz").write_bytes(dataset.data)
-    (folder.root / layout.TRAINED_ON_FILE).write_bytes(trained.dataset.data)
+    folder.manifest.write_bytes(dataset.data)
+    folder.trained_on.write_bytes(trained.dataset.data)
     changed = dataclasses.replace(
         spec,
         run_id=EVALUATION,
