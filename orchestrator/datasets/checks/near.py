@@ -124,9 +124,6 @@ class Near:
     def confirmed(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.confirmed]
 
-    def likely(self) -> list[Pair]:
-        return [pair for pair in self.pairs if not pair.confirmed]
-
 
 NOTHING = Near()
 

@@ -14,13 +14,12 @@ from typing import Any, Generic, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.datasets.columns.column import Column, Indices
+from orchestrator.datasets.columns.column import AT_ONCE, Column, Indices
 from orchestrator.datasets.columns.hashes import Digests, Hashes
 from orchestrator.datasets.columns.numbers import Numbers
 from orchestrator.datasets.columns.words import Words
 
 T = TypeVar("T")
-_AT_ONCE = 4096  # rows
 _KEPT = 2  # changes with what a column of any kind writes
 
 
@@ -88,7 +87,7 @@ class Rows(Sequence[T]):
 
     def extend(self, rows: Iterable[T]) -> None:
         todo = iter(rows)
-        while some := list(islice(todo, _AT_ONCE)):
+        while some := list(islice(todo, AT_ONCE)):
             for column, values in zip(
                 self.columns.values(), zip(*map(self.form.values, some), strict=True), strict=True
             ):

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from orchestrator.datasets.columns.places import Located
 from orchestrator.datasets.packs import condemned
-from orchestrator.datasets.packs.member import Member, cost
+from orchestrator.datasets.packs.member import HEADER_BYTES, Member, cost
 from orchestrator.datasets.packs.pack import PACK_BYTES, room, write_members
 from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.datasets.packs.small import SMALL_BYTES, SMALL_MAX
@@ -32,7 +32,6 @@ from remote.contract.dataset_manifest import DatasetManifest, Image, encode
 HALF = 0.5
 _TRIES = 3
 _EXTENSION = re.compile(rb"[0-9a-f]{64}\.([a-z0-9]{1,16})\x00")
-_HEADER_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -188,8 +187,8 @@ def _member(file: BinaryIO, image: Image, store: Store) -> Member:
     data = os.pread(file.fileno(), image.size, image.offset)
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise _damaged(image.pack, store)
-    name = os.pread(file.fileno(), _HEADER_BYTES, max(0, image.offset - _HEADER_BYTES))
-    found = _EXTENSION.match(name)
+    header = os.pread(file.fileno(), HEADER_BYTES, max(0, image.offset - HEADER_BYTES))
+    found = _EXTENSION.match(header)
     return Member(image.sha256, found[1].decode() if found else "bin", data)
 
 
