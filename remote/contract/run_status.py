@@ -9,7 +9,8 @@ SCHEMA = 1
 
 State = Literal["QUEUED", "STARTING", "RUNNING", "INTERRUPTED", "SUCCEEDED", "FAILED", "CANCELLED"]
 FINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
-PUBLISHING = "publishing the result"  # the message meanwhile: no other word may come for long
+PUBLISHING = "sending the result to the store"  # the message meanwhile: its status is written all the same
+PUBLISHES_SILENTLY = "publishing the result"  # the same of older bundles, which say no word until it is there
 LOST = "LOST"  # what the laptop calls a run whose machine is gone without a final status
 
 

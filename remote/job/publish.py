@@ -33,7 +33,7 @@ LARGE_BYTES = 1024 * 1024  # what is larger is compared with what the store has 
 
 
 class Publisher:
-    """Copies one attempt of a run to the store. `start` and `stop` bracket the background; `finish` comes after `stop`.
+    """Copies one attempt of a run to the store. `start` begins the background, `stop` or `finish` ends it.
 
     warn        is told once each time the store begins to refuse, and when something is given up
     position    the step that the training is at, and the epochs that are over
@@ -69,12 +69,16 @@ class Publisher:
         )
         self._results: dict[str, ResultFile] = {}
         self._refused: set[str] = set()
-        self._stopping = threading.Event()
+        self._no_news, self._no_checkpoints = threading.Event(), threading.Event()
         self._threads = [
-            threading.Thread(target=repeat, args=(act, pace, self._stopping, refused), daemon=True)
-            for act, refused in (
-                (self._publish_news, lambda error: self._goes_on(error, _NEWS)),
-                (self._publish_checkpoint, lambda error: self._goes_on(error, _CHECKPOINTS)),
+            threading.Thread(target=repeat, args=(act, pace, stopping, refused), daemon=True)
+            for act, stopping, refused in (
+                (self._publish_news, self._no_news, lambda error: self._goes_on(error, _NEWS)),
+                (
+                    self._publish_checkpoint,
+                    self._no_checkpoints,
+                    lambda error: self._goes_on(error, _CHECKPOINTS),
+                ),
             )
         ]
 
@@ -87,8 +91,10 @@ class Publisher:
 
         A checkpoint that is on its way is not waited for: what follows sends a newer one, or needs none.
         """
-        self._stopping.set()
-        self._threads[0].join(patience_s)
+        self._no_checkpoints.set()
+        self._no_news.set()
+        if self._threads[0].is_alive():
+            self._threads[0].join(patience_s)
         return not self._threads[0].is_alive()
 
     def finish(
@@ -102,7 +108,7 @@ class Publisher:
     ) -> ResultManifest | None:
         """Everything, the manifest last; again and again until it is through, whatever the store says meanwhile.
 
-        A permission that is missing may be given within `patience_s`: the result is worth waiting for.
+        News go on while the result is sent: who follows through the store sees that we live. A permission that is missing may be given within `patience_s`: the result is worth waiting for.
 
         wanted      asked between two tries: False gives up
         tell        called once, with the number and the bytes of the result's files, when they are in the store
@@ -111,10 +117,13 @@ class Publisher:
         """
         deadline = time.monotonic() + patience_s
         if with_result:
+            self._no_checkpoints.set()
             sent = self._insist(self._publish_results, deadline, wanted)
             if sent is None:
+                self.stop()
                 return None
             tell(len(sent), sum(file.size for file in sent))
+        self.stop()
         return self._insist(lambda: self._publish_manifest(state), deadline, wanted)
 
     def send(self, *, patience_s: float) -> None:
@@ -150,7 +159,10 @@ class Publisher:
     def _publish_news(self) -> int:
         self._publish_streams_of_ours()
         self._publish_status()
-        self._refused.discard(_NEWS)
+        if (
+            not self._no_checkpoints.is_set()
+        ):  # else the result may be refused all the same, which is said once
+            self._refused.discard(_NEWS)
         return 0
 
     def _publish_checkpoint(self) -> int:

@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from remote.contract import document
@@ -20,10 +19,11 @@ from remote.contract.attempts import Attempts
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec
-from remote.contract.run_status import PUBLISHING, State
+from remote.contract.run_status import PUBLISHING, ResultManifest, State
 from remote.job import line, training_process
 from remote.job.again import Again
 from remote.job.asked import environment, forget_environment, read_asked
+from remote.job.beside import beside
 from remote.job.claim import Superseded
 from remote.job.fetch import fetch
 from remote.job.follow import read_status
@@ -191,19 +191,14 @@ class _Job:
         def again(error: Exception, wait_s: float) -> None:
             self._record.events.log(f"{error}; tried again in {wait_s:.0f} s", level="warning")
 
-        attempts = Attempts(tell=again)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="fetch")
-        fetching = pool.submit(
-            lambda: fetch(self._spec, self._home, open_store(self._spec.store, attempts=attempts), tell)
-        )
+        def work() -> None:
+            store = open_store(self._spec.store, attempts=Attempts(tell=again))
+            fetch(self._spec, self._home, store, tell)
+
         try:
-            while not wait([fetching], self._limits.poll_s).done:
-                self._check()
-            fetching.result()
+            beside(work, self._check, poll_s=self._limits.poll_s)
         except (StoreError, ContractError, OSError) as error:
             raise ContractError(f"What the run needs can't be fetched: {error}") from error
-        finally:
-            pool.shutdown(wait=False)
 
     def _train_to_the_end(self, places: line.Places) -> End:
         """As often as it begins again. Waiting for room counts for max_hours, too: the machine is there for it."""
@@ -252,8 +247,11 @@ class _Job:
             self._record.save(resources=gauge.read())
 
     def _check(self) -> None:
-        """Also that we live: a status that nothing changes is how a frozen supervisor is known."""
         self._reasons.check()
+        self._show_that_we_live()
+
+    def _show_that_we_live(self) -> None:
+        """A status that nothing changes is how a frozen supervisor is known."""
         if time.monotonic() - self._told_at >= self._limits.tell_s:
             self._told_at = time.monotonic()
             self._record.save()
@@ -289,18 +287,11 @@ class _Job:
         if outcome.state == "SUCCEEDED":
             self._record.save(message=PUBLISHING)
         self._record.say(outcome.state, outcome.message)
-        self._publisher.stop()
-        manifest = self._publisher.finish(
-            outcome.state,
-            with_result=outcome.state == "SUCCEEDED",
-            patience_s=self._limits.publish_s,
-            wanted=lambda: self._reasons.why() != "interrupted",
-            tell=lambda files, size: self._record.events.emit("published", files=files, bytes=size),
+        manifest = beside(
+            lambda: self._publish(outcome.state), self._show_that_we_live, poll_s=self._limits.poll_s
         )
         if manifest is None and self._reasons.why() == "interrupted":
             return self._interrupt(dataclasses.replace(outcome, message="interrupted while publishing"))
-        if manifest is not None:
-            self._forget_checkpoints()
         self._record.close(
             outcome.state,
             message=without_result(outcome.message) if manifest is None else outcome.message,
@@ -311,6 +302,18 @@ class _Job:
         )
         self._publisher.send_status(patience_s=self._limits.grace_s)
         return outcome.state
+
+    def _publish(self, state: State) -> ResultManifest | None:
+        manifest = self._publisher.finish(
+            state,
+            with_result=state == "SUCCEEDED",
+            patience_s=self._limits.publish_s,
+            wanted=lambda: self._reasons.why() != "interrupted",
+            tell=lambda files, size: self._record.events.emit("published", files=files, bytes=size),
+        )
+        if manifest is not None:
+            self._forget_checkpoints()
+        return manifest
 
     def _decide(self, outcome: Outcome) -> None:
         """Whatever happens from here on, the run is never trained again; so it needs no secrets, published or not."""

@@ -31,7 +31,7 @@ from orchestrator.workflows.runs.watch import LOOK_S
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, frames
 from remote.contract.run_attempt import Attempt
-from remote.contract.run_status import PUBLISHING, AttemptTimes, RunStatus
+from remote.contract.run_status import PUBLISHES_SILENTLY, PUBLISHING, AttemptTimes, RunStatus
 from tests.orchestrator.test_up_down import RUN, FakeTime, Scripted, machine_of, put, put_run, scripted
 
 CREATED = "2026-08-07T14:25:30+00:00"
@@ -209,7 +209,9 @@ def alive(lab: Lab, minutes: int, each_minute: Callable[[int], None]) -> Callabl
     [
         ("", False, True, True),
         ("", True, True, False),  # a long epoch
-        (PUBLISHING, False, True, False),
+        (PUBLISHING, False, True, True),
+        (PUBLISHING, True, True, False),  # a long upload
+        (PUBLISHES_SILENTLY, False, True, False),  # the bundle of an older tlvm
         ("", False, False, False),  # the bundle of an older tlvm, which writes its status rarely
     ],
 )
@@ -236,7 +238,15 @@ def test_a_frozen_supervisor_is_said_and_what_to_do(
 
 @pytest.mark.parametrize(
     ("quiet_s", "message", "doubt"),
-    [(200.0, "", FROZEN), (20.0, "", ""), (200.0, PUBLISHING, ""), (None, "", ""), (float("nan"), "", "")],
+    [
+        (200.0, "", FROZEN),
+        (20.0, "", ""),
+        (200.0, PUBLISHING, FROZEN),
+        (20.0, PUBLISHING, ""),
+        (200.0, PUBLISHES_SILENTLY, ""),
+        (None, "", ""),
+        (float("nan"), "", ""),
+    ],
 )
 def test_status_and_runs_tell_it_by_the_clock_of_the_machine(
     lab: Lab, quiet_s: float | None, message: str, doubt: str
@@ -253,7 +263,8 @@ def test_status_and_runs_tell_it_by_the_clock_of_the_machine(
     assert (FROZEN in out.getvalue(), "tlvm down --force" in next) == (bool(doubt), bool(doubt))
 
 
-def test_through_the_store_it_is_said_too(lab: Lab) -> None:
+@pytest.mark.parametrize(("message", "said"), [("", True), (PUBLISHING, True), (PUBLISHES_SILENTLY, False)])
+def test_through_the_store_it_is_said_too(lab: Lab, message: str, said: bool) -> None:
     polls = 0
 
     def sleep(seconds: float) -> None:
@@ -263,7 +274,10 @@ def test_through_the_store_it_is_said_too(lab: Lab) -> None:
         if polls == 74:
             put(lab.workspace, lab.folder, "status.json", document.encode(RunStatus(RUN, "FAILED", "now")))
 
+    works = RunStatus(RUN, "RUNNING", CREATED, message=message)
+    put(lab.workspace, lab.folder, "status.json", document.encode(works))
     lab.is_on(Played(lab.machine("first"), b""))
     clock = Clock(now=lambda: lab.time.seconds, sleep=sleep)
     assert list(follow_stored(lab.workspace, RUN, "events", clock=clock)) == []
-    assert "seems frozen" in lab.told[0] and len(lab.told) == 74 * 5 // LOOK_S - 1
+    assert len(lab.told) == (74 * 5 // LOOK_S - 1 if said else 0)
+    assert all("seems frozen" in text for text in lab.told)

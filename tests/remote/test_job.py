@@ -7,12 +7,14 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from remote.contract import layout
 from remote.contract.run_spec import DatasetRef, WeightsRef
+from remote.contract.run_status import PUBLISHING
 from remote.job.resume import unfinished
 from tests.remote.machine import TestMachine, events_of, eventually
 
@@ -117,6 +119,30 @@ def test_max_hours_ends_a_run(machine: TestMachine) -> None:
     assert machine.status(spec).message.startswith("Stopped after its max_hours of 0.000")
     assert f"tlvm run --spec {spec.run_id[-4:]} --max-hours H" in machine.status(spec).message
     assert (machine.run_folder(spec).checkpoints / "mark").exists()
+
+
+def changed(path: Path, since: int) -> bool:
+    return path.stat().st_mtime_ns != since
+
+
+def test_a_supervisor_shows_that_it_lives_while_the_result_is_on_its_way(machine: TestMachine) -> None:
+    """A status that nothing changes is that of a frozen one."""
+    machine.tell_s, machine.publish_s = 0.02, 120
+    spec = machine.spec("succeed")
+    in_the_way = machine.store / layout.run_key(spec.run_id, "model")
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.touch()
+    supervisor = machine.begin(spec)
+    status = machine.run_folder(spec).status
+    eventually(lambda: status.exists() and machine.status(spec).message == PUBLISHING)
+    for _ in range(4):
+        before = status.stat().st_mtime_ns
+        eventually(partial(changed, status, before))
+    in_the_way.unlink()
+    assert supervisor.wait(60) == 0
+    assert machine.stored_status(spec).published
+    told = machine.run_folder(spec).events.read_text()
+    assert told.count("The store can't be written, the run goes on and tries again") == 1
 
 
 def test_a_deaf_training_is_killed_after_the_grace(machine: TestMachine) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from remote.contract import layout
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.store import Begun, Blob
+from remote.job.pace import PACE
 from remote.job.publish import Publisher
 from remote.storage.directory import DirectoryStore
 from remote.store import StoreError, StoreUnready, said
+from tests.remote.machine import eventually
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
 
@@ -29,6 +35,21 @@ class Refusing(DirectoryStore):
     ) -> Blob:
         self.asked += 1
         raise self.error
+
+
+class Slow(DirectoryStore):
+    """A folder that takes a result for as long as `meanwhile` takes."""
+
+    def __init__(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(path, said)
+        self._meanwhile = meanwhile
+
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+    ) -> Blob:
+        if key.endswith("metrics.json"):
+            self._meanwhile()
+        return super().upload(path, key, if_generation=if_generation, begun=begun)
 
 
 @pytest.fixture
@@ -71,3 +92,33 @@ def test_a_result_is_insisted_on_within_its_patience_and_the_end_is_told(
     assert time.monotonic() - began > 1
     assert store.asked == 2  # the third would come after it
     assert "tries again" in told[0] and "on this machine only: forbidden" in told[1]
+
+
+def says(path: Path, word: str) -> bool:
+    return path.is_file() and path.read_text() == word
+
+
+def test_what_is_new_reaches_the_store_while_the_result_is_on_its_way(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    """Who follows through the store sees that the supervisor lives. Checkpoints would only be in the way."""
+    stored = tmp_path / "store" / layout.run_key(RUN, "status.json")
+    copied = tmp_path / "store" / layout.latest_checkpoints_key(RUN)
+
+    def meanwhile() -> None:
+        folder.checkpoints.mkdir()
+        (folder.checkpoints / "checkpoint-00000001.pt").write_bytes(b"of the last epoch")
+        for word in ("sends", "still sends"):
+            folder.status.write_text(word)
+            eventually(partial(says, stored, word))
+
+    store = Slow(tmp_path / "store", meanwhile)
+    pace = dataclasses.replace(PACE, interval_s=0.02, processor_share=1.0)
+    publisher = Publisher(lambda: store, RUN, folder, warn=print, pace=pace)
+    publisher.start()
+    manifest = publisher.finish(
+        "SUCCEEDED", with_result=True, patience_s=60, wanted=lambda: True, tell=lambda files, size: None
+    )
+    assert manifest and "metrics.json" in [file.path for file in manifest.files]
+    assert not copied.exists()
+    assert publisher.stop()

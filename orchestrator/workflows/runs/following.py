@@ -20,7 +20,7 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import events, frames
 from remote.contract.document import ContractError
 from remote.contract.run_spec import RunSpec
-from remote.contract.run_status import PUBLISHING
+from remote.contract.run_status import PUBLISHES_SILENTLY
 
 if TYPE_CHECKING:
     from orchestrator.ssh import Connection
@@ -165,7 +165,7 @@ def _last_word(connection: Connection, spec: RunSpec) -> str:
     writes = (
         said is not None and said.works and said.quiet_s is not None
     )  # None: an older one writes less often
-    return said.status.updated if said and writes and said.status.message != PUBLISHING else ""
+    return said.status.updated if said and writes and said.status.message != PUBLISHES_SILENTLY else ""
 
 
 def _connected(workspace: Workspace, spec: RunSpec, closing: ExitStack) -> tuple[Connection, Machine]:

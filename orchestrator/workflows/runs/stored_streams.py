@@ -15,7 +15,7 @@ from orchestrator.workflows.runs.following import Position, Stream
 from orchestrator.workflows.runs.watch import Watch
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
-from remote.contract.run_status import PUBLISHING
+from remote.contract.run_status import PUBLISHES_SILENTLY
 
 POLL_S = 5.0  # the machine writes no oftener
 _ASKED_EVERY = 12  # polls without news, before the provider is asked for the machine
@@ -76,7 +76,7 @@ def _offset(name: str) -> int | None:
 
 def _last_word(run: StoredRun) -> str:
     """When its supervisor wrote the status that the store has; "" when none has to."""
-    at_work = run.status and run.status.state == "RUNNING" and run.status.message != PUBLISHING
+    at_work = run.status and run.status.state == "RUNNING" and run.status.message != PUBLISHES_SILENTLY
     return run.status.updated if run.status and at_work else ""
 
 

@@ -21,7 +21,7 @@ from orchestrator.workflows.runs.documents import StoredRun
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document
 from remote.contract.document import ContractError
-from remote.contract.run_status import FINAL, LOST, PUBLISHING, RunStatus
+from remote.contract.run_status import FINAL, LOST, PUBLISHES_SILENTLY, RunStatus
 
 IS_GONE = "its machine is gone"
 FROZEN = "its supervisor seems frozen"
@@ -149,7 +149,7 @@ def _by_machine(run: StoredRun, told: _Told | None) -> Heard:
     if status.state in FINAL:
         return found
     if said.works:
-        frozen = (said.quiet_s or 0) > _FROZEN_S and status.message != PUBLISHING
+        frozen = (said.quiet_s or 0) > _FROZEN_S and status.message != PUBLISHES_SILENTLY
         return dataclasses.replace(found, doubt=FROZEN) if frozen else found
     return dataclasses.replace(found, state="INTERRUPTED", doubt="nothing of it runs on its machine")
 
