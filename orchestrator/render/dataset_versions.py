@@ -14,7 +14,7 @@ from orchestrator.workflows.data.diff import DatasetDiff
 from orchestrator.workflows.data.remove import DatasetRemoved
 from orchestrator.workflows.data.show import DatasetShown
 from orchestrator.workflows.runs.overview import short
-from remote.contract.wording import count
+from remote.contract.wording import count, listed
 
 _LISTED_MAX = 10
 
@@ -76,9 +76,8 @@ def removed(screen: Screen, result: DatasetRemoved) -> None:
     versions = ", ".join(version[:12] for version in result.versions[:_LISTED_MAX])
     screen.line(labelled("removed", f"{result.name} {versions} {what}".replace("  ", " ")))
     if result.named_by:
-        names = ", ".join(short(run_id, result.named_by) for run_id in result.named_by[:_LISTED_MAX])
-        more = f" and {len(result.named_by) - _LISTED_MAX} more" if len(result.named_by) > _LISTED_MAX else ""
-        screen.line(labelled("runs", f"that name it can't be repeated: {names}{more}"), style="yellow")
+        names = listed(result.named_by, _LISTED_MAX, lambda run_id: short(run_id, result.named_by))
+        screen.line(labelled("runs", f"that name it can't be repeated: {names}"), style="yellow")
     screen.next("tlvm datasets gc frees the space of images that no version names")
 
 

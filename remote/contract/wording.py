@@ -1,13 +1,29 @@
-"""Numbers with their nouns, sizes and times, as both halves write them."""
+"""Numbers with their nouns, sizes, times and long lists, as both halves write them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def count(number: int, one: str, many: str = "") -> str:
     """ "1 image", "900 images"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(items: Sequence[T], most: int, say: Callable[[T], str] = str) -> str:
+    """ "ants, bees and 3 more": at most so many, in the words of `say`, and how many are left."""
+    left = len(items) - most
+    return ", ".join(map(say, items[:most])) + (f" and {left} more" if left > 0 else "")
+
+
+def listed_in_lines(items: Sequence[T], most: int, say: Callable[[T], str] = str) -> str:
+    """The same, each in a line of its own."""
+    left = len(items) - most
+    return "\n".join([*map(say, items[:most]), *([f"and {left} more"] if left > 0 else [])])
 
 
 def size(count: float) -> str:

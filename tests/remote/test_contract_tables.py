@@ -9,7 +9,7 @@ import pytest
 
 from remote.contract import layout, models, scenarios
 from remote.contract.document import ContractError
-from remote.contract.wording import count
+from remote.contract.wording import count, listed, listed_in_lines
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "scenarios"
 
@@ -82,3 +82,10 @@ def test_an_unknown_model_is_refused() -> None:
 )
 def test_one_image_is_no_plural(number: int, noun: list[str], written: str) -> None:
     assert count(number, *noun) == written
+
+
+def test_a_long_list_says_how_many_are_left() -> None:
+    assert listed(["ants", "bees"], 2) == "ants, bees"
+    assert listed([1, 2, 3, 4, 5], 2, lambda number: f"#{number}") == "#1, #2 and 3 more"
+    assert listed_in_lines(["ants", "bees"], 2) == "ants\nbees"
+    assert listed_in_lines(["ants", "bees", "cats"], 2, str.upper) == "ANTS\nBEES\nand 1 more"

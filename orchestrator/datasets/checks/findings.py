@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.tally import counts
 from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Flips, Image, Split
-from remote.contract.wording import count
+from remote.contract.wording import count, listed
 
 FEW = 10  # train images of a class, below which a figure says little
 UNEVEN = 10  # times as many images in the largest class as in the smallest
@@ -193,7 +193,5 @@ def _is_character(label: str) -> bool:
     return len(label) == 1 or label.isdecimal() or label.lower() in written
 
 
-def _few(items: Sequence[str] | map[str]) -> str:
-    listed = list(items)
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more
+def _few(items: Iterable[str]) -> str:
+    return listed(list(items), _SHOWN)

@@ -17,7 +17,7 @@ from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.splits.together import GROUPED
 from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Image, Split
-from remote.contract.wording import count
+from remote.contract.wording import count, listed_in_lines
 
 Kind = Literal["equal", "near", "perhaps", "group"]
 _LISTED = 20
@@ -56,11 +56,10 @@ def require_none(name: str, found: Sequence[Leak]) -> None:
     """DataError for a user who wants a dataset without leaks (`--strict`). Mere suspicion does not count."""
     sure = [leak for leak in found if leak.kind != "perhaps"]
     if sure:
-        more = [f"and {len(sure) - _LISTED} more"] if len(sure) > _LISTED else []
         images = {leak.path for leak in sure}
         raise DataError(
             f"{count(len(images), 'image')} of {name} on two sides of the split",
-            detail="\n".join([f"{leak.path} {leak.told} {leak.other}" for leak in sure[:_LISTED]] + more),
+            detail=listed_in_lines(sure, _LISTED, lambda leak: f"{leak.path} {leak.told} {leak.other}"),
             next="Remove one of each pair; or leave --strict away: copies in train are then left out of training.",
         )
 

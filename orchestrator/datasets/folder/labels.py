@@ -25,6 +25,7 @@ from orchestrator.datasets.folder.tables import Row, rows
 from orchestrator.datasets.folder.walk import File, walk
 from orchestrator.errors import CloudError, DataError, NotFoundError
 from remote.contract.dataset_manifest import Split
+from remote.contract.wording import listed
 
 _SHOWN = 5
 
@@ -153,9 +154,8 @@ def _require_labels(labelled: Sequence[Labelled], unknown: Sequence[Row], table:
 def _warnings(unknown: Sequence[Row], table: str) -> list[str]:
     if not unknown:
         return []
-    shown = ", ".join(row.cells["path"][:80] for row in unknown[:_SHOWN])
-    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-    return [f"{table} names files that are not here, or more than one, {len(unknown)}: {shown}{more}"]
+    shown = listed(unknown, _SHOWN, lambda row: row.cells["path"][:80])
+    return [f"{table} names files that are not here, or more than one, {len(unknown)}: {shown}"]
 
 
 def _inside(table: Path, root: Path) -> bytes | None:

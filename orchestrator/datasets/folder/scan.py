@@ -31,7 +31,7 @@ from orchestrator.errors import CloudError, ConfigError, DataError, NotFoundErro
 from remote.contract import layout
 from remote.contract.dataset_manifest import Split
 from remote.contract.document import ContractError
-from remote.contract.wording import count
+from remote.contract.wording import count, listed_in_lines
 
 _SHOWN = 10
 SPLITS: dict[bytes, Split] = {
@@ -79,9 +79,7 @@ class Scan:
     splits: tuple[Split, ...]  # that have a folder
     set_aside: list[SetAside]
     warnings: list[str]
-    folders: Mapping[bytes, int] = field(
-        default_factory=dict
-    )  # modification time by path, before each was listed
+    folders: Mapping[bytes, int] = field(default_factory=dict)  # by path: mtime_ns before it was listed
     began_ns: int = 0  # Unix time
 
 
@@ -119,10 +117,9 @@ def survey(folder: Path, *, name: str | None = None) -> Survey:
 def require_listed(top: Folder, root: Path) -> None:
     """DataError naming the folders that can't be listed: without what they hold, it is another dataset."""
     if unlisted := [item for folder in top.everything() for item in folder.unlisted]:
-        more = [f"and {len(unlisted) - _SHOWN} more"] if len(unlisted) > _SHOWN else []
         raise DataError(
             f"{count(len(unlisted), 'folder')} in {names.shown(os.fsencode(root))} can't be looked into",
-            detail="\n".join([f"{item.path}: {item.reason}" for item in unlisted[:_SHOWN]] + more),
+            detail=listed_in_lines(unlisted, _SHOWN, lambda item: f"{item.path}: {item.reason}"),
             next="Check the permissions, or move away what is no part of the dataset.",
         )
 

@@ -20,8 +20,10 @@ from orchestrator.errors import ConflictError, DataError
 from remote.contract import layout
 from remote.contract.dataset_manifest import Image
 from remote.contract.document import ContractError
+from remote.contract.wording import listed_in_lines
 
 _TIME_MAX_NS = 2**63 - 1
+_SHOWN = 10
 
 
 def checked(images: Sequence[Image]) -> None:
@@ -50,10 +52,9 @@ def missing(images: Sequence[Image], folder: Path) -> list[Image]:
         elif not there:
             others.append(image.path)
     if others:
-        more = [f"and {len(others) - 10} more"] if len(others) > 10 else []
         raise ConflictError(
             f"{folder} holds other files than the dataset, at {len(others)} of its paths",
-            detail="\n".join(others[:10] + more),
+            detail=listed_in_lines(others, _SHOWN),
             next="Give a folder that does not exist yet.",
         )
     return wanted

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.errors import ConfigError, NotFoundError, TlvmError
 from orchestrator.providers.findings import Finding
+from remote.contract.wording import listed
 
 from . import checks_bucket, checks_machine
 from .checks_context import AUTH, CONFIG, Context
@@ -104,12 +105,13 @@ def permissions(context: Context) -> list[Finding]:
     missing = [name for name in _PERMISSIONS if name not in found.get("permissions", [])]
     if not missing:
         return [Finding("ok", "permissions", "you may make, reach and delete machines")]
-    shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
     command = (
         f"gcloud projects add-iam-policy-binding {context.project} --member={context.member} "
         "--role=roles/compute.admin"
     )
-    return [Finding("fail", "permissions", f"you lack {shown}", f"Ask the owner: {command}", AUTH)]
+    return [
+        Finding("fail", "permissions", f"you lack {listed(missing, 4)}", f"Ask the owner: {command}", AUTH)
+    ]
 
 
 def machine_account(context: Context) -> list[Finding]:

@@ -12,6 +12,7 @@ import requests
 from orchestrator.providers.base import Offer
 from orchestrator.providers.findings import Finding
 from orchestrator.providers.rented import Quota
+from remote.contract.wording import listed
 
 from . import firewall, images, oslogin, places, quota_requests, quotas
 from .checks_context import AUTH, CLOUD, CONFIG, QUOTA, Context
@@ -177,4 +178,4 @@ def _word(quota: Quota) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return listed(names, _SHOWN)

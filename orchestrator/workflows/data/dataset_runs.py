@@ -11,7 +11,7 @@ from orchestrator.workflows.runs.overview import short
 from orchestrator.workflows.runs.unfinished import heard
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_status import LOST
-from remote.contract.wording import count
+from remote.contract.wording import count, listed
 
 _LISTED_MAX = 10
 
@@ -51,10 +51,9 @@ def consequence(named: NamedBy) -> str:
     ids = [*named.unfinished, *named.finished]
     if not ids:
         return ""
-    listed = ", ".join(short(run_id, ids) for run_id in ids[:_LISTED_MAX])
-    more = f" and {len(ids) - _LISTED_MAX} more" if len(ids) > _LISTED_MAX else ""
+    named_by = listed(ids, _LISTED_MAX, lambda run_id: short(run_id, ids))
     verb = "names" if len(ids) == 1 else "name"
-    return f"{count(len(ids), 'run')} {verb} it and can't be repeated then: {listed}{more}"
+    return f"{count(len(ids), 'run')} {verb} it and can't be repeated then: {named_by}"
 
 
 def _names(run: StoredRun) -> set[tuple[str, str]]:

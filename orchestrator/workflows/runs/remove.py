@@ -16,7 +16,7 @@ from orchestrator.workflows.runs.overview import RunRow, find, runs
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.run_status import FINAL, LOST
-from remote.contract.wording import count
+from remote.contract.wording import count, listed
 
 _NAMED_MAX = 10
 
@@ -134,14 +134,13 @@ def _what_goes(
 
 
 def _question(gone: RunsRemoved) -> str:
-    names = ", ".join(short(run_id, gone.run_ids) for run_id in gone.run_ids[:_NAMED_MAX])
-    more = f" and {len(gone.run_ids) - _NAMED_MAX} more" if len(gone.run_ids) > _NAMED_MAX else ""
+    names = listed(gone.run_ids, _NAMED_MAX, lambda run_id: short(run_id, gone.run_ids))
     needed = (
         f" {count(len(gone.needed_by), 'run')} began with their models, or measured them, and can't be repeated then."
         if gone.needed_by
         else ""
     )
-    return f"{count(len(gone.run_ids), 'run')}: {names}{more}.{needed} Remove them from the store?"
+    return f"{count(len(gone.run_ids), 'run')}: {names}.{needed} Remove them from the store?"
 
 
 def _remove(workspace: Workspace, run_id: str, *, still_known: bool) -> None:
