@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-FINE = (
-    64  # pixels of the shorter side that are enough; greys have up to twice as many, more where 1/8 is larger
-)
+# Pixels of the shorter side that are enough; greys have up to twice as many, more where 1/8 is larger.
+FINE = 64
 _START = b"\xff\xd8\xff"
 _SCALES = (8, 4, 2, 1)  # that libjpeg makes at once
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; 8 bits a value

@@ -34,9 +34,8 @@ TURNS = {
 _FINE = 64  # pixels of either side to which a larger picture is first averaged
 _GAP = 3.0
 _EVEN = 2  # grey levels: what differs less at 64 pixels may be noise that was averaged away
-_OUTLIERS = (
-    0.5  # percent of values on either side that may be anything: hot pixels, stars, what is not a number
-)
+# Percent of values on either side that may be anything: hot pixels, stars, what is not a number.
+_OUTLIERS = 0.5
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 

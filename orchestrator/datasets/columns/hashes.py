@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from orchestrator.datasets.columns.column import AT_ONCE, Indices
 
-Digests = NDArray[
-    np.bytes_
-]  # 32 bytes each: compared and sorted as a whole; one alone loses zeros at its end
+# 32 bytes each: compared and sorted as a whole; one alone loses zeros at its end.
+Digests = NDArray[np.bytes_]
 _HASH_BYTES = 32
 _ROWS_AT_ONCE = 65_536
 

@@ -61,9 +61,8 @@ def _pieces(file: io.BufferedReader) -> Iterator[Any]:
 
 def _digest(file: BinaryIO, form: str) -> bytes:
     file.seek(_DIGEST_BYTES)
-    digest = hashlib.sha256(
-        f"{sys.implementation.cache_tag} {form}".encode()
-    )  # another Python writes other bytes
+    # Another Python writes other bytes.
+    digest = hashlib.sha256(f"{sys.implementation.cache_tag} {form}".encode())
     while data := file.read(io.DEFAULT_BUFFER_SIZE * 16):
         digest.update(data)
     return digest.digest()

@@ -16,9 +16,8 @@ _BLOCK = 512
 _OWNED = b"0000644\x000000000\x000000000\x00"  # mode, owner and group, after the name and before the size
 _TIME = b"\x0000000000000\x00"  # after the size, and the end of that; the checksum follows
 _HEADER_END = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
-_SUM = sum(_OWNED + _TIME + _HEADER_END) + 8 * ord(
-    " "
-)  # the checksum's own place is blank while it is summed
+# The checksum's own place is blank while it is summed.
+_SUM = sum(_OWNED + _TIME + _HEADER_END) + 8 * ord(" ")
 
 
 class Member(NamedTuple):

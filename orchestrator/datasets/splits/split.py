@@ -134,9 +134,8 @@ class _Division:
         total = np.bincount(class_of, minlength=classes)
         taken = np.bincount(held, weights=counts * (before[units] == _VAL), minlength=classes).astype(int)
         wanted = [max(1, round(n * VAL_SHARE)) if n > 1 else 0 for n in total.tolist()]
-        self._left = [
-            n - had for n, had in zip(wanted, taken.tolist(), strict=True)
-        ]  # that `val` still lacks
+        # Of each class: how many contents `val` still lacks.
+        self._left = [n - had for n, had in zip(wanted, taken.tolist(), strict=True)]
         for unit in _compact(np.flatnonzero(before == _NOWHERE)):
             self._take_if_gain(unit)
         sides = self.in_val()[units]
