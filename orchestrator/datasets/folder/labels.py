@@ -19,11 +19,12 @@ from orchestrator.datasets.folder.scan import (
     Survey,
     checked_name,
     folder_times,
-    require_listed,
+    resolved,
+    walked,
 )
 from orchestrator.datasets.folder.tables import Row, rows
-from orchestrator.datasets.folder.walk import File, walk
-from orchestrator.errors import CloudError, DataError, NotFoundError
+from orchestrator.datasets.folder.walk import File
+from orchestrator.errors import DataError
 from remote.contract.dataset_manifest import Split
 from remote.contract.wording import listed
 
@@ -56,15 +57,9 @@ def survey_by_table(folder: Path, table: Path, *, name: str | None = None) -> Su
     NotFoundError   no such folder or table
     DataError       the table can't be used: a label missing, two labels for one image, splits for some images only
     """
-    root = folder.resolve()
-    if not root.is_dir():
-        raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
+    root = resolved(folder)
     began_ns = time.time_ns()
-    try:
-        top = walk(root, os.fsencode(root.name))
-    except OSError as error:
-        raise CloudError(f"The folder {folder} can't be listed", detail=str(error.strerror)) from None
-    require_listed(top, root)
+    top = walked(root, root.name)
     written = rows(table, needed=("path", "label"))
     files = {file.path: file for place in top.everything() for file in place.files}
     set_aside = [item for place in top.everything() for item in place.set_aside]

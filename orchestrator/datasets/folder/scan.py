@@ -96,25 +96,37 @@ def survey(folder: Path, *, name: str | None = None) -> Survey:
     NotFoundError   no such folder
     DataError       nothing in it is a dataset; shows the tree that was found beside the one that was expected
     """
-    root = folder.resolve()
-    if not root.is_dir():
-        raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
+    root = resolved(folder)
     began_ns = time.time_ns()
-    try:
-        top = walk(root, os.fsencode(root.name if folder.name in ("", "..") else folder.name))
-    except OSError as error:
-        raise CloudError(
-            f"The folder {names.shown(os.fsencode(folder))} can't be listed",
-            detail=str(error.strerror),
-            next="Check its permissions.",
-        ) from None
-    require_listed(top, root)
+    top = walked(root, root.name if folder.name in ("", "..") else folder.name)
     if _kind(top):
         return Survey([_scan(top, root, name, began_ns)], [])
     return _children(top, root, name, began_ns)
 
 
-def require_listed(top: Folder, root: Path) -> None:
+def resolved(folder: Path) -> Path:
+    """Where the folder really is. NotFoundError when there is none."""
+    root = folder.resolve()
+    if not root.is_dir():
+        raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
+    return root
+
+
+def walked(root: Path, name: str) -> Folder:
+    """All that is below `root`, called `name`. CloudError, DataError when a folder can't be listed."""
+    try:
+        top = walk(root, os.fsencode(name))
+    except OSError as error:
+        raise CloudError(
+            f"The folder {names.shown(os.fsencode(root))} can't be listed",
+            detail=str(error.strerror),
+            next="Check its permissions.",
+        ) from None
+    _require_listed(top, root)
+    return top
+
+
+def _require_listed(top: Folder, root: Path) -> None:
     """DataError naming the folders that can't be listed: without what they hold, it is another dataset."""
     if unlisted := [item for folder in top.everything() for item in folder.unlisted]:
         raise DataError(

@@ -27,20 +27,27 @@ class Row:
 def rows(table: Path, *, needed: Sequence[str]) -> list[Row]:
     """The rows of a table, whose columns may be called by one of several names.
 
-    NotFoundError   no such table; DataError: not text, a column is missing, a row is short or lacks a needed cell
+    NotFoundError   no such table
+    DataError       not text, a column is missing, a row is short or lacks a needed cell
     """
     try:
         text = table.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise NotFoundError(f"There is no table {table}", next="Check the path.") from None
     except OSError as error:
-        raise DataError(f"The table {table} can't be read", detail=str(error.strerror)) from None
+        raise DataError(
+            f"The table {table} can't be read", detail=str(error.strerror), next="Check its permissions."
+        ) from None
     except UnicodeDecodeError:
         raise DataError(f"The table {table} is not UTF-8 text", next="Save it as CSV, UTF-8.") from None
     try:
         return _parsed(table.name, text, needed)
     except csv.Error as error:
-        raise DataError(f"The table {table.name} can't be read as CSV", detail=str(error)) from None
+        raise DataError(
+            f"The table {table.name} can't be read as CSV",
+            detail=str(error),
+            next="Look for a quotation mark without its other half, or save it anew as CSV, UTF-8.",
+        ) from None
 
 
 def _parsed(name: str, text: str, needed: Sequence[str]) -> list[Row]:

@@ -42,15 +42,11 @@ def grouped(scan: Scan, by: str) -> Scan:
         return scan
     groups = _from_table(scan, Path(by)) if by.lower().endswith((".csv", ".tsv")) else _from_pattern(scan, by)
     alone = [file for file in scan.files if file.path not in groups]
-    said = (
-        [f"--group-by names no group of {count(len(alone), 'image')}: each stands for itself"]
-        if alone
-        else []
-    )
+    said = f"--group-by names no group of {count(len(alone), 'image')}: each stands for itself"
     return dataclasses.replace(
         scan,
         files=LABELLED.rows(file._replace(group=groups.get(file.path, file.group)) for file in scan.files),
-        warnings=scan.warnings + said,
+        warnings=[*scan.warnings, said] if alone else scan.warnings,
     )
 
 
@@ -107,12 +103,15 @@ def _from_pattern(scan: Scan, by: str) -> Mapping[bytes, str]:
     try:
         pattern = re.compile(by)
     except re.error as error:
-        raise ConfigError(f"--group-by {by!r} is not a regular expression: {error}") from None
+        raise ConfigError(
+            f"--group-by {by!r} is not a regular expression: {error}",
+            next="Give a pattern over paths, like '(patient[0-9]+)', or a table: groups.csv.",
+        ) from None
     found = _found(scan.files, pattern)
     if not found and scan.files:
         raise ConfigError(
             f"--group-by {by!r} fits no path of {scan.name}",
-            detail=f"One of them: {_shown(scan.files[0].path)}",
+            detail=f"One of them: {_text(scan.files[0].path)}",
             next="The pattern is searched in the path below the dataset's folder.",
         )
     return found
@@ -124,7 +123,7 @@ def _found(
     """The group of each path that fits; none as soon as more than `unfit_max` do not."""
     found: dict[bytes, str] = {}
     for seen, path in enumerate(column(files, "path"), 1):
-        if match := pattern.search(_shown(path)):
+        if match := pattern.search(_text(path)):
             found[path] = match[1 if pattern.groups else 0] or ""
         elif unfit_max is not None and seen - len(found) > unfit_max:
             return {}
@@ -149,5 +148,5 @@ def _from_table(scan: Scan, table: Path) -> Mapping[bytes, str]:
     return groups
 
 
-def _shown(path: bytes) -> str:
+def _text(path: bytes) -> str:
     return os.fsdecode(path).encode("utf-8", "replace").decode()
