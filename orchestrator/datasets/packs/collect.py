@@ -31,6 +31,9 @@ _THREADS = 8
 _MANIFESTS = "/manifests/"
 _END = ".jsonl.gz"
 
+# Dataset and version of every run; None: nobody knows.
+NamedByRuns = Callable[[], set[tuple[str, str]] | None]
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -38,13 +41,9 @@ class Collected:
     pack_bytes: int
     deleted: list[PackUse]
     condemned: list[PackUse]  # named by no version; deleted by a later gc
-    wasteful: list[
-        PackUse
-    ]  # more than half dead, and named by other versions or by a version that a run names
+    wasteful: list[PackUse]  # more than half dead, but other versions or runs need them as they are
     repacked: list[Repacked]
-    replaced: list[
-        str
-    ]  # NAME@VERSION: the same images as in a newer version, in packs that were given up; deleted
+    replaced: list[str]  # NAME@VERSION, deleted: a newer one has the same images in other packs
     dry_run: bool
 
 
@@ -113,20 +112,20 @@ def collect(
     now: float,
     grace_hours: float = GRACE_HOURS,
     dry_run: bool = False,
-    named_by_runs: Callable[[], set[tuple[str, str]] | None] = lambda: None,
+    named_by_runs: NamedByRuns = lambda: None,
     pack_bytes: int = PACK_BYTES,
 ) -> Collected:
     """Delete what was condemned `grace_hours` ago or longer; condemn what else no version names; pack anew what pays.
 
     now             seconds of Unix time
-    named_by_runs   dataset and version of every run; None: nobody knows, so every version counts as named
+    named_by_runs   asked when it matters; where nobody knows, every version counts as named
     """
     before = now - grace_hours * 3600
     look = Look(store)
     look.again()
     replaced: list[str] = []
     if not dry_run:
-        replaced = _delete_replaced(store, look, before, named_by_runs)
+        replaced = _delete_replaced(store, before, named_by_runs)
         if replaced:
             look.again()
     uses = look.uses()
@@ -156,7 +155,7 @@ def _repack(
     store: Store,
     look: Look,
     now: float,
-    named_by_runs: Callable[[], set[tuple[str, str]] | None],
+    named_by_runs: NamedByRuns,
     pack_bytes: int,
     *,
     dry_run: bool,
@@ -190,30 +189,23 @@ def _repack(
     return done
 
 
-def _delete_replaced(
-    store: Store,
-    look: Look,
-    before: float,
-    named_by_runs: Callable[[], set[tuple[str, str]] | None],
-) -> list[str]:
+def _delete_replaced(store: Store, before: float, named_by_runs: NamedByRuns) -> list[str]:
     """Delete the versions that `repack` has replaced long enough ago, and that no run names."""
     list_, _ = condemned.load(store)
-    if not _due(list_.manifests, before):
+    due = _due(list_.manifests, before)
+    if not due:
         return []
     by_runs = named_by_runs()
     free = {
-        key: entry
-        for key, entry in _due(list_.manifests, before).items()
-        if by_runs is not None and _version_of(key) not in by_runs
+        key: entry for key, entry in due.items() if by_runs is not None and _version_of(key) not in by_runs
     }
 
-    def mark(now: Condemned) -> Condemned:
-        marked = {key: dataclasses.replace(entry, deleting=True) for key, entry in free.items()}
-        kept = {
-            key: marked.get(key, entry) if entry == free.get(key) else entry
-            for key, entry in now.manifests.items()
+    def mark(list_: Condemned) -> Condemned:
+        manifests = {
+            key: dataclasses.replace(entry, deleting=True) if free.get(key) == entry else entry
+            for key, entry in list_.manifests.items()
         }
-        return dataclasses.replace(now, manifests=kept)
+        return dataclasses.replace(list_, manifests=manifests)
 
     marked = {key: entry for key, entry in condemned.change(store, mark).manifests.items() if entry.deleting}
     gone = []
@@ -227,12 +219,7 @@ def _delete_replaced(
         except ConflictError:
             continue  # sent again meanwhile
         gone.append(f"{name}@{version}")
-    condemned.change(
-        store,
-        lambda now: dataclasses.replace(
-            now, manifests={key: entry for key, entry in now.manifests.items() if marked.get(key) != entry}
-        ),
-    )
+    condemned.change(store, lambda list_: dataclasses.replace(list_, manifests=_but(list_.manifests, marked)))
     return gone
 
 
@@ -286,10 +273,9 @@ def _delete(store: Store, look: Look, due: Mapping[str, Entry]) -> dict[str, Ent
         except ConflictError:
             continue  # sent again meanwhile
         gone[pack] = entry
-    condemned.change(store, lambda list_: _struck(list_, due))
+    condemned.change(store, lambda list_: dataclasses.replace(list_, packs=_but(list_.packs, due)))
     return gone
 
 
-def _struck(list_: Condemned, done: Mapping[str, Entry]) -> Condemned:
-    packs = {pack: entry for pack, entry in list_.packs.items() if done.get(pack) != entry}
-    return dataclasses.replace(list_, packs=packs)
+def _but(entries: Mapping[str, Entry], done: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {name: entry for name, entry in entries.items() if done.get(name) != entry}
