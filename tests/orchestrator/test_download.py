@@ -141,7 +141,7 @@ def test_no_hostile_manifest_writes_outside(paths: list[str], mtime_ns: int, off
             for place, length in ((512, 3), (offset, size))
         ]
         try:
-            unpack.checked(images)
+            unpack.require_safe(images)
             unpack.missing(images, top / "in")
             unpack.unpack(written.path, written.sha256, images, top / "in")
         except (DataError, ConflictError, OSError):
@@ -183,7 +183,7 @@ def test_an_empty_pack_is_a_damaged_one(tmp_path: Path) -> None:
 def test_a_file_that_is_also_a_folder_is_refused() -> None:
     images = [dataclasses.replace(IMAGE, path=path) for path in ("train/a", "train/a/1.png")]
     with pytest.raises(DataError, match="train/a"):
-        unpack.checked(images)
+        unpack.require_safe(images)
 
 
 def test_names_are_spelt_in_one_way_only() -> None:

@@ -26,7 +26,7 @@ _TIME_MAX_NS = 2**63 - 1
 _SHOWN = 10
 
 
-def checked(images: Sequence[Image]) -> None:
+def require_safe(images: Sequence[Image]) -> None:
     """DataError when an image could not be the file of a dataset: its path leads elsewhere, or is another's folder."""
     paths = {_parts(image) for image in images}
     folders = {path[:length] for path in paths for length in range(1, len(path))}
@@ -61,7 +61,11 @@ def missing(images: Sequence[Image], folder: Path) -> list[Image]:
 
 
 def unpack(pack: Path, digest: str, images: Sequence[Image], folder: Path) -> None:
-    """Write the images of a pack. DataError, before the first one, when it is not the pack of that hash."""
+    """Write the images of a pack into `folder`, in the place of what was there. OSError when they can't be written.
+
+    digest          the hash that the pack is named by
+    DataError       it is not that pack: nothing was written; or an image is not where the manifest says
+    """
     with pack.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise damaged(digest, "its content has another hash")
@@ -84,7 +88,7 @@ def damaged(pack: str, why: str) -> DataError:
 
 
 def _there(image: Image, folder: Path) -> bool | None:
-    """Whether a file is this image; None when there is none."""
+    """Whether a file is this image, whose time it then gets; None when there is none."""
     try:
         with _below(folder, _parts(image)[:-1], create=False) as place:
             name = _parts(image)[-1]

@@ -44,7 +44,7 @@ def download(
     """
     began = time.monotonic()
     name, version, manifest = resolve(workspace, name, version)
-    unpack.checked(manifest.images)
+    unpack.require_safe(manifest.images)
     place = folder.absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)
