@@ -19,9 +19,11 @@ Cell = tuple[Split, str]  # split, class
 def put_few(
     source: Store, manifest: DatasetManifest, target: Store, *, each: Mapping[Split, int]
 ) -> tuple[str, int, int]:
-    """The version in `target`, its images, and the packs that were fetched from `source` for them, every one verified.
+    """The version in `target`, how many images it has, and how many packs were fetched from `source` for them.
 
-    NotFoundError, DataError   a pack is missing, or damaged
+    each            at most so many images of each class
+    NotFoundError   a pack is missing
+    DataError       a pack is damaged: each is verified
     """
     images = few(manifest.images, each)
     packs = {image.pack for image in images}

@@ -119,6 +119,7 @@ class Reader:
         self._also.append(_Also(what, make, frozenset((image.sha256, image.page) for image in images)))
 
     def pixels(self, image: Image, spec: Preprocessing) -> Pixels:
+        """As a network sees it, (crop, crop, 3). CannotRun when it can't be read."""
         return pixels(spec, self.rgb(image))
 
     def kept(self, image: Image, what: Hashable, make: Callable[[Pillow.Image], Pixels]) -> Pixels:

@@ -155,8 +155,8 @@ class _Found:
         if not (rows >= 0).any():
             return known, [""] * len(rows)
         before = self._before.verdicts
-        converted, sizes = before.codes("size")
-        held = (rows >= 0) & (np.array(sizes)[converted[rows]] == 0)
+        codes, sizes = before.codes("size")  # 0: not converted
+        held = (rows >= 0) & (np.array(sizes)[codes[rows]] == 0)
         known[held] = before.hashes("sha256")[rows[held]]
         return known, list(before.columns["extension"].take(np.maximum(rows, 0)))
 

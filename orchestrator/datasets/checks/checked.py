@@ -89,6 +89,6 @@ class Images(Sequence[Checked]):
 
     def sizes(self) -> Indices:
         """Bytes that travel."""
-        codes, converted = self.verdicts.codes("size")
-        travels = np.array(converted, dtype=np.int64)[codes]
-        return np.where(travels > 0, travels, self.files.numbers("size"))
+        codes, sizes = self.verdicts.codes("size")  # 0: not converted
+        converted = np.array(sizes, dtype=np.int64)[codes]
+        return np.where(converted > 0, converted, self.files.numbers("size"))

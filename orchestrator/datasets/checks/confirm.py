@@ -34,7 +34,6 @@ from orchestrator.progress import Progress
 
 _BAR_FROM = 200  # files: fewer are looked at in a moment
 
-
 Bytes = Callable[[Checked], bytes | None]
 
 
@@ -64,16 +63,16 @@ def near_copies(
     some = candidates_of(new, fingerprints) if before.searched else None
     alike, searched = some or candidates(fingerprints)
     names = Hashes.of(contents)
-    places = [(one, other) for one, other in alike if (names[one], names[other]) not in errors]
-    place = os.fsencode(root)
+    todo = [(one, other) for one, other in alike if (names[one], names[other]) not in errors]
+    folder = os.fsencode(root)
 
     def data(image: Checked) -> bytes | None:
-        content = read(place, image.file)
+        content = read(folder, image.file)
         return prepared(content, conversion)[0] if isinstance(content, bytes) else None
 
-    wanted = {at for pair in places for at in pair}
+    wanted = {at for pair in todo for at in pair}
     small = _decoded([images[int(first[at])] for at in sorted(wanted)], data, progress)
-    for one, other in ((names[one], names[other]) for one, other in places):
+    for one, other in ((names[one], names[other]) for one, other in todo):
         if one in small and other in small:
             errors[one, other] = compare(small[one], small[other])
     gone = [at for at in wanted if names[at] not in small]

@@ -145,18 +145,7 @@ def _decode(data: bytes, page: int | None, sha256: str, *, whole: bool = False) 
             mode, near = image.mode, signature(image, turned)
         elif not (near := signature_of_greys(image, (width, height), turned, coded)):
             return _decode(data, page, sha256, whole=True)
-        return Verdict(
-            sha256,
-            _EXTENSIONS[form],
-            width,
-            height,
-            mode,
-            turned,
-            pages,
-            sample,
-            near,
-            page=chosen,
-        )
+        return Verdict(sha256, _EXTENSIONS[form], width, height, mode, turned, pages, sample, near, chosen)
 
 
 def orientation(image: Image.Image) -> int:
