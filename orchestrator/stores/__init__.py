@@ -19,11 +19,11 @@ def open_store(ref: StoreRef, *, attempts: Attempts | None = None, memory: Path 
     memory          a folder by which uploads that were killed go on
     Asks nothing of the store yet. ConfigError when the URL is none of ours, AuthError without credentials.
     """
-    from orchestrator.stores.sessions import Sessions
-
     store, tries = open_storage(ref, said), attempts or Attempts()
     if memory is None or not ref.url.startswith("gs://"):  # into a folder there is nothing to go on with
         return Retrying(store, tries, changed=ConflictError, checksum_of=checksum_of)
+    from orchestrator.stores.sessions import Sessions  # which loads Google's library
+
     begin = Sessions(memory, ref).begun
     return Retrying(store, tries, changed=ConflictError, checksum_of=checksum_of, begin=begin)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from remote.contract import layout
 from remote.contract.run_spec import StoreRef
 from remote.contract.store import Begun
+from remote.storage.gcs import AT_ONCE_BYTES
 
-LARGE_BYTES = 1024 * 1024  # what is smaller is sent in one request
 FORGOTTEN_S = 7 * 24 * 3600
 _ADDRESS_BYTES_MAX = 10_000
 _SERVICE = "https://storage.googleapis.com"
@@ -36,7 +36,7 @@ class Sessions:
     def begun(self, path: Path, key: str, if_generation: int | None) -> Iterator[Begun]:
         """What is left of an upload of this file, which another process of this computer is not just going on with."""
         size = path.stat().st_size if path.exists() else 0
-        if size <= LARGE_BYTES or not key.startswith(layout.PACKS):  # others are not named by their content
+        if size <= AT_ONCE_BYTES or not key.startswith(layout.PACKS):  # others are not named by their content
             yield Begun()
             return
         what = f"{self._store}\0{key}\0{size}\0{if_generation}"
