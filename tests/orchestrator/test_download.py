@@ -88,6 +88,28 @@ def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     assert files(tmp_path / "back").keys() == {"train/ants/plain.png"}
 
 
+def test_where_one_file_is_another_the_times_of_the_others_stay(tmp_path: Path) -> None:
+    odd_dataset(tmp_path / "bugs")
+    workspace = workspace_of(tmp_path)
+    upload(workspace, tmp_path / "bugs")
+    for path in (path for path in (tmp_path / "bugs").rglob("*") if path.is_file()):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    (tmp_path / "bugs/val/bees/plain.png").write_bytes(b"mine")
+    before = files(tmp_path / "bugs")
+    with pytest.raises(ConflictError, match="other files"):
+        download(workspace, "bugs", tmp_path / "bugs")
+    assert files(tmp_path / "bugs") == before
+
+
+def test_files_that_are_there_get_their_times_back(tmp_path: Path) -> None:
+    before = odd_dataset(tmp_path / "bugs")
+    workspace = workspace_of(tmp_path)
+    upload(workspace, tmp_path / "bugs")
+    os.utime(tmp_path / "bugs/train/ants/plain.png", (1_700_000_000, 1_700_000_000))
+    assert download(workspace, "bugs", tmp_path / "bugs").written == 0
+    assert files(tmp_path / "bugs") == before
+
+
 def test_a_damaged_pack_is_named(tmp_path: Path) -> None:
     odd_dataset(tmp_path / "bugs")
     workspace = workspace_of(tmp_path)

@@ -38,8 +38,11 @@ def require_safe(images: Sequence[Image]) -> None:
 
 
 def missing(images: Sequence[Image], folder: Path) -> list[Image]:
-    """Those that are not in `folder` yet. ConflictError when something else is in their place."""
-    wanted, others = [], []
+    """Those that are not in `folder` yet; the others get the times of their images.
+
+    ConflictError when something else is in the place of one: no file is touched.
+    """
+    wanted, found, others = [], [], []
     for image in images:
         try:
             there = _there(image, folder)
@@ -49,7 +52,9 @@ def missing(images: Sequence[Image], folder: Path) -> list[Image]:
             there = False
         if there is None:
             wanted.append(image)
-        elif not there:
+        elif there:
+            found.append(image)
+        else:
             others.append(image.path)
     if others:
         raise ConflictError(
@@ -57,6 +62,8 @@ def missing(images: Sequence[Image], folder: Path) -> list[Image]:
             detail=listed_in_lines(others, _SHOWN),
             next="Give a folder that does not exist yet.",
         )
+    for image in found:
+        _set_time(image, folder)
     return wanted
 
 
@@ -88,7 +95,7 @@ def damaged(pack: str, why: str) -> DataError:
 
 
 def _there(image: Image, folder: Path) -> bool | None:
-    """Whether a file is this image, whose time it then gets; None when there is none."""
+    """Whether a file is this image; None when there is none."""
     try:
         with _below(folder, _parts(image)[:-1], create=False) as place:
             name = _parts(image)[-1]
@@ -96,14 +103,17 @@ def _there(image: Image, folder: Path) -> bool | None:
             with os.fdopen(descriptor, "rb") as file:
                 if os.fstat(file.fileno()).st_size != image.size:
                     return False
-                if hashlib.file_digest(file, "sha256").hexdigest() != image.sha256:
-                    return False
-                os.utime(file.fileno(), ns=(image.mtime_ns, image.mtime_ns))
-                return True
+                return hashlib.file_digest(file, "sha256").hexdigest() == image.sha256
     except FileNotFoundError:
         return None
     except IsADirectoryError:
         return False
+
+
+def _set_time(image: Image, folder: Path) -> None:
+    *folders, name = _parts(image)
+    with _below(folder, folders, create=False) as place:
+        os.utime(name, ns=(image.mtime_ns, image.mtime_ns), dir_fd=place, follow_symlinks=False)
 
 
 def _write(image: Image, data: bytes, folder: Path) -> None:
