@@ -27,6 +27,7 @@ from remote.images.preprocessing import Pixels, Preprocessing, pixels
 
 T = TypeVar("T")
 R = TypeVar("R")
+_AHEAD = 2  # batches or groups
 
 
 class Packs:
@@ -140,16 +141,14 @@ def batches(
 
     Threads, not processes: Pillow works outside the interpreter's lock, and nothing has to be copied between them.
     """
-    ahead = 2 * batch_size
     waiting: deque[Future[R]] = deque()
     todo = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             for start in range(0, len(items), batch_size):
                 group = items[start : start + batch_size]
-                waiting.extend(
-                    pool.submit(load, item) for item in itertools.islice(todo, ahead - len(waiting))
-                )
+                some = itertools.islice(todo, _AHEAD * batch_size - len(waiting))
+                waiting.extend(pool.submit(load, item) for item in some)
                 yield Batch(group, [waiting.popleft().result() for _ in group])
         finally:
             for future in waiting:
@@ -160,10 +159,9 @@ def ahead(
     groups: Iterable[tuple[T, Sequence[Callable[[], object]]]],
     *,
     workers: int,
-    depth: int = 2,
     begin: Callable[[], object] = lambda: None,
 ) -> Iterator[T]:
-    """Each group's own, once all of its jobs are done by threads; at most `depth` groups are worked on ahead.
+    """Each group's own, once all of its jobs are done by threads; at most two groups are worked on ahead.
 
     A group is asked for when its turn to be worked on has come, so what it holds may be large.
     begin   called by each thread before its first job
@@ -173,7 +171,7 @@ def ahead(
     with ThreadPoolExecutor(workers, thread_name_prefix="decode", initializer=begin) as pool:
         try:
             while True:
-                for own, jobs in itertools.islice(todo, depth + 1 - len(waiting)):
+                for own, jobs in itertools.islice(todo, _AHEAD + 1 - len(waiting)):
                     waiting.append((own, [pool.submit(job) for job in jobs]))
                 if not waiting:
                     return

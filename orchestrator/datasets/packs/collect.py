@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from orchestrator.datasets.packs import condemned
 from orchestrator.datasets.packs.condemned import Condemned, Entry, pack_of
 from orchestrator.datasets.packs.member import cost
-from orchestrator.datasets.packs.pack import PACK_BYTES
 from orchestrator.datasets.packs.repack import PackUse, Repacked, choose, repack
 from orchestrator.datasets.publishing import versions
 from orchestrator.errors import ConflictError, DataError, NotFoundError
@@ -113,7 +112,6 @@ def collect(
     grace_hours: float = GRACE_HOURS,
     dry_run: bool = False,
     named_by_runs: NamedByRuns = lambda: None,
-    pack_bytes: int = PACK_BYTES,
 ) -> Collected:
     """Delete what was condemned `grace_hours` ago or longer; condemn what else no version names; pack anew what pays.
 
@@ -137,7 +135,7 @@ def collect(
         due = _due(_mark(store, unnamed, now, before).packs, before)
         due = _delete(store, look, due)
     gone = [uses[pack] for pack in sorted(due)]
-    repacked = _repack(store, look, now, named_by_runs, pack_bytes, dry_run=dry_run)
+    repacked = _repack(store, look, now, named_by_runs, dry_run=dry_run)
     given_up = {use.pack for one in repacked for use in one.packs}
     return Collected(
         packs=len(uses),
@@ -152,13 +150,7 @@ def collect(
 
 
 def _repack(
-    store: Store,
-    look: Look,
-    now: float,
-    named_by_runs: NamedByRuns,
-    pack_bytes: int,
-    *,
-    dry_run: bool,
+    store: Store, look: Look, now: float, named_by_runs: NamedByRuns, *, dry_run: bool
 ) -> list[Repacked]:
     """Every dataset whose newest version has packs that are worth it."""
     uses, naming = look.uses(), look.naming()
@@ -181,7 +173,7 @@ def _repack(
         version = ""
         if not dry_run:
             names = [use.pack for use in packs]
-            after = repack(store, head, manifest, names, now=now, pack_bytes=pack_bytes)
+            after = repack(store, head, manifest, names, now=now)
             if after is None:
                 continue
             version = after.version

@@ -76,13 +76,7 @@ def choose(manifest: DatasetManifest, uses: Mapping[str, PackUse], *, alone: Con
 
 
 def repack(
-    store: Store,
-    head: Head,
-    manifest: DatasetManifest,
-    packs: Sequence[str],
-    *,
-    now: float,
-    pack_bytes: int = PACK_BYTES,
+    store: Store, head: Head, manifest: DatasetManifest, packs: Sequence[str], *, now: float
 ) -> Head | None:
     """Publish the newest version with its images of `packs` in new packs. None when somebody else published meanwhile.
 
@@ -94,7 +88,7 @@ def repack(
     name, before = manifest.dataset, head
     for _ in range(_TRIES):
         try:
-            places, sums = _packed(store, manifest, set(packs), pack_bytes)
+            places, sums = _packed(store, manifest, set(packs))
             wanted = versions.with_sums(_moved(manifest, places), manifest.sums() | sums)
         except NotFoundError:
             if versions.read_head(store, name) != head:
@@ -132,7 +126,7 @@ def _moved(manifest: DatasetManifest, places: Mapping[str, Located]) -> DatasetM
 
 
 def _packed(
-    store: Store, manifest: DatasetManifest, packs: set[str], pack_bytes: int
+    store: Store, manifest: DatasetManifest, packs: set[str]
 ) -> tuple[dict[str, Located], dict[str, tuple[int, str]]]:
     """Write and send the new packs: where each content is then, and the size and checksum of each pack."""
     places: dict[str, Located] = {}
@@ -154,7 +148,7 @@ def _packed(
                 send(gathered)
                 gathered = []
             if not gathered:
-                left = room(pack_bytes)
+                left = room(PACK_BYTES)
             gathered.append(member)
             left -= size
         if gathered:
