@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from orchestrator.datasets.checks.convert import Conversion
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.render.console import Screen
 from orchestrator.render.dataset_versions import collected, shown
@@ -52,6 +53,20 @@ def test_images_that_are_left_out_are_counted_not_pairs(tmp_path: Path) -> None:
     assert "3 pairs of near copies on two sides of the split; 1 image left out of training" in drawn(result)
     with pytest.raises(DataError, match=r"^1 image of bugs on two sides"):
         upload(workspace, tmp_path / "bugs", strict=True)
+
+
+def test_a_page_that_was_chosen_is_no_preview(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    folder = fill(tmp_path / "bugs", BUGS)
+    photo(5).save(folder / "train/ants/scan.tif", save_all=True, append_images=[photo(6)])
+    photo(7).save(folder / "train/ants/stereo.jpg", "MPO", save_all=True, append_images=[photo(8)])
+    (chosen,) = upload(workspace, folder, conversion=Conversion(page=2))
+    (none,) = upload(workspace, folder, conversion=Conversion(page=0))
+    previews = "Previews beside the picture (MPO) in 1 photo: the picture is used"
+    page = "Of several pages one is used, as --page says: 1 image"
+    assert {previews, page} <= set(chosen.warnings)
+    assert previews in none.warnings
+    assert page not in none.warnings
 
 
 def test_a_fifth_is_said_to_be_val_only_where_there_is_one(tmp_path: Path) -> None:

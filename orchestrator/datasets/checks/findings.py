@@ -24,6 +24,7 @@ FEW = 10  # train images of a class, below which a figure says little
 UNEVEN = 10  # times as many images in the largest class as in the smallest
 WINDOW_SHARES = (0.001, 0.999)
 NEAR_COPY = "near copy of"
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _SHOWN = 5
 
 
@@ -159,8 +160,20 @@ def _kinds(images: Sequence[Image]) -> list[str]:
         said.append("Float and 16-bit images share one intensity window: their values are hardly comparable")
     if deep and modes - DEEP:
         said.append("Some images have 8 bits, others more: only the latter go through the intensity window")
-    if several := sum(times for pages, times in Counter(column(images, "pages")).items() if pages > 1):
-        said.append(f"Previews beside the picture (MPO) in {count(several, 'photo')}: the picture is used")
+    return said + _pages(images)
+
+
+def _pages(images: Sequence[Image]) -> list[str]:
+    if set(column(images, "pages")) == {1}:
+        return []
+    each = zip(column(images, "path"), column(images, "pages"), strict=True)
+    several = [path.lower() for path, pages in each if pages > 1]
+    previews = sum(path.endswith(_JPEG) for path in several)
+    said = []
+    if previews:
+        said.append(f"Previews beside the picture (MPO) in {count(previews, 'photo')}: the picture is used")
+    if chosen := len(several) - previews:
+        said.append(f"Of several pages one is used, as --page says: {count(chosen, 'image')}")
     return said
 
 
