@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.datasets.packs.pack import write_members
-from orchestrator.datasets.packs.repack import members
+from orchestrator.datasets.packs.repack import members_of
 from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.datasets.publishing import versions
 from orchestrator.stores.base import Store
@@ -29,7 +29,7 @@ def put_few(
     packs = {image.pack for image in images}
     chosen = dataclasses.replace(manifest, images=images, pack_bytes={}, pack_crc32c={})
     with scratch() as fetched, scratch() as folder:
-        written = write_members(sorted(members(source, chosen, packs, fetched)), folder)
+        written = write_members(sorted(members_of(source, chosen, packs, fetched)), folder)
         versions.put_pack(target, written.path, written.sha256, versions.find_pack(target, written.sha256))
     moved = [
         dataclasses.replace(image, pack=written.sha256, offset=written.offsets[image.sha256])

@@ -142,7 +142,7 @@ def _packed(
 
         gathered: list[Member] = []
         left = 0
-        for member in members(store, manifest, packs, folder):
+        for member in members_of(store, manifest, packs, folder):
             size = cost(len(member.data))
             if gathered and size > left:
                 send(gathered)
@@ -156,7 +156,7 @@ def _packed(
     return places, sums
 
 
-def members(store: Store, manifest: DatasetManifest, packs: set[str], folder: Path) -> Iterator[Member]:
+def members_of(store: Store, manifest: DatasetManifest, packs: set[str], folder: Path) -> Iterator[Member]:
     """Each content of these packs that the version names, once, one pack on the disk at a time."""
     by_pack: dict[str, dict[str, Image]] = defaultdict(dict)
     done: set[str] = set()
