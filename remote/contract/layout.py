@@ -34,6 +34,7 @@ WEIGHTS_INDEX = "weights/index.json"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}-[0-9]{8}-[0-9]{6}-[a-z0-9]{4}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MANIFEST_KEY = re.compile(rf"{DATASETS}([^/]+)/manifests/([^/]+)\.jsonl\.gz")
 
 
 def manifest_key(dataset: str, version: str) -> str:
@@ -42,6 +43,18 @@ def manifest_key(dataset: str, version: str) -> str:
 
 def manifests_prefix(dataset: str) -> str:
     return f"{DATASETS}{dataset_name(dataset)}/manifests/"
+
+
+def is_manifest_key(key: str) -> bool:
+    return _MANIFEST_KEY.fullmatch(key) is not None
+
+
+def manifest_of(key: str) -> tuple[str, str]:
+    """The dataset and version whose manifest has this key. ContractError when it is no manifest's."""
+    found = _MANIFEST_KEY.fullmatch(key)
+    if found is None:
+        raise ContractError(f"not the key of a manifest: {key[:200]!r}")
+    return found[1], found[2]
 
 
 def head_key(dataset: str) -> str:

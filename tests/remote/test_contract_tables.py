@@ -71,6 +71,17 @@ def test_the_models_are_torchvisions() -> None:
         assert f"-{entry.sha256}.pth" in entry.file
 
 
+def test_the_key_of_a_manifest_tells_its_dataset_and_version() -> None:
+    version = "0" * 64
+    key = layout.manifest_key("trees", version)
+    assert layout.is_manifest_key(key)
+    assert layout.manifest_of(key) == ("trees", version)
+    for other in (layout.head_key("trees"), f"{key}.part", f"{layout.DATASETS}a/{key}"):
+        assert not layout.is_manifest_key(other)
+        with pytest.raises(ContractError, match="not the key of a manifest"):
+            layout.manifest_of(other)
+
+
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ContractError, match="resnet19"):
         models.model_file("resnet19")

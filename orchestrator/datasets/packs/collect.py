@@ -27,8 +27,6 @@ from remote.contract.dataset_manifest import DatasetManifest
 
 GRACE_HOURS = 24.0
 _THREADS = 8
-_MANIFESTS = "/manifests/"
-_END = ".jsonl.gz"
 
 # Dataset and version of every run; None: nobody knows.
 NamedByRuns = Callable[[], set[tuple[str, str]] | None]
@@ -59,8 +57,9 @@ class Look:
         self.packs = {
             pack_of(blob.key): blob for blob in self._store.blobs(layout.PACKS) if blob.key.endswith(".tar")
         }
-        keys = [blob.key for blob in self._store.blobs(layout.DATASETS) if _MANIFESTS in blob.key]
-        new = [key for key in keys if key not in self._manifests and key.endswith(_END)]
+        every = (blob.key for blob in self._store.blobs(layout.DATASETS))
+        keys = list(filter(layout.is_manifest_key, every))
+        new = [key for key in keys if key not in self._manifests]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifests") as pool:
             found = zip(new, pool.map(self._load, new), strict=True)
             self._manifests |= {key: manifest for key, manifest in found if manifest is not None}
@@ -92,11 +91,11 @@ class Look:
 
     def _load(self, key: str) -> DatasetManifest | None:
         try:
-            return versions.load_manifest(self._store, *_version_of(key))
+            return versions.load_manifest(self._store, *layout.manifest_of(key))
         except NotFoundError:  # removed meanwhile
             return None
         except DataError as error:
-            name, version = _version_of(key)
+            name, version = layout.manifest_of(key)
             raise DataError(
                 f"{error.what}: nobody knows which packs it names, so none is deleted",
                 detail=error.detail,
@@ -189,7 +188,9 @@ def _delete_replaced(store: Store, before: float, named_by_runs: NamedByRuns) ->
         return []
     by_runs = named_by_runs()
     free = {
-        key: entry for key, entry in due.items() if by_runs is not None and _version_of(key) not in by_runs
+        key: entry
+        for key, entry in due.items()
+        if by_runs is not None and layout.manifest_of(key) not in by_runs
     }
 
     def mark(list_: Condemned) -> Condemned:
@@ -202,7 +203,7 @@ def _delete_replaced(store: Store, before: float, named_by_runs: NamedByRuns) ->
     marked = {key: entry for key, entry in condemned.change(store, mark).manifests.items() if entry.deleting}
     gone = []
     for key, entry in marked.items():
-        name, version = _version_of(key)
+        name, version = layout.manifest_of(key)
         head = versions.read_head(store, name, may_be_damaged=True)
         if head.version == version or head.is_damaged:
             continue  # it is the newest one (again), or may be: struck off
@@ -213,12 +214,6 @@ def _delete_replaced(store: Store, before: float, named_by_runs: NamedByRuns) ->
         gone.append(f"{name}@{version}")
     condemned.change(store, lambda list_: dataclasses.replace(list_, manifests=_but(list_.manifests, marked)))
     return gone
-
-
-def _version_of(key: str) -> tuple[str, str]:
-    """The dataset and version of a manifest."""
-    name, _, rest = key.removeprefix(layout.DATASETS).partition(_MANIFESTS)
-    return name, rest.removesuffix(_END)
 
 
 def _mark(store: Store, unnamed: Mapping[str, Blob], now: float, before: float) -> Condemned:

@@ -19,7 +19,6 @@ from remote.contract.document import ContractError
 __all__ = ["DatasetSummary", "datasets", "load_manifest", "meant", "resolve", "split_name", "versions_of"]
 
 _VERSION_DIGITS_MIN = 4
-_MANIFEST = ".jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def meant(workspace: Workspace, name: str | None, version: str | None = None) ->
 def versions_of(workspace: Workspace, name: str) -> tuple[list[str], str]:
     """Every complete version of a dataset, and the newest one ("": there is none, or HEAD can't be read)."""
     prefix = layout.manifests_prefix(_checked(name) or name)
-    keys = [blob.key for blob in workspace.store.blobs(prefix) if blob.key.endswith(_MANIFEST)]
-    found = [key.removeprefix(prefix).removesuffix(_MANIFEST) for key in keys]
+    keys = filter(layout.is_manifest_key, (blob.key for blob in workspace.store.blobs(prefix)))
+    found = [version for _, version in map(layout.manifest_of, keys)]
     return found, read_head(workspace.store, name, may_be_damaged=True).version
 
 
@@ -130,8 +129,8 @@ def _versions(store: Store) -> dict[str, list[str]]:
         name, _, rest = blob.key.removeprefix(layout.DATASETS).partition("/")
         if rest == "HEAD":
             headed.add(name)
-        elif rest.startswith("manifests/") and rest.endswith(".jsonl.gz"):
-            versions[name].append(rest.removeprefix("manifests/").removesuffix(".jsonl.gz"))
+        elif layout.is_manifest_key(blob.key):
+            versions[name].append(layout.manifest_of(blob.key)[1])
     return {name: versions[name] for name in headed}
 
 
