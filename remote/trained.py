@@ -115,7 +115,9 @@ def trainee(
         should_stop=task.should_stop,
         due=task.checkpoints.due,
         save=save,
-        on_batch=task.progress("train", len(train.images), "images"),
+        on_batch=lambda epoch, done: task.events.progress(
+            "train", done, len(train.images), "images", epoch=epoch
+        ),
         on_epoch=lambda epoch: _tell(task, recipe, epoch),
         tell=tell,
         left_s=task.left_s,

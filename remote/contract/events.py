@@ -5,7 +5,7 @@ Each event has `t` (seconds since the epoch) and `type`:
     state      state, message                             the run's state changed
     step       number (1 to 8), name, text                one of the eight steps has something to say
     network    stages: [{name, shape, parameters, frozen}]  the network, stage by stage, before training
-    progress   step, done, total, unit                    feeds a bar; at most a few a second
+    progress   step, done, total, unit, epoch?            feeds a bar; at most a few a second
     epoch      epoch, of, train_loss, held_out_loss, held_out_accuracy, seconds
     checkpoint number, bytes, seconds                     one was written: a run that is killed goes on from it
     metrics    the whole of metrics.json, at the end
@@ -66,13 +66,13 @@ class EventWriter:
         """One of STEPS, by its name, and a line for people about it."""
         self.emit("step", number=STEPS.index(name) + 1, name=name, text=text, **fields)
 
-    def progress(self, step: str, done: int, total: int, unit: str) -> None:
+    def progress(self, step: str, done: int, total: int, unit: str, **more: int) -> None:
         """At most four a second, and always the last one."""
         now = time.monotonic()
         if done < total and now - self._progressed < 0.25:
             return
         self._progressed = now
-        self.emit("progress", step=step, done=done, total=total, unit=unit)
+        self.emit("progress", step=step, done=done, total=total, unit=unit, **more)
 
     def log(self, text: str, *, level: str = "info") -> None:
         self.emit("log", level=level, text=text)

@@ -9,16 +9,18 @@ from pathlib import Path
 
 from remote.contract import events
 from remote.contract.layout import RunFolder
+from remote.job.passes import Pass, moved
 
 MARK_S = 5.0
 
 
 class News:
-    """What the training says in its events: the step it is at, the epochs that are over, and the last error."""
+    """What the training says in its events: the step it is at, the epochs that are over, its present pass, the last error."""
 
     def __init__(self, folder: RunFolder, echo: bool) -> None:
         self.step = 0
         self.epoch = 0
+        self.passing: Pass | None = None  # over its images; None: it has told of none yet
         self.error = ""
         self._events, self._events_read = folder.events, _size(folder.events)
         self._log, self._log_read = folder.log, _size(folder.log)
@@ -34,6 +36,7 @@ class News:
                 self.step = event["number"]
             if event.get("type") == "epoch" and isinstance(event.get("epoch"), int):
                 self.epoch = event["epoch"]
+            self.passing = moved(self.passing, event)
             if event.get("type") == "log" and event.get("level") == "error":
                 self.error = str(event.get("text"))[:2000]
         if self._echo:

@@ -11,6 +11,7 @@ from remote.contract.layout import RunFolder
 from remote.contract.metrics import Metrics
 from remote.contract.run_spec import RunSpec
 from remote.contract.run_status import State
+from remote.job.passes import Pass
 from remote.job.training_process import End, Limits, Why, in_words, tail
 
 EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 9, "CANCELLED": 130, "INTERRUPTED": 12}
@@ -51,10 +52,13 @@ class Stopped(Exception):
         self.why = why
 
 
-def judged(end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error: str) -> Outcome:
+def judged(
+    end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error: str, passing: Pass | None = None
+) -> Outcome:
     """Of a training that has ended by itself, or was stopped for what it did.
 
     error       the last that it said in its events
+    passing     how far it had come, as they tell
     """
     whole = all((folder.result / name).is_file() for name in RESULT[spec.job])
     if end.exit_code == 0 and whole:
@@ -62,10 +66,7 @@ def judged(end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error:
     if not end.why and end.exit_code == INTERRUPTED_EXIT:
         return Outcome("INTERRUPTED", TAKEN_AWAY, end.exit_code)
     if end.why == "overtime":
-        more = f"tlvm run --spec {spec.run_id[-4:]} --max-hours H does it with more"
-        message = f"Stopped after its max_hours of {spec.max_hours:g}, before there was a result" + (
-            f": {more}" if spec.job == "train" else ""
-        )
+        message = _out_of_hours(spec, passing)
     elif end.why == "hung":
         message = f"Stopped: no sign of life for {limits.hang_s:g} s"
     elif end.exit_code == 0:
@@ -80,6 +81,16 @@ def judged(end: End, spec: RunSpec, folder: RunFolder, limits: Limits, *, error:
     else:
         message = in_words(end)
     return Outcome("FAILED", message, end.exit_code, tail(folder.log))
+
+
+def _out_of_hours(spec: RunSpec, passing: Pass | None) -> str:
+    name = spec.run_id[-4:]
+    stopped = f"Stopped after its max_hours of {spec.max_hours:g}, before there was a result"
+    more = f"tlvm run --spec {name} --max-hours H does it with more"
+    if passing:
+        stopped += f": {passing.in_words}"
+        more = passing.more_hours(name, spec.max_hours)
+    return f"{stopped}{'. ' if passing else ': '}{more}" if spec.job == "train" else stopped
 
 
 def _cut_short(folder: RunFolder) -> str:

@@ -29,6 +29,7 @@ from remote.job.fetch import fetch
 from remote.job.follow import read_status
 from remote.job.news import LogMarks, News
 from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped, without_result
+from remote.job.passes import Foresight
 from remote.job.publish import Publisher, now
 from remote.job.reasons import Reasons, cancel_mark
 from remote.job.record import Record, begin, is_over, read_spec
@@ -128,6 +129,7 @@ class _Job:
         self._ticket = ticket
         self._reasons = reasons
         self._news = News(folder, echo)
+        self._foresight = Foresight(spec, self._warn)
         self._marks = LogMarks(folder, record.events)
         self._publisher = Publisher(
             lambda: open_store(spec.store, attempts=Attempts(count=1)),  # it has patience of its own
@@ -271,7 +273,8 @@ class _Job:
         return self._spec.max_hours * 3600 - self._record.supervisor.used_s
 
     def _judge(self, end: End) -> Outcome:
-        outcome = judged(end, self._spec, self._folder, self._limits, error=self._news.error)
+        said = self._news
+        outcome = judged(end, self._spec, self._folder, self._limits, error=said.error, passing=said.passing)
         if end.why in ("cancelled", "interrupted", "superseded") and outcome.state != "SUCCEEDED":
             return stopped(end.why, self._reasons.text, end.exit_code)
         return outcome
@@ -345,6 +348,7 @@ class _Job:
     def _read_news(self) -> None:
         self._news.read()
         self._marks.mark()
+        self._foresight.look(self._news.passing, self._left_s())
         if self._news.step != self._record.status.step:
             self._record.save(step=self._news.step)
 

@@ -115,7 +115,7 @@ def train_one_epoch(trainee: Trainee, settings: Recipe, training: _Training) -> 
         position.step_seconds += now - began
         position.seconds += now - mark
         mark = now
-        trainee.on_batch(position.images)
+        trainee.on_batch(position.epoch + 1, position.images)
 
 
 def evaluate(trainee: Trainee, images: Sequence[Image], position: Position) -> Floats:

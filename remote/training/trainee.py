@@ -89,7 +89,7 @@ class Trainee:
     should_stop: Callable[[], bool]
     due: Callable[[], bool]  # whether it is time for a checkpoint
     save: Callable[[State], object]
-    on_batch: Callable[[int], None]  # images learned from in this epoch
+    on_batch: Callable[[int, int], None]  # the epoch, from 1, and images learned from in it
     on_epoch: Callable[[Epoch], None]
     tell: Callable[[str], None]  # a line for people about something unusual
     left_s: Callable[[], float] = lambda: math.inf  # until it is stopped, because its hours are over

@@ -61,6 +61,7 @@ def main() -> int:
     if behaviour == "count" and not count(spec.parameters, folder):
         return 12
     if behaviour in ("wait", "deaf"):
+        events.progress("train", 10, 100, "images", epoch=1)
         return wait(folder.checkpoints / "mark", deaf=behaviour == "deaf")
     if behaviour == "hang":
         time.sleep(600)

@@ -121,7 +121,7 @@ def test_a_training_there_computes_nothing_that_it_cannot() -> None:
         should_stop=lambda: False,
         due=lambda: True,
         save=saved.append,
-        on_batch=lambda done: None,
+        on_batch=lambda epoch, done: None,
         on_epoch=lambda epoch: None,
         tell=lambda text: None,
     )

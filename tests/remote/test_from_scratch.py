@@ -84,6 +84,10 @@ def test_hours_that_do_not_last_for_all_epochs_lose_nothing(digits: Path) -> Non
     outcome = judged(end, read_spec(run.spec), run, Limits(), error="")
     assert (outcome.state, outcome.message) == ("SUCCEEDED", "its max_hours were over after 1 of 9 epochs")
     said = run.events.read_text()
+    told = [event for event in map(events.parse, said.encode().splitlines()) if event is not None]
+    assert {event["epoch"] for event in told if event["type"] == "progress" and event["step"] == "train"} == {
+        1
+    }
     assert "Stopped after epoch 1 of 9: 0 s of max_hours are left" in said
     assert "\nIts hours were over after 1 of 9 epochs.\n" in (run.result / "model" / "README.md").read_text()
     assert "1 epoch kept" in said and "its hours did not last for more" in said

@@ -118,6 +118,7 @@ def test_max_hours_ends_a_run(machine: TestMachine) -> None:
     assert machine.carry_out(spec) == 9
     assert machine.status(spec).message.startswith("Stopped after its max_hours of 0.000")
     assert f"tlvm run --spec {spec.run_id[-4:]} --max-hours H" in machine.status(spec).message
+    assert "in epoch 1, after 10 of 100 images" in machine.status(spec).message
     assert (machine.run_folder(spec).checkpoints / "mark").exists()
 
 

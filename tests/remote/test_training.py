@@ -132,7 +132,7 @@ class Run:
             should_stop=self._should_stop,
             due=lambda: self.due,
             save=lambda state: self.saved.append(copied(state)),
-            on_batch=lambda done: None,
+            on_batch=lambda epoch, done: None,
             on_epoch=self.epochs.append,
             tell=self.told.append,
             left_s=lambda: math.inf if len(self.epochs) - 1 < self.epochs_in_its_hours else self.left_s,
@@ -262,7 +262,7 @@ def test_without_steering_images_all_epochs_run() -> None:
         should_stop=lambda: False,
         due=lambda: False,
         save=run.saved.append,
-        on_batch=lambda done: None,
+        on_batch=lambda epoch, done: None,
         on_epoch=run.epochs.append,
         tell=run.told.append,
     )
@@ -352,7 +352,7 @@ def test_rare_classes_count_as_much() -> None:
             should_stop=lambda: False,
             due=lambda: False,
             save=lambda state: None,
-            on_batch=lambda done: None,
+            on_batch=lambda epoch, done: None,
             on_epoch=lambda epoch: None,
             tell=lambda text: None,
         )
