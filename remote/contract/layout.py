@@ -61,9 +61,10 @@ def head_key(dataset: str) -> str:
     return f"{DATASETS}{dataset_name(dataset)}/HEAD"
 
 
-def looks_prefix(dataset: str, version: str, split: str) -> str:
-    """Below it, one small blob for each run that was measured on these images, named by the run."""
-    return f"{DATASETS}{dataset_name(dataset)}/looks/{sha256(version)}/{inside(split)}/"
+def looks_prefix(dataset: str, version: str, split: str = "") -> str:
+    """Below it, one small blob for each run that was measured on these images, named by the run; by default of all splits."""
+    below = f"{inside(split)}/" if split else ""
+    return f"{DATASETS}{dataset_name(dataset)}/looks/{sha256(version)}/{below}"
 
 
 def pack_key(pack: str) -> str:

@@ -188,7 +188,7 @@ def _member(file: BinaryIO, image: Image, store: Store) -> Member:
 
 def _carry_looks(store: Store, dataset: str, before: str, version: str) -> None:
     """Whoever looked at the figures of the version before has looked at these images."""
-    old, new = (f"{layout.DATASETS}{dataset}/looks/{each}/" for each in (before, version))
+    old, new = (layout.looks_prefix(dataset, each) for each in (before, version))
     with scratch() as folder:
         for blob in store.blobs(old):
             store.download(blob.key, folder / "look")
