@@ -84,7 +84,8 @@ def bring(want: Wanted, home: MachineHome, store: Store, *, by: str, patience_s:
     """One file, beside its place and then into it; nothing, when another process has brought it meanwhile.
 
     by              a name that no other process has: two never write one part
-    StoreError, ContractError
+    StoreError      when the store refuses
+    ContractError   when it is not what its hash says
     """
     want.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = want.path.with_name(f".{want.path.name}.{by}")

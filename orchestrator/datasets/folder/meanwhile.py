@@ -29,6 +29,13 @@ def is_touched(scan: Scan) -> bool:
     return bool(unsure) and _holds_others(scan, unsure)
 
 
+def came_and_went(before: Scan, now: Scan) -> list[SetAside]:
+    """The images that only one of two looks at a folder saw."""
+    there, here = (set(scan.files.columns["path"]) for scan in (before, now))
+    came = [SetAside(encode(path), "it appeared meanwhile") for path in sorted(here - there)]
+    return came + [SetAside(encode(path), "it vanished meanwhile") for path in sorted(there - here)]
+
+
 def _holds_others(scan: Scan, folders: Set[bytes]) -> bool:
     """Whether one of these folders holds other names than the scan saw there."""
     seen: dict[bytes, set[bytes]] = {folder: set() for folder in folders}
@@ -47,10 +54,3 @@ def _holds_others(scan: Scan, folders: Set[bytes]) -> bool:
 def _names(place: bytes) -> set[bytes]:
     with os.scandir(place) as entries:
         return {entry.name for entry in entries}
-
-
-def came_and_went(before: Scan, now: Scan) -> list[SetAside]:
-    """The images that only one of two looks at a folder saw."""
-    there, here = (set(scan.files.columns["path"]) for scan in (before, now))
-    came = [SetAside(encode(path), "it appeared meanwhile") for path in sorted(here - there)]
-    return came + [SetAside(encode(path), "it vanished meanwhile") for path in sorted(there - here)]

@@ -126,6 +126,12 @@ def walked(root: Path, name: str) -> Folder:
     return top
 
 
+def folder_times(top: Folder) -> dict[bytes, int]:
+    """Of every folder of a dataset, by its path below the dataset's."""
+    cut = len(top.path) + 1 if top.path else 0
+    return {folder.path[cut:]: folder.mtime_ns for folder in top.everything()}
+
+
 def _require_listed(top: Folder, root: Path) -> None:
     """DataError naming the folders that can't be listed: without what they hold, it is another dataset."""
     if unlisted := [item for folder in top.everything() for item in folder.unlisted]:
@@ -134,12 +140,6 @@ def _require_listed(top: Folder, root: Path) -> None:
             detail=listed_in_lines(unlisted, _SHOWN, lambda item: f"{item.path}: {item.reason}"),
             next="Check the permissions, or move away what is no part of the dataset.",
         )
-
-
-def folder_times(top: Folder) -> dict[bytes, int]:
-    """Of every folder of a dataset, by its path below the dataset's."""
-    cut = len(top.path) + 1 if top.path else 0
-    return {folder.path[cut:]: folder.mtime_ns for folder in top.everything()}
 
 
 def _children(top: Folder, root: Path, name: str | None, began_ns: int) -> Survey:
