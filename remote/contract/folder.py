@@ -151,12 +151,16 @@ class Folder:
                 os.fsync(folder)
         return Blob(key, size, checksum, generation)
 
-    def fetch(self, key: str, path: Path, start: int) -> None:
-        """Copy a blob, from byte `start` on, to `path`: whole or not at all. Missing, Damaged."""
+    def opened(self, key: str) -> BinaryIO:
+        """A blob, to be read. Missing."""
         source = self._open(checked_key(key))
         if source is None:
             raise Missing(key)
-        with source, replacing(path) as file:
+        return source
+
+    def fetch(self, source: BinaryIO, path: Path, start: int) -> None:
+        """Copy what was `opened`, from byte `start` on, to `path`: whole or not at all. Damaged."""
+        with replacing(path) as file:
             size = os.fstat(source.fileno()).st_size
             source.seek(min(start, size))
             self._copy(source, file, max(0, size - start))

@@ -52,8 +52,10 @@ class DirectoryStore:
             return self._folder.put(source, key, if_generation)
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
-        with self._told(key, into=path.parent):
-            self._folder.fetch(key, path, start)
+        with self._told(key):
+            source = self._folder.opened(key)
+        with source, self._told(key, into=path.parent):
+            self._folder.fetch(source, path, start)
 
     def delete(self, key: str, *, if_generation: int | None = None) -> None:
         with self._told(key):

@@ -21,6 +21,7 @@ from orchestrator.stores.faults import said
 from remote.contract.run_spec import StoreRef
 from remote.storage.disk import refused
 from remote.store import open_store as open_on_the_machine
+from tests.nobody import as_nobody, for_all
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_USER, GROUP = 54321, 54322
@@ -287,6 +288,22 @@ assert [path.name for path in disk.iterdir()] == ["store"]
         ["unshare", "-rm", "sh", "-c", mounted, "sh", *command], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_download_that_may_not_read_or_write_names_the_folder_that_forbids_it(file: Path) -> None:
+    with for_all() as root:
+        store = open_store(StoreRef(str(root / "store")))
+        for key in ("open/1", "shut/1"):
+            store.upload(file, key)
+        (root / "store/shut").chmod(0o700)
+        (root / "mine").mkdir(mode=0o777)
+        (root / "mine").chmod(0o777)
+        with as_nobody():
+            with pytest.raises(AuthError, match=rf"ls -ld {root}/store$"):
+                store.download("shut/1", root / "mine/1")
+            with pytest.raises(AuthError, match=rf"ls -ld {root}$"):
+                store.download("open/1", root / "1")
+            store.download("open/1", root / "mine/1")
 
 
 def test_what_the_system_forbids_names_the_folder() -> None:
