@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 from orchestrator.datasets.checks import findings
 from orchestrator.datasets.checks.check import Outcome
 from orchestrator.datasets.columns.rows import column
@@ -23,7 +25,8 @@ def remarks(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
         said.append(
             f"Kept, although this folder lacks them: {count(len(planned.kept), 'image')} that the store has"
         )
-    if modern := sum(path.lower().endswith(MODERN) for path in column(images, "path")):
+    lowered = map(str.lower, column(images, "path"))
+    if modern := sum(map(methodcaller("endswith", MODERN), lowered)):
         said.append(f"Sent as JPEG, and downloaded as such: {count(modern, 'HEIC or AVIF image')}")
     if planned.manifest.split_source == "hash" and any(image.split == "val" for image in images):
         said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")

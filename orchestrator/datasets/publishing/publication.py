@@ -189,7 +189,8 @@ class Publication:
         if version == self._head.version:  # only looked after, or repaired
             unchanged = not sent and not self._packs_sent
             return self._published(self._head, planned, unchanged=unchanged)
-        with ThreadPoolExecutor(1, thread_name_prefix="packs") as beside:  # the manifest keeps them from now on
+        with ThreadPoolExecutor(1, thread_name_prefix="packs") as beside:
+            # From the manifest on they are kept: whether all are there may be asked while HEAD moves.
             packs = [layout.pack_key(name) for name in sorted(planned.manifest.packs())]
             looking = beside.submit(versions.find_all, self._store, packs)
             try:
