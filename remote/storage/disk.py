@@ -48,5 +48,7 @@ def refused(error: OSError, key: str, folder: Path) -> Fault:
         what = f"{key} can't be in the folder {folder}: a file, a folder or a link is in its way"
         return Fault(Kind.IN_THE_WAY, what, detail, place)
     if error.errno == errno.EEXIST:
-        return Fault(Kind.DISK, f"There is a file where the folder {error.filename or folder} should be", detail, place)
+        return Fault(
+            Kind.DISK, f"There is a file where the folder {error.filename or folder} should be", detail, place
+        )
     return Fault(Kind.DISK, f"The folder {folder} refused {key}", detail, place)

@@ -140,8 +140,21 @@ def test_a_damaged_old_version_stops_gc_until_it_is_removed_as_the_error_says(
     put(store, layout.manifest_key("bugs", old), b"junk", tmp_path)
     with pytest.raises(DataError, match="none is deleted") as error:
         gc(workspace)
-    assert f"tlvm datasets rm bugs@{old[:12]}" in error.value.next
+    assert error.value.next == f"Remove it: tlvm datasets rm bugs@{old[:12]}"
     assert remove(workspace, "bugs", old[:12]).versions == [old]
+    assert gc(workspace).deleted == []
+
+
+def test_a_damaged_newest_version_stops_gc_until_it_is_repaired_as_the_error_says(
+    tmp_path: Path, folder: Path
+) -> None:
+    workspace, store = place(tmp_path)
+    newest = one(workspace, folder).version
+    put(store, layout.manifest_key("bugs", newest), b"junk", tmp_path)
+    with pytest.raises(DataError, match="none is deleted") as error:
+        gc(workspace)
+    assert "tlvm upload DIR --replace" in error.value.next
+    assert upload(workspace, folder, replace=True)[0].version == newest
     assert gc(workspace).deleted == []
 
 

@@ -96,11 +96,14 @@ class Look:
             return None
         except DataError as error:
             name, version = layout.manifest_of(key)
+            newest = versions.read_head(self._store, name, may_be_damaged=True).version == version
+            repair = (
+                "Repair it from its folder (tlvm upload DIR --replace), or remove" if newest else "Remove"
+            )
             raise DataError(
                 f"{error.what}: nobody knows which packs it names, so none is deleted",
                 detail=error.detail,
-                next=f"Repair it from its folder (tlvm upload DIR --replace), or remove it: "
-                f"tlvm datasets rm {name}@{version[:12]}",
+                next=f"{repair} it: tlvm datasets rm {name}@{version[:12]}",
             ) from None
 
 
