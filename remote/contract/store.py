@@ -29,9 +29,7 @@ class Begun:
 
     session: str = ""  # of an upload: the address where it goes on
     part: Path | None = None  # of a download: the bytes that came, beside their place
-    keep: Callable[[str], None] | None = (
-        None  # told each session, for a process that is killed; "": it has ended
-    )
+    keep: Callable[[str], None] | None = None  # told each session, in case of a kill; "": it has ended
 
     def go_on_at(self, session: str) -> None:
         self.session = session

@@ -108,7 +108,8 @@ class Publisher:
     ) -> ResultManifest | None:
         """Everything, the manifest last; again and again until it is through, whatever the store says meanwhile.
 
-        News go on while the result is sent: who follows through the store sees that we live. A permission that is missing may be given within `patience_s`: the result is worth waiting for.
+        News go on while the result is sent: who follows through the store sees that we live. A permission that is
+        missing may be given within `patience_s`: the result is worth waiting for.
 
         wanted      asked between two tries: False gives up
         tell        called once, with the number and the bytes of the result's files, when they are in the store
@@ -161,7 +162,7 @@ class Publisher:
         self._publish_status()
         if (
             not self._no_checkpoints.is_set()
-        ):  # else the result may be refused all the same, which is said once
+        ):  # while the result is sent, it may be refused all the same: said once
             self._refused.discard(_NEWS)
         return 0
 

@@ -36,9 +36,8 @@ from .disk import checksum_of, opened, refused
 from .faults import Fault, Kind, Say, no_key
 from .gcs_faults import NETWORK_ERRORS, from_api, from_auth, from_network, is_no_bucket
 
-CONNECTIONS = (
-    32  # as many as the largest thread pool that uses a store; with fewer, each request is a new handshake
-)
+# As many as the largest thread pool that uses a store has threads: with fewer, each request is a new handshake.
+CONNECTIONS = 32
 TIMEOUT_S = 60.0  # of silence: for the connection, and for each block that is sent or received
 AT_ONCE_BYTES = 4 * 1024 * 1024  # what is larger is sent as a stream that goes on where it broke
 

@@ -40,9 +40,8 @@ class Held:
 @dataclass(frozen=True)
 class Merged:
     images: Rows[Image]
-    kept: dict[
-        str, str | None
-    ]  # by path of what others published: hash of what this folder has there instead
+    # By path of what others published: the hash of what this folder has there instead.
+    kept: dict[str, str | None]
 
 
 def merge(here: Rows[Image], newest: DatasetManifest, seen: Held | None, *, moved: bool) -> Merged:

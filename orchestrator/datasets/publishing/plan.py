@@ -64,9 +64,8 @@ class Plan:
     changed: int
     moved: int
     removed: int
-    kept: dict[
-        str, str | None
-    ]  # by path of what others published: hash of what this folder has there instead
+    # By path of what others published: the hash of what this folder has there instead.
+    kept: dict[str, str | None]
 
 
 def plan(
