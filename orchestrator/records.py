@@ -111,9 +111,8 @@ class SeenRecord:
     store: str
     dataset: str
     version: str
-    differing: dict[str, str | None] = field(
-        default_factory=dict
-    )  # by path: the hash of what it held instead
+    # By path: the hash of what it held instead.
+    differing: dict[str, str | None] = field(default_factory=dict)
     how: str = ""  # what became of its images before they travelled (`Conversion.how`)
     schema: int = 1
 

@@ -130,9 +130,8 @@ def _follow(options: argparse.Namespace, home: MachineHome) -> int:
     try:
         follow(home, options.run_id, options.stream, max(0, options.start), sys.stdout.buffer)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # nobody listens: nothing to flush at exit
+        # Nobody listens: nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -115,9 +115,8 @@ class AcceleratorKind:
     region: str  # where that is
     per_hour: float
     per_hour_spot: float
-    quota: dict[
-        str, float | None
-    ]  # by region of its zones: how many more; None where the cloud does not tell
+    # By region of its zones: how many more; None where the cloud does not tell.
+    quota: dict[str, float | None]
     count: int = 1  # of them in the machine that is priced
 
 

@@ -61,9 +61,8 @@ def connected(address: SshAddress) -> Iterator[None]:
 
 
 def means_lost(error: OSError) -> bool:
-    return (
-        isinstance(error, (ConnectionError, TimeoutError)) or str(error) == "Socket is closed"
-    )  # paramiko's text
+    # The text is paramiko's.
+    return isinstance(error, (ConnectionError, TimeoutError)) or str(error) == "Socket is closed"
 
 
 def _changed_host_key(address: SshAddress, shown: str) -> AuthError:

@@ -55,9 +55,8 @@ class Evaluation:
     calibration_error: float  # 15 bins of equal size
     calibration_error_uncalibrated: float
     classes: list[ClassFigures]
-    confusion: list[
-        list[int]
-    ]  # [what it is, what the model says, images]: classes by index, only what occurs
+    # [what it is, what the model says, images]: classes by index, only what occurs.
+    confusion: list[list[int]]
     groups: int | None = None  # patients, slides ... of these images; None where images stand alone
     mistakes: list[Doubt] = field(default_factory=list)  # the surest ones first, at most MISTAKES_MAX
     doubtful: list[Doubt] = field(default_factory=list)  # labels to look at, the most doubtful first

@@ -24,9 +24,8 @@ class Attempt:
     price_per_hour: float  # dollars, an estimate; 0 where nothing is paid
     asked: str  # ISO 8601, UTC
     spot: bool = False
-    machine_id: str = field(
-        default="", metadata=LATER
-    )  # of several machines of one name, which; "" when not told
+    # Of several machines of one name, which; "" when not told.
+    machine_id: str = field(default="", metadata=LATER)
     schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

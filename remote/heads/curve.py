@@ -142,9 +142,8 @@ _ALONE, _TOGETHER, _CHOSEN = "#4477aa", "#228833", "#cc3311"
 
 def _svg(alone: Sequence[Depth], together: Sequence[Depth], chosen: str, title: str) -> Iterator[str]:
     lowest = min(d.accuracy - 2 * d.accuracy_error for d in (*alone, *together))
-    low = min(
-        0.9, max(0.0, math.floor(10 * lowest) / 10)
-    )  # a curve at 1 from the start needs room below, too
+    # A curve at 1 from the start needs room below, too.
+    low = min(0.9, max(0.0, math.floor(10 * lowest) / 10))
     step = (_WIDTH - _LEFT - 24) / max(1, len(alone))
 
     def x(index: float) -> float:

@@ -22,9 +22,8 @@ def status(home: MachineHome) -> dict[str, Any]:
     for folder in sorted(home.runs.glob("*"), key=lambda path: path.name.split("-")[-3:]):
         try:
             run_id = checked_run_id(folder.name)
-            active = line.is_held(
-                line.run_lock(home.locks, run_id)
-            )  # first: its last word is said while it is held
+            # Asked first: its last word is said while it is held.
+            active = line.is_held(line.run_lock(home.locks, run_id))
             found = read_status(home.run(run_id))
         except ContractError as error:
             damaged.append(str(error))

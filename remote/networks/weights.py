@@ -60,9 +60,8 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor], *, with_head: bo
     }
     for name, tensor in expected.items():
         if name.endswith(".num_batches_tracked"):
-            given.setdefault(
-                name, tensor
-            )  # files older than this counter lack it; nothing depends on it in eval
+            # Files older than this counter lack it; nothing depends on it in eval.
+            given.setdefault(name, tensor)
     _check(network.model, expected, given)
     # `state` carries the metadata of the module: without, some take what they are given for an old version's.
     state.update(given)

@@ -50,9 +50,8 @@ class ModelCard:
     scenario: str
     run_id: str
     tlvm_version: str
-    stages: list[str] = field(
-        default_factory=list
-    )  # modules that the classifier looks at; none: its own head does
+    # Modules that the classifier looks at; none: its own head does.
+    stages: list[str] = field(default_factory=list)
     pooling: str = ""  # what of their channels: "mean", "mean and deviation"
     schema: int = field(default=SCHEMA)
 

@@ -33,9 +33,8 @@ class _Step:
     indices: list[int]  # of train images
     canvases: Tensor  # (n, canvas, canvas, 3), bytes
     facts: Tensor  # (n, FACTS)
-    inputs: (
-        Tensor | None
-    )  # (n, 3, crop, crop), what the network sees; None: the GPU makes it of the two above
+    # (n, 3, crop, crop), what the network sees; None: the GPU makes it of the two above.
+    inputs: Tensor | None
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,8 @@ class PriceTable:
     listed: str  # the day, ISO 8601
     source: str  # as people are told: "list prices", "the Cloud Billing Catalogue"
     per_gpu: Mapping[str, Rate]  # an hour
-    per_cpu: Mapping[
-        str, tuple[Rate, Rate]
-    ]  # by family of machine types: a processor and a GB of memory, an hour
+    # By family of machine types: a processor and a GB of memory, an hour.
+    per_cpu: Mapping[str, tuple[Rate, Rate]]
     disk_gb_month: Mapping[str, float]
     address_per_hour: float
     unused_address_per_hour: float

@@ -41,9 +41,8 @@ class DownResult:
     cost: float = 0  # dollars, an estimate
     seconds: float = 0
     never_started: list[str] = field(default_factory=list)  # announced, but the machine does not know them
-    others: list[str] = field(
-        default_factory=list
-    )  # of this owner, where there is none of that name; the nearest first
+    # Of this owner, where there is none of that name; the nearest first.
+    others: list[str] = field(default_factory=list)
     left_over: LeftOver | None = None  # what still costs; None where nothing is rented
 
     @property

@@ -71,9 +71,8 @@ class StatusResult:
     machines: list[MachineLine]
     other_runs: list[RunLine]  # active ones, and those that lost their machine
     elsewhere: list[str]  # "docker: tlvm-ana-trees": machines that this computer asked other providers for
-    problems: list[
-        str
-    ]  # what may exist and is not seen, documents in the store that can't be read, and what could not be asked
+    # What may exist and is not seen, documents in the store that can't be read, and what could not be asked.
+    problems: list[str]
     left_over: LeftOver | None = None  # what costs without a machine; None where nothing is rented
     prices: str = ""  # where the prices come from, and of which day
     refreshed: Refreshed | None = None  # what was not known here any more; None when nobody asked

@@ -136,9 +136,8 @@ def complete(workspace: Workspace, *, clock: Clock | None = None) -> list[DownRe
 def _complete(workspace: Workspace, record: EphemeralRecord, clock: Clock | None) -> DownResult | None:
     """None while some run has not ended: its end is what the machine waits for."""
     known = [run for run in map(partial(_stored, workspace), _runs(workspace, record.machine)) if run]
-    begun = [
-        run for run in known if run.status is not None or not is_silent(run)
-    ]  # others: announced in vain
+    # Others were announced in vain.
+    begun = [run for run in known if run.status is not None or not is_silent(run)]
     if any(run.active for run in begun):
         return None
     workspace.progress.say("complete", f"{record.machine}, which was made for {record.run_id} alone")

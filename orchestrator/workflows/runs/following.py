@@ -162,9 +162,8 @@ def _last_word(connection: Connection, spec: RunSpec) -> str:
     """When the supervisor wrote the status that the machine has; "" when none has to, or it can't be said."""
     output = connection.run(bundle.command(spec.bundle, "status"), timeout_s=_TELLS_WITHIN_S)
     said = statuses(output.stdout).get(spec.run_id)
-    writes = (
-        said is not None and said.works and said.quiet_s is not None
-    )  # None: an older one writes less often
+    # `quiet_s` is None where it is an older one, which writes less often.
+    writes = said is not None and said.works and said.quiet_s is not None
     return said.status.updated if said and writes and said.status.message != PUBLISHES_SILENTLY else ""
 
 

@@ -23,9 +23,8 @@ class RunNotes:
     tags: list[str] = field(default_factory=list)  # in alphabetical order
     note: str = ""
     removed: bool = False  # the run was, while its machine still knew it: nothing of it is owed any more
-    ended: int = field(
-        default=0, metadata=document.LATER
-    )  # the number of its last attempt, when somebody ended that
+    # The number of its last attempt, when somebody ended that.
+    ended: int = field(default=0, metadata=document.LATER)
     schema: int = 1
 
 

@@ -130,9 +130,8 @@ def bring_back(
             f"{detail}The run {run_id} does not go on yet",
             next=f"tlvm attach {called(workspace, run_id)} brings it back; tlvm status shows what exists.",
         ) from None
-    again = required_run(
-        workspace.store, run_id
-    )  # somebody may have cancelled it while the machine was coming
+    # Somebody may have cancelled it while the machine was coming.
+    again = required_run(workspace.store, run_id)
     if again.status and not again.active and again.status.published:
         return again.status
     brought = _restarted(place, run, machine, recovery.environment)

@@ -28,12 +28,10 @@ class RunsRemoved:
     bytes: int
     removed: bool = True  # False: the user said no, or only asked what would go
     kept: list[str] = field(default_factory=list)  # of those that were meant by age or state: tagged `keep`
-    needed_by: list[str] = field(
-        default_factory=list
-    )  # runs that began with a model of these, or measured it
-    here: list[str] = field(
-        default_factory=list
-    )  # folders of their results on this computer, left as they are
+    # Runs that began with a model of these, or measured it.
+    needed_by: list[str] = field(default_factory=list)
+    # Folders of their results on this computer, left as they are.
+    here: list[str] = field(default_factory=list)
 
 
 def remove(

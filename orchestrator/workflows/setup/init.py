@@ -61,9 +61,8 @@ def init(folder: Path, given: Answers, *, replace: bool = False, asking: Asking 
         raise CloudError(
             f"{file} can't be written", detail=str(error.strerror or error), next="Choose another folder."
         ) from None
-    load(
-        {}, environ={"TLVM_DATA_DIR": os.devnull}, folder=folder
-    )  # a file that we wrote must be one that we read
+    # A file that we wrote must be one that we read.
+    load({}, environ={"TLVM_DATA_DIR": os.devnull}, folder=folder)
     comments = sum(line.lstrip().startswith("#") for line in text.splitlines())
     return InitResult(
         file,
