@@ -34,6 +34,7 @@ class TokenService:
         self._rotations = 0
         self.refuses = False
         self._tokens: set[str] = set()
+        self._used: set[tuple[str, int]] = set()  # and by which thread
         self._service = HttpService(self._serve)
         self._folder = folder
         self.rotate()
@@ -83,11 +84,14 @@ class TokenService:
             return not header or header.removeprefix("Bearer ") in self._tokens
 
     def is_current_once(self, header: str) -> bool:
-        """The same, and the token is used up by it."""
+        """The same, and the token is used up by it, on the connection whose thread asks this.
+
+        On all of them it would be a race: requests that share a login would use up what the others have just got.
+        """
+        use = (header.removeprefix("Bearer "), threading.get_ident())
         with self._lock:
-            token = header.removeprefix("Bearer ")
-            known = not header or token in self._tokens
-            self._tokens.discard(token)
+            known = not header or (use[0] in self._tokens and use not in self._used)
+            self._used.add(use)
             return known
 
     def _serve(self, connection: Connection) -> None:

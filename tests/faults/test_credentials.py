@@ -86,7 +86,7 @@ def test_a_credentials_file_that_was_replaced_meanwhile_is_read_again(
 def test_tokens_that_expire_during_down_and_pull_are_renewed_at_once(
     stage: Stage, tokens: TokenService
 ) -> None:
-    """Each answer of the cloud to the laptop is the last one that its token gets."""
+    """Each answer of the cloud to the laptop is the last one that its token gets on a connection."""
     job = stage.begin(*_RUN)
     at_work(stage, job)
     stage.cloud.is_current = stage.bucket.is_current = tokens.is_current_once
