@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,14 +72,15 @@ class Publisher:
         self._refused: set[str] = set()
         self._no_news, self._no_checkpoints = threading.Event(), threading.Event()
         self._threads = [
-            threading.Thread(target=repeat, args=(act, pace, stopping, refused), daemon=True)
-            for act, stopping, refused in (
-                (self._publish_news, self._no_news, lambda error: self._goes_on(error, _NEWS)),
-                (
-                    self._publish_checkpoint,
-                    self._no_checkpoints,
-                    lambda error: self._goes_on(error, _CHECKPOINTS),
-                ),
+            threading.Thread(
+                target=repeat,
+                args=(act, pace, stopping, partial(self._goes_on, what)),
+                name=name,
+                daemon=True,
+            )
+            for name, act, stopping, what in (
+                ("news", self._publish_news, self._no_news, _NEWS),
+                ("checkpoints", self._publish_checkpoint, self._no_checkpoints, _CHECKPOINTS),
             )
         ]
 
@@ -160,9 +162,8 @@ class Publisher:
     def _publish_news(self) -> int:
         self._publish_streams_of_ours()
         self._publish_status()
-        if (
-            not self._no_checkpoints.is_set()
-        ):  # while the result is sent, it may be refused all the same: said once
+        # While the result is sent, it may be refused all the same: said once.
+        if not self._no_checkpoints.is_set():
             self._refused.discard(_NEWS)
         return 0
 
@@ -171,7 +172,7 @@ class Publisher:
         self._refused.discard(_CHECKPOINTS)
         return self._checkpoints.sent_bytes if copied else 0
 
-    def _goes_on(self, error: Exception, what: str) -> bool:
+    def _goes_on(self, what: str, error: Exception) -> bool:
         if isinstance(error, Superseded):
             self.superseded = str(error)
             return False

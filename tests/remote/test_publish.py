@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -101,10 +102,15 @@ def says(path: Path, word: str) -> bool:
 def test_what_is_new_reaches_the_store_while_the_result_is_on_its_way(
     folder: RunFolder, tmp_path: Path
 ) -> None:
-    """Who follows through the store sees that the supervisor lives."""
+    """Who follows through the store sees that the supervisor lives. Checkpoints would only be in the way."""
+    before = set(threading.enumerate())
     stored = tmp_path / "store" / layout.run_key(RUN, "status.json")
 
+    def begun() -> set[str]:
+        return {thread.name for thread in set(threading.enumerate()) - before}
+
     def meanwhile() -> None:
+        eventually(lambda: "checkpoints" not in begun())
         for word in ("sends", "still sends"):
             folder.status.write_text(word)
             eventually(partial(says, stored, word))
@@ -113,6 +119,7 @@ def test_what_is_new_reaches_the_store_while_the_result_is_on_its_way(
     pace = dataclasses.replace(PACE, interval_s=0.02, processor_share=1.0)
     publisher = Publisher(lambda: store, RUN, folder, warn=print, pace=pace)
     publisher.start()
+    assert begun() >= {"news", "checkpoints"}
     manifest = publisher.finish(
         "SUCCEEDED", with_result=True, patience_s=60, wanted=lambda: True, tell=lambda files, size: None
     )
