@@ -167,7 +167,7 @@ def download(
 ) -> None:
     """The files of a dataset, byte for byte, with their times.
 
-    Files that are there already are left; other files in their place are a conflict.
+    Files that are there already are left. Other files in their place are a conflict, and so are other images.
     """
     from orchestrator.render import datasets
     from orchestrator.workflows.data.download import download

@@ -88,6 +88,25 @@ def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     assert files(tmp_path / "back").keys() == {"train/ants/plain.png"}
 
 
+def test_two_versions_are_never_mixed_in_one_folder(tmp_path: Path) -> None:
+    odd_dataset(tmp_path / "bugs")
+    workspace = workspace_of(tmp_path)
+    (first,) = upload(workspace, tmp_path / "bugs")
+    (tmp_path / "bugs/train/ants/plain.png").rename(tmp_path / "bugs/train/ants/other\n.PNG")
+    (second,) = upload(workspace, tmp_path / "bugs")
+    for here, there, only in ((first, second, "plain.png"), (second, first, "other%0A.PNG")):
+        place = tmp_path / here.version[:8]
+        download(workspace, "bugs", place, version=here.version)
+        (place / "notes.txt").write_text("mine")
+        (place / "train/.hidden.png").write_text("mine")
+        before = files(place)
+        download(workspace, "bugs", place, version=here.version)
+        with pytest.raises(ConflictError, match="holds 1 image that this version") as error:
+            download(workspace, "bugs", place, version=there.version)
+        assert error.value.detail == f"train/ants/{only}"
+        assert files(place) == before
+
+
 def test_where_one_file_is_another_the_times_of_the_others_stay(tmp_path: Path) -> None:
     odd_dataset(tmp_path / "bugs")
     workspace = workspace_of(tmp_path)

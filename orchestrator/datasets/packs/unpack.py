@@ -20,10 +20,11 @@ from orchestrator.errors import ConflictError, DataError
 from remote.contract import layout
 from remote.contract.dataset_manifest import Image
 from remote.contract.document import ContractError
-from remote.contract.wording import listed_in_lines
+from remote.contract.wording import count, listed_in_lines
 
 _TIME_MAX_NS = 2**63 - 1
 _SHOWN = 10
+_ENDINGS = tuple(names.IMAGE_ENDINGS)
 
 
 def require_safe(images: Sequence[Image]) -> None:
@@ -35,6 +36,21 @@ def require_safe(images: Sequence[Image]) -> None:
     for image in images:
         if abs(image.mtime_ns) > _TIME_MAX_NS:
             raise _hostile(image.path.encode(), "has no such time")
+
+
+def require_no_others(images: Sequence[Image], folder: Path) -> None:
+    """ConflictError when `folder` holds images that are none of these: together they would be another dataset.
+
+    Files that no upload takes for images, by their names, and hidden ones are nobody's business.
+    """
+    wanted = {image.path for image in images}
+    others = [path for path in _images_in(folder) if path not in wanted]
+    if others:
+        raise ConflictError(
+            f"{folder} holds {count(len(others), 'image')} that this version does not have",
+            detail=listed_in_lines(sorted(others), _SHOWN),
+            next="Give a folder that does not exist yet, or move these out of this one.",
+        )
 
 
 def missing(images: Sequence[Image], folder: Path) -> list[Image]:
@@ -92,6 +108,17 @@ def damaged(pack: str, why: str) -> DataError:
         f"Pack {pack[:12]} in the store is damaged: {why}",
         next="tlvm upload --verify DIR repairs it, from a folder that holds these images.",
     )
+
+
+def _images_in(folder: Path) -> Iterator[str]:
+    """The paths of what an upload might take for images; links to folders are not followed."""
+    top = os.fsencode(folder)
+    for place, inner, files in os.walk(top):
+        inner[:] = [name for name in inner if not name.startswith(b".")]
+        below = place[len(top) :].lstrip(b"/")
+        for name in files:
+            if name.lower().endswith(_ENDINGS) and not name.startswith(b"."):
+                yield names.encode(below + b"/" + name if below else name)
 
 
 def _there(image: Image, folder: Path) -> bool | None:

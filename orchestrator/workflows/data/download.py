@@ -39,7 +39,7 @@ def download(
     """Write the files of a dataset version into `folder`; those that are there already are left.
 
     version         default: the newest
-    ConflictError   the folder holds other files at their paths; nothing was written
+    ConflictError   the folder holds other files at their paths, or images of another version; nothing was written
     DataError       the manifest or a pack is damaged, or hostile: nothing is ever written outside `folder`
     """
     began = time.monotonic()
@@ -48,6 +48,7 @@ def download(
     place = folder.absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)
+        unpack.require_no_others(manifest.images, place)
         wanted = unpack.missing(manifest.images, place)
         packs = _fetch(workspace, wanted, place)
     except OSError as error:
