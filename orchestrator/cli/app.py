@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,12 +31,13 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.groups import group
 from orchestrator.cli.options import nobody_reads
-from orchestrator.errors import TlvmError
+from orchestrator.errors import CloudError, TlvmError
 
 PROGRAM = "tlvm"
 BUG = 1
 USAGE = 2
 INTERRUPTED = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = (
     setup.init,
     machines.up,
@@ -73,10 +77,14 @@ BELOW = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    words = attach.spelled_out(list(sys.argv[1:] if argv is None else argv))
     try:
-        code = _exit_code(attach.spelled_out(list(sys.argv[1:] if argv is None else argv)))
+        code = _exit_code(words)
+        sys.stdout.flush()  # at its end Python would only complain
     except BrokenPipeError:
         code = nobody_reads()
+    except OSError as error:
+        code = _unwritten(error, words)
     sys.exit(code)
 
 
@@ -126,16 +134,39 @@ def _exit_code(argv: list[str]) -> int:
         return INTERRUPTED
     except TlvmError as error:
         return _failed(error, argv)
-    except Exception as error:  # noqa: BLE001  # the last place that can say how to report it
+    except Exception as error:  # the last place that can say how to report it
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
         return _refused(error, argv) or _bug(error, argv)
     return code if isinstance(code, int) else 0
 
 
 def _write_anywhere() -> None:
-    """A terminal that knows no "→" shows it as an escape, where Python would end with a UnicodeEncodeError."""
+    """A terminal that knows no "→" shows it as an escape, where Python would end with a UnicodeEncodeError.
+
+    A stream that was closed before the start, of which Python makes None, takes everything and shows nothing.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _unwritten(error: OSError, argv: list[str]) -> int:
+    """The disk is full, or what the output goes to; whatever can still be written says so."""
+    found = CloudError(
+        "The output can't be written, or a file that the command needs",
+        detail=str(error),
+        next="Make room, or send the output elsewhere; tlvm status shows what was done before.",
+    )
+    try:
+        _failed(found, argv)
+        sys.stdout.flush()
+    except OSError:
+        nobody_reads()
+    return found.exit_code
 
 
 def _refused(error: Exception, argv: list[str]) -> int | None:

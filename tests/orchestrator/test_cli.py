@@ -468,6 +468,35 @@ def test_a_reader_that_goes_away_is_no_error_message(process: Process, words: st
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "words", ["datasets", "datasets --json", "--help", "--version", "pull nothing --json", "nonsense --json"]
+)
+def test_output_that_can_not_be_written_is_an_error_and_no_bug(process: Process, words: str) -> None:
+    command = [sys.executable, "-m", "orchestrator", *words.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            cwd=process.folder,
+            env=process.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deaf = subprocess.run(command, cwd=process.folder, env=process.environment, stdout=full, stderr=full)
+    *_, what, detail, next = done.stderr.splitlines()
+    assert (done.returncode, deaf.returncode) == (7, 7)
+    assert what == "error   The output can't be written, or a file that the command needs"
+    assert detail.endswith("No space left on device")
+    assert next.startswith("next    Make room, or send the output elsewhere")
+    assert "Traceback" not in done.stderr and "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["datasets", "--version"])
+def test_output_that_is_closed_is_no_bug(process: Process, words: str) -> None:
+    script = f"{sys.executable} -m orchestrator {words} >&- 2>&-"
+    assert subprocess.run(["bash", "-c", script], cwd=process.folder, env=process.environment).returncode == 0
+
+
 def test_a_terminal_that_knows_little_still_gets_an_answer(process: Process) -> None:
     for words in ((), ("run", "--help"), ("status",)):
         answer = process(*words, PYTHONIOENCODING="ascii")
