@@ -22,6 +22,7 @@ from orchestrator.workflows.data.upload import upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, Image, encode
+from tests.hostile_tar import ENTRIES, PLACES, Entry, hostile_tar
 from tests.orchestrator.pictures import picture
 
 ODD = (
@@ -193,6 +194,50 @@ def test_no_hostile_manifest_writes_outside(paths: list[str], mtime_ns: int, off
         assert (top / "in/link").is_symlink()
         for path in (top / "in").rglob("*"):
             assert path.is_dir() or path.is_symlink() or path.read_bytes() == data
+
+
+@settings(max_examples=40, deadline=None)
+@given(ENTRIES, PLACES)
+def test_no_hostile_pack_writes_outside(entries: list[Entry], places: list[tuple[int, int]]) -> None:
+    memory = "/dev/shm"  # where there is such a place: what is uploaded is flushed to the disk
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        top = Path(folder)
+        (top / "outside").mkdir()
+        data = hostile_tar(entries, top / "outside")
+        digest = hashlib.sha256(data).hexdigest()
+        images = [
+            dataclasses.replace(
+                IMAGE,
+                path=f"train/a/{number}.png",
+                sha256=hashlib.sha256(data[offset : offset + size]).hexdigest(),
+                pack=digest,
+                offset=offset,
+                size=size,
+            )
+            for number, (offset, size) in enumerate(places)
+        ]
+        manifest, version = encode(DatasetManifest("bugs", ["a"], "folders", "none", None, images))
+        workspace = workspace_of(top)
+        stored = {
+            layout.pack_key(digest): data,
+            layout.manifest_key("bugs", version): manifest,
+            layout.head_key("bugs"): version.encode(),
+        }
+        for key, content in stored.items():
+            (top / "blob").write_bytes(content)
+            workspace.store.upload(top / "blob", key)
+        held = {image.path: (data[image.offset :][: image.size], 0) for image in images}
+        try:
+            download(workspace, "bugs", top / "in")
+            assert files(top / "in") == held
+            assert all(len(data) >= image.offset + image.size for image in images)
+        except DataError:
+            assert files(top / "in").items() <= held.items()
+            assert any(len(data) < image.offset + image.size for image in images)
+        assert {path.name for path in top.iterdir()} == {"outside", "in", "data", "blob"}
+        assert not list((top / "outside").iterdir())
+        assert all(path.is_dir() or path.is_file() for path in (top / "in").rglob("*"))
+        assert not any(path.is_symlink() or path.name == "out" for path in top.rglob("*"))
 
 
 def test_a_hostile_version_in_the_store_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef
 from remote.contract.run_status import RunStatus, State
-from remote.contract.store import Begun, Retrying
+from remote.contract.store import Begun, Gate, Retrying, open_gate
+from remote.errors import CannotRun
+from remote.images.data import Packs
 from remote.job.evict import make_room
 from remote.job.fetch import fetch
 from remote.storage.disk import checksum_of
@@ -31,6 +33,7 @@ from remote.storage.gcs import GcsStore
 from remote.store import Blob, Store, StoreChanged, StoreError, open_store, said
 from tests.documents import image, run_spec
 from tests.fakes.gcs_server import GcsServer
+from tests.hostile_tar import ENTRIES, PLACES, Entry, hostile_tar
 
 
 class Counted:
@@ -51,8 +54,10 @@ class Counted:
     def folders(self, prefix: str) -> Iterator[str]:
         return self._store.folders(prefix)
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
-        return self._store.upload(path, key, if_generation=if_generation)
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
+    ) -> Blob:
+        return self._store.upload(path, key, if_generation=if_generation, gate=gate)
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self.downloads.append(key)
@@ -164,7 +169,9 @@ def test_a_fetch_goes_on_inside_a_pack_and_in_one_that_falls_silent(
     one = image("train/a/1.png", size=9, sha256=digest, pack=digest)
     with GcsServer() as server:
         ref = StoreRef(server.create_bucket("bugs"), server.endpoint)
-        spec = dataclasses.replace(hostile(tmp_path, home, published(tmp_path, home, 0), one, ref), store=ref)
+        spec = dataclasses.replace(
+            hostile(tmp_path, home, published(tmp_path, home, 0), one, ref=ref), store=ref
+        )
         (tmp_path / "pack").write_bytes(big)
         open_store(ref).upload(tmp_path / "pack", layout.pack_key(digest))
         server.fail("truncate", on="objects.download", path="*/packs/*", times=2)
@@ -261,11 +268,50 @@ def test_no_hostile_version_reaches_outside_of_the_home_or_drives_packs_out(
         assert inside <= {"spec.json", "dataset.jsonl.gz"}
 
 
+@settings(max_examples=40, deadline=None)
+@given(ENTRIES, PLACES)
+def test_no_hostile_pack_reaches_outside_of_the_home(
+    entries: list[Entry], places: list[tuple[int, int]]
+) -> None:
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        tmp_path = Path(folder)
+        home = MachineHome(tmp_path / "home/.tlvm")
+        (tmp_path / "outside").mkdir()
+        data = hostile_tar(entries, tmp_path / "outside")
+        digest = hashlib.sha256(data).hexdigest()
+        images = [
+            image(f"train/a/{number}.png", pack=digest, offset=offset, size=size)
+            for number, (offset, size) in enumerate(places)
+        ]
+        spec = hostile(tmp_path, home, published(tmp_path, home, 0), *images)
+        (tmp_path / "pack").write_bytes(data)
+        open_store(spec.store).upload(tmp_path / "pack", layout.pack_key(digest))
+        whole = all(offset + size <= len(data) for offset, size in places)
+        with contextlib.nullcontext() if whole else pytest.raises(ContractError, match="ends before"):
+            bring(spec, home)
+        if whole:
+            assert home.pack(digest).read_bytes() == data
+        else:  # had it come by another version, which names less of it
+            (home.root / "packs").mkdir(parents=True, exist_ok=True)
+            home.pack(digest).write_bytes(data)
+        packs = Packs(home.pack)
+        for one in images:
+            cut = data[one.offset :][: one.size]
+            with contextlib.nullcontext() if len(cut) == one.size else pytest.raises(CannotRun):
+                assert packs.read(one) == cut
+        packs.close()
+        assert {path.name for path in tmp_path.iterdir()} == {"home", "store", "pack", "manifest", "outside"}
+        assert not list((tmp_path / "outside").iterdir())
+        assert not any(path.is_symlink() or path.name == "out" for path in tmp_path.rglob("*"))
+        assert [path.name for path in (home.root / "packs").iterdir()] == [f"{digest}.tar"]
+
+
 def hostile(
-    tmp_path: Path, home: MachineHome, spec: RunSpec, bad: Image, ref: StoreRef | None = None
+    tmp_path: Path, home: MachineHome, spec: RunSpec, *bad: Image, ref: StoreRef | None = None
 ) -> RunSpec:
-    """The same run, of a version that holds this image, as somebody may have written it past every check."""
-    data, version = encode(DatasetManifest("bugs", ["a"], "folders", "none", None, [bad]))
+    """The same run, of a version that holds these images, as somebody may have written it past every check."""
+    data, version = encode(DatasetManifest("bugs", ["a"], "folders", "none", None, list(bad)))
     (tmp_path / "manifest").write_bytes(data)
     open_store(ref or spec.store).upload(tmp_path / "manifest", layout.manifest_key("bugs", version))
     return dataclasses.replace(spec, dataset=DatasetRef("bugs", version))

@@ -97,7 +97,7 @@ def unpack(pack: Path, digest: str, images: Sequence[Image], folder: Path) -> No
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             for image in images:
                 data = mapped[image.offset : image.offset + image.size]
-                if hashlib.sha256(data).hexdigest() != image.sha256:
+                if len(data) != image.size or hashlib.sha256(data).hexdigest() != image.sha256:
                     raise damaged(digest, f"{image.path} is not where the manifest says")
                 _write(image, data, folder)
 
