@@ -18,7 +18,7 @@ from orchestrator.config import load
 from orchestrator.datasets.checks.cache import Cache
 from orchestrator.datasets.checks.check import check
 from orchestrator.datasets.checks.near import Near, Pair, StandIns, candidates, candidates_of, compare
-from orchestrator.datasets.checks.signature import SIGNATURE_BYTES, pixels, signature
+from orchestrator.datasets.checks.signature import ENOUGH_PX, SIGNATURE_BYTES, pixels, signature
 from orchestrator.datasets.columns.hashes import digests
 from orchestrator.datasets.folder.scan import Scan, survey
 from orchestrator.datasets.splits.together import sets
@@ -146,6 +146,31 @@ def test_pictures_that_differ_in_colour_or_transparency_only_are_no_copies() -> 
 def test_a_turned_photo_is_compared_as_people_see_it() -> None:
     upright = Image.open(io.BytesIO(picture(5, size=(80, 60))))
     assert signature(upright.transpose(Image.Transpose.ROTATE_90), 6) == signature(upright, 1)
+
+
+@pytest.mark.parametrize("size", [(1023, 1537), (2047, 1151), (641, 515)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_that_is_decoded_smaller_shows_the_same(size: tuple[int, int], orientation: int) -> None:
+    with Image.open(next(shared("data/hymenoptera/train/ants").glob("*.jpg"))) as photo:
+        large = io.BytesIO()
+        photo.convert("RGB").resize(size).save(large, "JPEG", quality=90)
+    whole, small = Image.open(large), Image.open(large)
+    drafted = small.draft(None, (ENOUGH_PX, ENOUGH_PX))
+    assert drafted is not None
+    assert small.width < whole.width
+    shown = pixels(small, orientation, extent=drafted[1][2:])
+    assert compare(shown, pixels(whole, orientation)) < 0.015
+
+
+def test_copies_of_another_size_are_found(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "bugs", {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    for number, source in enumerate(sorted(shared("data/hymenoptera/train/ants").glob("*.jpg"))[:4]):
+        with Image.open(source) as photo:
+            photo.convert("RGB").resize((2051, 1539)).save(folder / f"train/a/{number}.jpg", quality=90)
+            photo.convert("RGB").resize((701, 526)).save(folder / f"val/a/{number}.jpg", quality=80)
+    leaks = looked(tmp_path, folder).leaks
+    assert [(leak.path, leak.kind) for leak in leaks] == [(f"train/a/{n}.jpg", "near") for n in range(4)]
+    assert max(leak.error or 0 for leak in leaks) < 0.015
 
 
 def flipped_bits(base: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], noise: int, seed: int) -> bytes:

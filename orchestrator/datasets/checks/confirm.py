@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from orchestrator.datasets.checks import near_memory
 from orchestrator.datasets.checks.checked import Checked, Images
-from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion, prepared
+from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion, travelling
 from orchestrator.datasets.checks.judge import BROKEN, KNOWN
 from orchestrator.datasets.checks.near import (
     LIKELY,
@@ -27,12 +28,14 @@ from orchestrator.datasets.checks.near import (
     compare,
 )
 from orchestrator.datasets.checks.near_memory import Compared
-from orchestrator.datasets.checks.signature import SIGNATURE_BYTES, pixels
+from orchestrator.datasets.checks.signature import ENOUGH_PX, SIGNATURE_BYTES, pixels
+from orchestrator.datasets.checks.workers import cores
 from orchestrator.datasets.columns.hashes import Hashes, distinct, is_among
 from orchestrator.datasets.folder.reading import read
 from orchestrator.progress import Progress
 
-_BAR_FROM = 200  # files: fewer are looked at in a moment
+_BAR_FROM = 200  # files: fewer are looked at in a moment, unless they are large
+_BAR_FROM_PIXELS = 100_000_000
 
 Bytes = Callable[[Checked], bytes | None]
 
@@ -68,7 +71,9 @@ def near_copies(
 
     def data(image: Checked) -> bytes | None:
         content = read(folder, image.file)
-        return prepared(content, conversion)[0] if isinstance(content, bytes) else None
+        if not isinstance(content, bytes):
+            return None
+        return travelling(content, conversion) if image.verdict.size else content
 
     wanted = {at for pair in todo for at in pair}
     small = _decoded([images[int(first[at])] for at in sorted(wanted)], data, progress)
@@ -88,23 +93,20 @@ def _decoded(images: Sequence[Checked], data: Bytes, progress: Progress) -> dict
     """Threads are enough: Pillow decodes outside the interpreter's lock, and each file was decoded once already."""
     if not images:
         return {}
-    if len(images) < _BAR_FROM:
-        return _gathered(images, (_small(image, data) for image in images))
+    pixels = sum(image.verdict.width * image.verdict.height for image in images)
+    is_long = len(images) >= _BAR_FROM or pixels >= _BAR_FROM_PIXELS
     with (
-        ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="near") as pool,
-        progress.bar("near", len(images), "images") as bar,
+        ThreadPoolExecutor(cores(), thread_name_prefix="near") as pool,
+        progress.bar("near", len(images), "images") if is_long else nullcontext() as bar,
     ):
 
         def small(image: Checked) -> Small | None:
-            bar.advance()
+            if bar:
+                bar.advance()
             return _small(image, data)
 
-        return _gathered(images, pool.map(small, images))
-
-
-def _gathered(images: Sequence[Checked], smalls: Iterable[Small | None]) -> dict[str, Small]:
-    found = zip(images, smalls, strict=True)
-    return {image.verdict.sha256: small for image, small in found if small is not None}
+        found = zip(images, pool.map(small, images), strict=True)
+        return {image.verdict.sha256: small for image, small in found if small is not None}
 
 
 def _small(image: Checked, data: Bytes) -> Small | None:
@@ -116,7 +118,8 @@ def _small(image: Checked, data: Bytes) -> Small | None:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(found), formats=KNOWN) as opened:
                 opened.seek(image.verdict.page)
+                smaller = opened.draft(None, (ENOUGH_PX, ENOUGH_PX))  # of a JPEG; None of other formats
                 opened.load()
-                return pixels(opened, image.verdict.orientation)
+                return pixels(opened, image.verdict.orientation, extent=smaller and smaller[1][2:])
     except BROKEN:
         return None  # it is another file by now

@@ -87,7 +87,7 @@ def prepared(
     sha256          of `data`, where it is known
     """
     page = conversion.page if isinstance(conversion.page, int) else None
-    modern = data[4:8] == b"ftyp" and data[8:12] in _BRANDS
+    modern = _is_modern(data)
     if not modern and conversion == AS_IT_IS:
         return data, judge(data, sha256=sha256)
     converted = _guarded(data, conversion, modern=modern)
@@ -97,6 +97,16 @@ def prepared(
     if isinstance(found, Unusable) or isinstance(converted, Unusable):
         return data, found
     return converted, found._replace(size=len(converted))
+
+
+def travelling(data: bytes, conversion: Conversion) -> bytes:
+    """The bytes that travel, of a file whose verdict says that it is converted (`size`): it is not judged again."""
+    converted = _guarded(data, conversion, modern=_is_modern(data))
+    return converted if isinstance(converted, bytes) else data
+
+
+def _is_modern(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _BRANDS
 
 
 def _guarded(data: bytes, conversion: Conversion, *, modern: bool) -> bytes | Unusable | None:

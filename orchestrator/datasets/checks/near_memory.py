@@ -12,7 +12,7 @@ from orchestrator.datasets.checks.signature import FINGERPRINT
 from orchestrator.datasets.columns import kept
 from orchestrator.datasets.columns.hashes import Digests, Hashes, digests, is_among
 
-_FORM = f"near copies 5, fingerprint {FINGERPRINT}"
+_FORM = f"near copies 6, fingerprint {FINGERPRINT}"
 
 
 @dataclass(frozen=True)

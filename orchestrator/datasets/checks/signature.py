@@ -21,6 +21,7 @@ WIDTH, HEIGHT = 9, 8  # a difference hash compares neighbours: 8 × 8 bits
 SIGNATURE_BYTES = WIDTH * HEIGHT + 4
 FINGERPRINT = 4  # changes with the way it is taken
 SIDE = 32  # pixels, of the picture that decides
+ENOUGH_PX = 8 * SIDE  # of the shorter side, from which that follows to within two grey levels
 DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,7 +33,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _FINE = 64  # pixels of either side to which a larger picture is first averaged
-_GAP = 3.0
 _EVEN = 2  # grey levels: what differs less at 64 pixels may be noise that was averaged away
 # Percent of values on either side that may be anything: hot pixels, stars, what is not a number.
 _OUTLIERS = 0.5
@@ -68,15 +68,24 @@ def signature_of_greys(greys: Image.Image, size: tuple[int, int], orientation: i
     return averages + zlib.crc32(b"%dx%d %d" % (*size, orientation), coded).to_bytes(4, "big")
 
 
-def pixels(image: Image.Image, orientation: int) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """32 × 32 × 3, as the values are: 16-bit and float images are not scaled."""
+def pixels(
+    image: Image.Image, orientation: int, *, extent: tuple[float, float] | None = None
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """32 × 32 × 3, as the values are: 16-bit and float images are not scaled.
+
+    extent          width and height of what `image` shows, in its pixels, where the last ones lie partly outside
+    """
     import numpy as np
 
-    small = _small(image, orientation)
-    if small.mode != "F":
-        return np.asarray(small.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
-    grey = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    plain = flat(image)
+    deep = plain.mode == "F"
+    if min(plain.size) > _FINE:
+        values = _averaged(plain, extent or plain.size)
+        small = Image.fromarray(values if deep else np.rint(values).astype(np.uint8))
+    else:
+        small = plain.resize((SIDE, SIDE), Image.Resampling.BOX)
+    turned = np.asarray(_turned(small if deep else small.convert("RGB"), orientation))
+    return np.repeat(turned[:, :, np.newaxis], 3, axis=2) if deep else turned
 
 
 def flat(image: Image.Image) -> Image.Image:
@@ -93,12 +102,31 @@ def flat(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _small(image: Image.Image, orientation: int) -> Image.Image:
-    plain = flat(image)
-    reduced = plain
-    if min(plain.size) > _FINE:  # a gap: first averaged by whole pixels, which is fast, then exactly
-        reduced = plain.resize((_FINE, _FINE), Image.Resampling.BOX, reducing_gap=_GAP)
-    return _turned(reduced, orientation)
+def _averaged(image: Image.Image, extent: tuple[float, float]) -> NDArray[np.float32]:
+    """32 × 32, or 32 × 32 × 3: the exact averages of as many equal parts.
+
+    Pillow's box takes pixels whole, so that the parts of a copy of another size are not quite the same.
+    """
+    import numpy as np
+
+    across, down = (max(1, size // ENOUGH_PX) for size in image.size)
+    values = np.asarray(image.reduce((across, down)), dtype=np.float32)
+    columns = _shares(extent[0] / across, values.shape[1])
+    lines = _shares(extent[1] / down, values.shape[0])
+    averaged: NDArray[np.float32] = columns @ (lines @ values.reshape(len(values), -1)).reshape(
+        SIDE, values.shape[1], -1
+    )
+    return averaged.reshape(SIDE, SIDE, *values.shape[2:])
+
+
+def _shares(extent: float, count: int) -> NDArray[np.float32]:
+    """32 × count: how much of a part each of `count` pixels is."""
+    import numpy as np
+
+    edges = np.linspace(0, extent, SIDE + 1)[:, np.newaxis]
+    starts = np.arange(count)
+    shared = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
+    return (shared.clip(0) * (SIDE / extent)).astype(np.float32)
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
