@@ -13,7 +13,7 @@ from orchestrator.render.text import columns, duration, size
 from orchestrator.workflows.data.datasets import DatasetSummary
 from orchestrator.workflows.data.download import DownloadResult
 from orchestrator.workflows.data.upload import UploadResult
-from remote.contract.wording import count
+from remote.contract.wording import count, listed_in_lines
 
 _LISTED_MAX = 10
 _CLASSES_MAX = 12
@@ -93,12 +93,7 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
             + (f"; {others} set aside, listed below" if others else ""),
         )
     )
-    how = (
-        "given by folders"
-        if result.split_source == "folders"
-        else "made by content, stays put when photos are added"
-    )
-    screen.line(labelled("split", f"{sides(result.counts)}; {how}"))
+    screen.line(labelled("split", f"{sides(result.counts)}; {_split_by(result)}"))
     screen.lines(columns(classes(result.counts), indent=" " * 8))
     pixels = ", ".join(f"{step} {number:,}" for step, number in result.longer_sides.items())
     screen.line(labelled("sizes", f"longer side {pixels}"))
@@ -108,7 +103,10 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
         _leaks(screen, result.leaks)
     for text in result.warnings:
         screen.line(labelled("warn", text), style="yellow")
-    aside(screen, "unusable", result.unusable)
+    if result.spoiled:
+        _spoiled(screen, result.spoiled)
+    spoiled = set(result.spoiled)
+    aside(screen, "unusable", [item for item in result.unusable if item not in spoiled])
     aside(screen, "foreign", result.foreign)
     aside(screen, "left out", result.excluded)
     aside(screen, "missed", result.missed)
@@ -134,6 +132,23 @@ def _uploaded(screen: Screen, result: UploadResult) -> None:
         )
 
 
+def _split_by(result: UploadResult) -> str:
+    if result.split_source != "folders":
+        return "made by content, stays put when photos are added"
+    who = ["folders" if source == "folder" else source for source in result.label_sources]
+    return f"given by {' and '.join(who)}"
+
+
+def _spoiled(screen: Screen, spoiled: Sequence[SetAside]) -> None:
+    number = len(spoiled)
+    told = f"can't be used any more, and {'is' if number == 1 else 'are'} not in this one"
+    screen.line(labelled("lost", f"{count(number, 'image')} of the version before {told}"), style="yellow")
+    for line in listed_in_lines(
+        spoiled, _LISTED_MAX, lambda item: f"{item.path}: {item.reason}"
+    ).splitlines():
+        screen.line(f"        {line}", style="yellow")
+
+
 def _verified(result: UploadResult) -> str:
     return f", {count(result.packs_verified, 'pack')} verified" if result.packs_verified else ""
 
@@ -155,6 +170,8 @@ def _changes(result: UploadResult) -> str:
         "changed": result.changed,
         "moved": result.moved,
         "removed": result.removed,
+        "of another class": result.relabelled,
+        "of another split": result.resplit,
         "kept": result.kept,
     }
     return ", ".join(f"{number:,} {word}" for word, number in parts.items() if number) or "no image differs"

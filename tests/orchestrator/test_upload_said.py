@@ -11,7 +11,7 @@ from PIL import Image
 from orchestrator.datasets.checks.convert import Conversion
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.render.console import Screen
-from orchestrator.render.dataset_versions import collected, shown
+from orchestrator.render.dataset_versions import collected, compared, shown
 from orchestrator.render.datasets import uploaded
 from orchestrator.workflows.data.datasets import resolve
 from orchestrator.workflows.data.diff import diff
@@ -131,3 +131,61 @@ def test_what_is_left_out_is_listed_once(tmp_path: Path) -> None:
     out = io.StringIO()
     shown(Screen(out, io.StringIO()), show(workspace, "bugs"))
     assert out.getvalue().count("near copy of") == 1
+
+
+def table(path: Path, folder: Path, classes: tuple[str, str], val: str) -> Path:
+    """Of images 0000 to 0011: every other one is of the second class."""
+    lines = [
+        f"{image.relative_to(folder)},{classes[number % 2]},{'val' if image.stem in val else 'train'}"
+        for number, image in enumerate(sorted(folder.rglob("*.png")))
+    ]
+    path.write_text("\n".join(["path,label,split", *lines]) + "\n")
+    return path
+
+
+def test_what_has_another_class_or_split_is_counted(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    folder = fill(tmp_path / "flat", {"all": 12})
+    (first,) = upload(
+        workspace, folder, labels=table(tmp_path / "a.csv", folder, ("ants", "bees"), "0000 0001")
+    )
+    assert "train 10 · val 2; given by a.csv" in drawn(first)
+    labels = table(tmp_path / "a.csv", folder, ("ants", "bees"), "0000 0003")
+    labels.write_text(labels.read_text().replace("0004.png,ants", "0004.png,bees"))
+    (second,) = upload(workspace, folder, labels=labels)
+    assert (second.relabelled, second.resplit, second.packs_sent) == (1, 2, 0)
+    assert "; 1 of another class, 2 of another split; " in drawn(second)
+    assert upload(workspace, folder, labels=labels)[0].relabelled == 0
+    workspace.records.cache.rename(tmp_path / "forgotten")
+    (again,) = upload(workspace, folder, labels=labels)
+    assert (again.unchanged, again.relabelled, again.resplit) == (True, 0, 0)
+
+
+def test_a_move_between_classes_says_that_it_is_one(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    folder = fill(tmp_path / "bugs", BUGS)
+    first = one(workspace, folder)
+    assert "given by folders" in drawn(first)
+    (folder / "train/ants/0000.png").rename(folder / "train/bees/0000.png")
+    (folder / "train/ants/0001.png").rename(folder / "train/ants/renamed.png")
+    (folder / "val/bees/0010.png").rename(folder / "train/bees/0010.png")
+    second = one(workspace, folder)
+    assert "; 3 moved, 1 of another class, 1 of another split; " in drawn(second)
+    difference = diff(workspace, f"bugs@{first.version[:8]}", "bugs")
+    assert (len(difference.moved), difference.relabelled, difference.resplit) == (
+        3,
+        ["train/bees/0000.png"],
+        ["train/bees/0010.png"],
+    )
+    out = io.StringIO()
+    compared(Screen(out, io.StringIO()), difference)
+    assert "class   1 image\n        train/bees/0000.png" in out.getvalue()
+
+
+def test_a_linked_folder_has_the_name_of_the_link_with_a_table_too(tmp_path: Path) -> None:
+    workspace, _ = place(tmp_path)
+    folder = fill(tmp_path / "disk7", {"ants": 6, "bees": 6})
+    (tmp_path / "bugs").symlink_to(folder)
+    labels = table(tmp_path / "a.csv", folder, ("ants", "bees"), "0000 0001")
+    (by_table,) = upload(workspace, tmp_path / "bugs", labels=labels, check_only=True)
+    assert by_table.name == one(workspace, tmp_path / "bugs", check_only=True).name == "bugs"

@@ -17,6 +17,7 @@ from orchestrator.datasets.folder.scan import (
     Labelled,
     Scan,
     Survey,
+    called,
     checked_name,
     folder_times,
     resolved,
@@ -59,7 +60,7 @@ def survey_by_table(folder: Path, table: Path, *, name: str | None = None) -> Su
     """
     root = resolved(folder)
     began_ns = time.time_ns()
-    top = walked(root, root.name)
+    top = walked(root, called(folder, root))
     written = rows(table, needed=("path", "label"))
     files = {file.path: file for place in top.everything() for file in place.files}
     set_aside = [item for place in top.everything() for item in place.set_aside]

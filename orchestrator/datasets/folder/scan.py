@@ -98,7 +98,7 @@ def survey(folder: Path, *, name: str | None = None) -> Survey:
     """
     root = resolved(folder)
     began_ns = time.time_ns()
-    top = walked(root, root.name if folder.name in ("", "..") else folder.name)
+    top = walked(root, called(folder, root))
     if _kind(top):
         return Survey([_scan(top, root, name, began_ns)], [])
     return _children(top, root, name, began_ns)
@@ -110,6 +110,11 @@ def resolved(folder: Path) -> Path:
     if not root.is_dir():
         raise NotFoundError(f"There is no folder {names.shown(os.fsencode(folder))}", next="Check the path.")
     return root
+
+
+def called(folder: Path, root: Path) -> str:
+    """The name of a folder as it was given: a link has its own, "." that of where it leads."""
+    return root.name if folder.name in ("", "..") else folder.name
 
 
 def walked(root: Path, name: str) -> Folder:

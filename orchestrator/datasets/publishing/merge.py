@@ -2,26 +2,29 @@
 
 A folder is compared with what it held when it was last uploaded. What others added or changed since is kept. What
 this folder lost since is removed, unless somebody else published meanwhile: then that, and what was changed on both
-sides, is a conflict. A folder that was never uploaded may add to a dataset with which it shares images.
+sides, is a conflict. A folder that was never uploaded may add to a dataset with which it shares images. What can't be
+read here is taken for unchanged.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from orchestrator.datasets.columns.column import Indices
 from orchestrator.datasets.columns.hashes import is_among
-from orchestrator.datasets.columns.images import IMAGES
+from orchestrator.datasets.columns.images import IMAGES, at_path
 from orchestrator.datasets.columns.rows import Rows
 from orchestrator.errors import ConflictError
 from remote.contract.dataset_manifest import DatasetManifest, Image, values
+from remote.contract.wording import listed_in_lines
 
 LOSS_SHARE_MAX = 0.2
 _LOSS_IMAGES_MIN = 10
+_LISTED_MAX = 10
 _SHOWN = [field.name for field in fields(Image) if field.name not in ("pack", "offset")]
 
 
@@ -31,6 +34,13 @@ class Held:
 
     images: Rows[Image]
     differing: Mapping[str, str | None]  # by path: the hash of what it held instead
+
+    def at(self, path: str) -> str | None:
+        """The hash of what it held there."""
+        if path in self.differing:
+            return self.differing[path]
+        image = at_path(self.images, path)
+        return image.sha256 if image is not None else None
 
     def by_path(self) -> Iterator[tuple[str, str]]:
         held = {**dict(self.images.tuples("path", "sha256")), **self.differing}
@@ -44,12 +54,20 @@ class Merged:
     kept: dict[str, str | None]
 
 
-def merge(here: Rows[Image], newest: DatasetManifest, seen: Held | None, *, moved: bool) -> Merged:
+def merge(
+    here: Rows[Image],
+    newest: DatasetManifest,
+    seen: Held | None,
+    *,
+    moved: bool,
+    unread: Set[str] = frozenset(),
+) -> Merged:
     """The images of the next version.
 
-    here            as the folder has them
+    here            as the folder has them; those that can't be read where it held what the newest version has
     seen            when this folder was last uploaded
     moved           somebody else published since
+    unread          paths of files that can't be read just now
     """
     theirs = IMAGES.rows(newest.images)
     if seen is None:
@@ -57,10 +75,9 @@ def merge(here: Rows[Image], newest: DatasetManifest, seen: Held | None, *, move
     if (
         seen.images is theirs and not moved
     ):  # all that the folder held can only be as it was, changed here, or gone
-        return _three_way(
-            here, _at(theirs, set(seen.differing)), dict(seen.differing), newest.dataset, moved=False
-        )
-    return _three_way(here, theirs, dict(seen.by_path()), newest.dataset, moved=moved)
+        disputable = _at(theirs, set(seen.differing))
+        return _three_way(here, disputable, dict(seen.differing), unread, newest.dataset, moved=False)
+    return _three_way(here, theirs, dict(seen.by_path()), unread, newest.dataset, moved=moved)
 
 
 def same_images(one: DatasetManifest, other: DatasetManifest) -> bool:
@@ -102,6 +119,7 @@ def _three_way(
     here: Rows[Image],
     theirs: Rows[Image],
     seen: Mapping[str, str | None],
+    unread: Set[str],
     dataset: str,
     *,
     moved: bool,
@@ -116,7 +134,8 @@ def _three_way(
     kept: dict[str, str | None] = {}
     removed: list[str] = []
     for path, sha256 in theirs.tuples("path", "sha256"):
-        before, ours = seen.get(path), mine.get(path)
+        before = seen.get(path)
+        ours = mine.get(path, before if path in unread else None)
         if sha256 in (ours, before):
             if ours is None and sha256 not in contents:
                 removed.append(path)
@@ -139,12 +158,11 @@ def _at(images: Rows[Image], paths: Collection[str]) -> Rows[Image]:
 
 
 def _conflict(dataset: str, disputed: list[str], removed: list[str]) -> ConflictError:
-    what = [f"changed here and there: {path}" for path in disputed[:5]]
-    what += [f"gone from this folder: {path}" for path in removed[:5]]
-    more = len(disputed) + len(removed) - len(what)
+    what = [f"changed here and there: {path}" for path in disputed]
+    what += [f"gone from this folder: {path}" for path in removed]
     return ConflictError(
         f"Somebody else published a version of {dataset} since this folder was last uploaded",
-        detail="\n".join(what + ([f"and {more} more"] if more else [])),
+        detail=listed_in_lines(what, _LISTED_MAX),
         next="--replace makes the dataset what this folder holds; or bring these images back.",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +22,11 @@ from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.columns.texts import Blobs, Texts
 from orchestrator.datasets.columns.words import Words
 from orchestrator.datasets.folder import names
+from orchestrator.datasets.folder.scan import LABELLED, Labelled
 from orchestrator.datasets.packs.pack import groups
+from orchestrator.datasets.publishing.changes import Changes, changes
 from orchestrator.datasets.publishing.merge import Held, Merged, merge, require_no_loss
+from orchestrator.datasets.publishing.recalled import recalled, with_near_copies, with_recalled
 from orchestrator.datasets.splits import grouping, split, together
 from remote.contract.dataset_manifest import DatasetManifest, Flips, Image, Split
 
@@ -60,10 +62,7 @@ class Wishes:
 class Plan:
     manifest: DatasetManifest  # `pack` is "" for what must be packed first
     to_pack: list[list[Checked]]  # one pack each
-    added: int  # images, against the version that is there
-    changed: int
-    moved: int
-    removed: int
+    changes: Changes  # against the version that is there
     # By path of what others published: the hash of what this folder has there instead.
     kept: dict[str, str | None]
 
@@ -77,6 +76,7 @@ def plan(
     classes_found: set[str],
     wishes: Wishes,
     near: Near = NOTHING,
+    missed: Rows[Labelled] | None = None,
 ) -> Plan:
     """The next version.
 
@@ -85,19 +85,26 @@ def plan(
     near            which of `checked` look the same
     DataError       the images can't be used; ConflictError: see `merge`
     """
-    usable = Images.of(checked)
+    read = Images.of(checked)
     newest = base.newest if base else None
+    before = IMAGES.rows(newest.images if newest else ())
+    missed = LABELLED.rows() if missed is None else missed
+    known = recalled(missed, before, base.seen if base else None)
+    if wishes.replace:  # what the store has lost is not waited for
+        known = known.take(np.flatnonzero(places.find(known.verdicts.hashes("sha256")) >= 0))
+    usable = with_recalled(read, known)
     if newest:
         grouping.require_same_way(wishes.group_by, usable.files, newest)
     sets = together.sets(usable.verdicts.hashes("sha256"), list(usable.files.columns["group"]), near)
     sides, source = split.assign(usable, _earlier(newest), sets)
-    before = IMAGES.rows(newest.images if newest else ())
     here = _rows(usable, sides, sets)
     same = matched(here.columns["path"].encoded(), before.columns["path"].encoded())
     here = _as_before(here, before, same) if len(before) else here
+    here = with_near_copies(here, before, same, set(map(names.encode, known.files.columns["path"])))
     merged = Merged(here, {})
     if base and not wishes.replace:
-        merged = merge(here, base.newest, base.seen, moved=base.moved)
+        unread = set(map(names.encode, missed.columns["path"]))
+        merged = merge(here, base.newest, base.seen, moved=base.moved, unread=unread)
     images = here if merged.images is here else merged.images.sorted_by("path")
     images = findings.without_leaks(_placed(images, places), near)
     classes = set(images.columns["class_name"])
@@ -108,8 +115,10 @@ def plan(
     if not wishes.allow_shrink:
         require_no_loss(images, before, gone, name)
     window = findings.window(usable, sides)
-    if window is None and newest and DEEP & set(images.columns["mode"]):
-        window = newest.intensity_window  # of images that were kept, whose files are not here
+    if newest and DEEP & set((images if window is None else known.verdicts).columns["mode"]):
+        window = (
+            newest.intensity_window
+        )  # of images that were kept, whose files are not here or can't be read
     manifest = DatasetManifest(
         dataset=name,
         classes=sorted(classes),
@@ -118,8 +127,8 @@ def plan(
         intensity_window=window,
         images=images,
     )
-    to_pack = groups(_unpacked(usable, images))
-    return Plan(manifest, to_pack, *_differences(images, before, same, gone), merged.kept)
+    to_pack = groups(_unpacked(read, images))
+    return Plan(manifest, to_pack, changes(images, before, same, gone), merged.kept)
 
 
 def _earlier(newest: DatasetManifest | None) -> split.Earlier:
@@ -188,22 +197,10 @@ def _placed(images: Rows[Image], places: Places) -> Rows[Image]:
     )
 
 
-def _unpacked(usable: Images, images: Rows[Image]) -> Images:
+def _unpacked(read: Images, images: Rows[Image]) -> Images:
     """What must be packed first."""
     codes, packs = images.codes("pack")
     if "" not in packs or not len(waiting := np.flatnonzero(codes == packs.index(""))):
-        return usable[:0]
+        return read[:0]
     wanted = images.hashes("sha256")[waiting]
-    return usable.take(np.flatnonzero(is_among(usable.verdicts.hashes("sha256"), wanted)))
-
-
-def _differences(
-    images: Rows[Image], before: Rows[Image], same: Indices, gone: Indices
-) -> tuple[int, int, int, int]:
-    """Added, changed, moved, removed. A path that is new and holds what another path lost was moved."""
-    new = np.flatnonzero(same < 0)
-    held = np.flatnonzero(same >= 0)
-    changed = images.hashes("sha256")[held] != before.hashes("sha256")[same[held]]
-    lost = Counter(before.columns["sha256"].take(gone))
-    moved = (lost & Counter(images.columns["sha256"].take(new))).total() if lost else 0
-    return len(new) - moved, int(changed.sum()), moved, len(gone) - moved
+    return read.take(np.flatnonzero(is_among(read.verdicts.hashes("sha256"), wanted)))

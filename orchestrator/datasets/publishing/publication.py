@@ -24,6 +24,7 @@ from orchestrator.datasets.checks.near import NOTHING, Near
 from orchestrator.datasets.columns.images import IMAGES
 from orchestrator.datasets.columns.places import NOWHERE, Places
 from orchestrator.datasets.folder.names import SetAside
+from orchestrator.datasets.folder.names import decode as decode_name
 from orchestrator.datasets.folder.names import encode as encode_name
 from orchestrator.datasets.folder.remembered import Remembered
 from orchestrator.datasets.folder.scan import Scan
@@ -39,7 +40,7 @@ from orchestrator.progress import Progress
 from orchestrator.stores.base import Blob, Store
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, encode, values
-from remote.contract.wording import count
+from remote.contract.wording import count, listed_in_lines
 
 _Found = Mapping[str, Blob | None]  # by key: what the store has of some
 _TRIES = 3  # against others who publish the same dataset at the same time
@@ -247,7 +248,7 @@ class Publication:
 
     def _plan(self, base: Base | None) -> Plan:
         there = self._there(base)
-        planned = _planned(self._scan, self._images, there, base, self._wishes, self._near)
+        planned = _planned(self._scan, self._images, there, base, self._wishes, self._near, self._missed)
         known = (base.newest.sums() if base else {}) | self._written
         return dataclasses.replace(planned, manifest=versions.with_sums(planned.manifest, known))
 
@@ -267,8 +268,9 @@ class Publication:
         if "" in planned.manifest.packs():
             unplaced = [path for path, pack in values(planned.manifest.images, "path", "pack") if not pack]
             raise CloudError(
-                f"{self._store.url} has lost {count(len(unplaced), 'image')} of {self._scan.name} that this folder lacks",
-                detail="\n".join(unplaced[:10]),
+                f"{self._store.url} has lost {count(len(unplaced), 'image')} of {self._scan.name} that this folder lacks "
+                "or that can't be read in it",
+                detail=listed_in_lines(unplaced, 10),
                 next="Upload the folder that has them, or leave them out with --replace.",
             )
         return planned
@@ -342,7 +344,10 @@ def _planned(
     base: Base | None,
     wishes: Wishes,
     near: Near,
+    missed: Sequence[SetAside] = (),
 ) -> Plan:
+    unread = {decode_name(item.path) for item in missed}
+    at = [at for at, path in enumerate(scan.files.columns["path"]) if path in unread] if unread else []
     return plan(
         scan.name,
         images,
@@ -351,4 +356,5 @@ def _planned(
         classes_found=set(scan.files.columns["class_name"]),
         wishes=wishes,
         near=near,
+        missed=scan.files.take(np.array(at, dtype=np.int64)),
     )

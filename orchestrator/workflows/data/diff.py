@@ -41,6 +41,7 @@ def diff(workspace: Workspace, first: str, second: str) -> DatasetDiff:
     ]
     arrived, left = {to for _, to in moved}, {source for source, _ in moved}
     both = [(before[path], image) for path, image in after.items() if path in before]
+    again = [*both, *((before[source], after[to]) for source, to in moved)]
     contents = {image.sha256 for image in a.images}
     return DatasetDiff(
         first=f"{name_a}@{version_a}",
@@ -49,8 +50,8 @@ def diff(workspace: Workspace, first: str, second: str) -> DatasetDiff:
         removed=[path for path in before if path not in after and path not in left],
         changed=[new.path for old, new in both if old.sha256 != new.sha256],
         moved=moved,
-        relabelled=[new.path for old, new in both if old.class_name != new.class_name],
-        resplit=[new.path for old, new in both if old.split != new.split],
+        relabelled=[new.path for old, new in again if old.class_name != new.class_name],
+        resplit=[new.path for old, new in again if old.split != new.split],
         new_bytes=sum({i.sha256: i.size for i in b.images if i.sha256 not in contents}.values()),
         settings=_settings(a, b),
     )

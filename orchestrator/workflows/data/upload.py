@@ -39,9 +39,12 @@ from orchestrator.workflows.data.upload_as_before import conversion_now
 from orchestrator.workflows.data.upload_result import UploadResult, again, and_missed, report, result_of
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.dataset_manifest import Flips
-from remote.contract.wording import count
+from remote.contract.wording import count, listed, listed_in_lines
 
 __all__ = ["UploadResult", "require_all", "upload"]
+
+_LISTED_MAX = 10
+_NAMED_MAX = 5
 
 
 @contextmanager
@@ -93,8 +96,8 @@ def upload(
     DataError       a dataset can't be used; ConflictError: others published what this folder contradicts
     ConfigError     to look into the store, and not to ask it
 
-    Files that vanished, changed or appeared meanwhile, and those that can't be read, stand in `missed`: `require_all`
-    makes them an error.
+    Files that vanished, changed or appeared meanwhile, and those that can't be read, stand in `missed`: what the
+    version before has of them is kept. `require_all` makes them an error.
     """
     if check_only and verify:
         raise ConfigError(
@@ -133,11 +136,11 @@ def require_all(results: Sequence[UploadResult]) -> None:
     """PartialError naming the files that vanished, changed or appeared during the upload, or can't be read, if any."""
     missed = [(result.name, item) for result in results for item in result.missed]
     if missed:
-        listed = [f"{name}: {item.path}: {item.reason}" for name, item in missed[:10]]
-        more = [f"and {len(missed) - 10} more"] if len(missed) > 10 else []
         raise PartialError(
             f"{count(len(missed), 'file')} vanished, changed or appeared meanwhile, or can't be read; the rest is uploaded",
-            detail="\n".join(listed + more),
+            detail=listed_in_lines(
+                missed, _LISTED_MAX, lambda one: f"{one[0]}: {one[1].path}: {one[1].reason}"
+            ),
             next="Run it again when all of it can be read and nothing writes into the folder.",
         )
 
@@ -167,9 +170,8 @@ def _with_meanwhile(
 
 def _warn_of_ignored(workspace: Workspace, ignored: Sequence[SetAside]) -> None:
     if ignored:
-        more = f" and {len(ignored) - 5} more" if len(ignored) > 5 else ""
-        named = ", ".join(item.path for item in ignored[:5])
-        workspace.progress.warn(f"Not part of a dataset: {named}{more}")
+        named = listed(ignored, _NAMED_MAX, lambda item: item.path)
+        workspace.progress.warn(f"Not part of a dataset: {named}")
 
 
 def _look(

@@ -13,12 +13,15 @@ from orchestrator.datasets import tally
 from orchestrator.datasets.checks.check import Outcome
 from orchestrator.datasets.checks.leaks import Leak, leaks
 from orchestrator.datasets.checks.remarks import remarks
+from orchestrator.datasets.columns.images import IMAGES, at_path
 from orchestrator.datasets.columns.rows import column
 from orchestrator.datasets.folder.names import SetAside
 from orchestrator.datasets.folder.scan import Scan
 from orchestrator.datasets.publishing.plan import Plan
 from orchestrator.datasets.publishing.publication import Published
 from remote.contract.dataset_manifest import values
+
+_STAYS = "kept as it was in the version before"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class UploadResult:
     image_bytes: int
     counts: Mapping[str, Mapping[str, int]]  # images by split and class, those left out of training aside
     split_source: str  # "folders" or "hash"
+    label_sources: Mapping[str, int]  # images by who says their class: "folder", or the name of a table
     flips: str
     intensity_window: list[float] | None
     modes: Mapping[str, int]  # images by Pillow's mode
@@ -42,13 +46,18 @@ class UploadResult:
     excluded: list[SetAside]  # images in train that are left out of training, and why
     leaks: list[Leak]  # images on two sides of the split: equal, near copies, or of one group
     unusable: list[SetAside]  # images that can't be used, and why
+    spoiled: list[SetAside]  # of these, images of the version before, which this one lacks
     foreign: list[SetAside]  # files and folders that are no part of the dataset, and why
-    missed: list[SetAside]  # vanished, changed, appeared, or can't be read: the rest is done, run it again
+    missed: list[
+        SetAside
+    ]  # vanished, changed, appeared, or can't be read; what is kept of them; run it again
     warnings: list[str]
     added: int  # images, against the version before
     changed: int
     moved: int
     removed: int
+    relabelled: int  # of the images that were there before: of another class
+    resplit: int  # on another side
     kept: int  # that the store has and this folder lacks
     packs_sent: int
     packs_reused: int
@@ -71,6 +80,7 @@ def result_of(
 ) -> UploadResult:
     manifest, images = planned.manifest, planned.manifest.images
     packs = manifest.packs() - {""}
+    made = planned.changes
     return UploadResult(
         name=scan.name,
         version=done.version if done else "",
@@ -81,6 +91,7 @@ def result_of(
         image_bytes=sum(column(images, "size")),
         counts=tally.counts(images),
         split_source=manifest.split_source,
+        label_sources=dict(Counter(column(images, "label_source")).most_common()),
         flips=manifest.flips,
         intensity_window=manifest.intensity_window,
         modes=dict(Counter(column(images, "mode")).most_common()),
@@ -89,13 +100,16 @@ def result_of(
         excluded=[SetAside(path, why) for path, why in values(images, "path", "excluded") if why],
         leaks=leaks(images, outcome.near),
         unusable=outcome.unusable,
+        spoiled=_spoiled(outcome.unusable, planned),
         foreign=scan.set_aside,
-        missed=done.missed if done else outcome.missed,
+        missed=_missed(done.missed, planned) if done else outcome.missed,
         warnings=remarks(scan, outcome, planned),
-        added=planned.added,
-        changed=planned.changed,
-        moved=planned.moved,
-        removed=planned.removed,
+        added=made.added,
+        changed=made.changed,
+        moved=made.moved,
+        removed=made.removed,
+        relabelled=made.relabelled,
+        resplit=made.resplit,
         kept=len(planned.kept),
         packs_sent=len(done.packs_sent) if done else 0,
         packs_reused=len(packs - done.packs_sent) if done else 0,
@@ -103,6 +117,20 @@ def result_of(
         bytes_sent=done.bytes_sent if done else 0,
         seconds=seconds,
     )
+
+
+def _spoiled(unusable: Sequence[SetAside], planned: Plan) -> list[SetAside]:
+    gone = set(planned.changes.gone) if unusable else ()
+    return [item for item in unusable if item.path in gone]
+
+
+def _missed(missed: Sequence[SetAside], planned: Plan) -> list[SetAside]:
+    """What becomes of each: a missed file is in a version only if it was in the one before."""
+    images = IMAGES.rows(planned.manifest.images)
+    return [
+        SetAside(item.path, f"{item.reason}; {_STAYS}") if at_path(images, item.path) else item
+        for item in missed
+    ]
 
 
 def and_missed(result: UploadResult, more: Sequence[SetAside]) -> UploadResult:
@@ -129,6 +157,9 @@ def again(report: str) -> UploadResult | None:
         changed=0,
         moved=0,
         removed=0,
+        relabelled=0,
+        resplit=0,
+        spoiled=[],
         packs_sent=0,
         packs_reused=before.packs_sent + before.packs_reused,
         packs_verified=0,
