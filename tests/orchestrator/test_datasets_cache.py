@@ -114,7 +114,9 @@ def test_what_was_written_a_moment_ago_is_looked_at_again() -> None:
     assert is_settled(times, now_ns).tolist() == [True, False, False]
 
 
-def test_verdicts_of_another_way_of_looking_do_not_count(tmp_path: Path) -> None:
+def test_verdicts_of_another_way_of_looking_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judged = judge(picture(1))
     cache = Cache(tmp_path)
     cache.keep([("ab" * 32, judged), ("cd" * 32, Unusable("no"))])
@@ -123,7 +125,17 @@ def test_verdicts_of_another_way_of_looking_do_not_count(tmp_path: Path) -> None
     cache.close()
     another = Cache(tmp_path, how="page 2")
     assert another.verdicts(["ab" * 32]) == {}
+    another.keep([("ab" * 32, judged)])
     another.close()
+    monkeypatch.setattr(
+        "orchestrator.datasets.checks.cache.ENCODING", 0
+    )  # it names what travels, by another encoder
+    another = Cache(tmp_path, how="page 2")
+    assert another.verdicts(["ab" * 32]) == {}
+    another.close()
+    as_it_is = Cache(tmp_path)
+    assert as_it_is.verdicts(["ab" * 32]) == {"ab" * 32: judged}
+    as_it_is.close()
     assert (tmp_path / FILE).exists()
 
 

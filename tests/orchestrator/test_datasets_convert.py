@@ -85,6 +85,59 @@ def test_metadata_goes_and_the_pixels_stay(odd: Path) -> None:
     assert np.array_equal(np.asarray(image), np.asarray(decode((odd / "exif_rot6.png").read_bytes())))
 
 
+def webp(*, lossless: bool, mode: str = "RGB", frames: int = 1) -> bytes:
+    picture = Image.radial_gradient("L").resize((40, 30)).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(100)
+    exif = Image.Exif()
+    exif[0x010E] = "at home"
+    out = io.BytesIO()
+    others = [picture.rotate(90 * number) for number in range(1, frames)]
+    picture.save(
+        out, "WEBP", lossless=lossless, quality=60, exif=exif, save_all=frames > 1, append_images=others
+    )
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("conversion", [Conversion(strip_metadata=True), Conversion(resize_px=20)])
+def test_what_was_lossless_stays_so(mode: str, conversion: Conversion) -> None:
+    image, _ = made(webp(lossless=True, mode=mode), conversion)
+    assert (image.format, image.mode) == ("PNG", mode)
+    if conversion.strip_metadata:
+        before = Image.open(io.BytesIO(webp(lossless=True, mode=mode)))
+        assert np.array_equal(np.asarray(image), np.asarray(before)) and not image.getexif()
+    assert made(webp(lossless=False), conversion)[0].format == "JPEG"
+    assert made(webp(lossless=False, mode="RGBA"), conversion)[0].format == "PNG"
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_the_maximum_over_frames_is_lossless_whatever_they_were(lossless: bool) -> None:
+    assert made(webp(lossless=lossless, frames=3), Conversion(page="max"))[0].format == "PNG"
+
+
+def test_a_change_of_format_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "bugs"
+    for number in range(10):
+        path = folder / "ab"[number % 2] / f"{number}.{('BMP', 'png', 'jpg', 'jpeg')[number % 4]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number, {"BMP": "BMP", "png": "PNG"}.get(path.suffix[1:], "JPEG"), (60, 40)))
+    (folder / "a/a.webp").write_bytes(webp(lossless=True))
+    (folder / "b/b.webp").write_bytes(webp(lossless=False))
+
+    def said(strip_metadata: bool) -> list[str]:
+        (result,) = upload(place(tmp_path), folder, conversion=Conversion(strip_metadata=strip_metadata))
+        return [text for text in result.warnings if text.startswith("Sent as")]
+
+    assert said(strip_metadata=False) == []
+    expected = [
+        "Sent as JPEG, and downloaded as such: 1 image named .webp",
+        "Sent as PNG, and downloaded as such: 3 images named .bmp, 1 image named .webp",
+    ]
+    assert said(strip_metadata=True) == expected
+    assert said(strip_metadata=True) == expected
+
+
 def pages(*values: int) -> bytes:
     out = io.BytesIO()
     first, *others = (Image.fromarray(np.full((6, 5), value, np.uint16)) for value in values)

@@ -17,6 +17,7 @@ from typing import Any
 
 import PIL
 
+from orchestrator.datasets.checks.convert import ENCODING
 from orchestrator.datasets.checks.judge import Unusable, Verdict
 from orchestrator.datasets.checks.signature import FINGERPRINT
 
@@ -43,8 +44,9 @@ class Cache:
     def __init__(self, folder: Path | None, *, how: str = "", pages_bytes: int = PAGES_BYTES) -> None:
         self.folder = folder
         self.how = how
-        # What makes a verdict: how it was asked for, its fields, its fingerprint, and the decoder.
-        self.form = f"{how}|{_FIELDS}|{FINGERPRINT}|pillow {PIL.__version__}"
+        # What makes a verdict: how it was asked for, its fields, its fingerprint, the decoder, and the encoder.
+        encoder = f"encoding {ENCODING}" if how else ""
+        self.form = f"{how}{encoder}|{_FIELDS}|{FINGERPRINT}|pillow {PIL.__version__}"
         self._how = int.from_bytes(hashlib.sha256(self.form.encode()).digest()[:6], "big")
         self._connection = _opened(folder / FILE, pages_bytes) if folder is not None else None
 

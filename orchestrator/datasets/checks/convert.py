@@ -8,8 +8,9 @@
 * `strip_metadata`: EXIF (but for the rotation, which is applied), XMP, comments and thumbnails go; a JPEG is encoded
   again for it. The colour profile stays, for it changes the picture.
 
-JPEG stays JPEG (quality 95, colours at full resolution); everything else becomes PNG, 16 bits and transparency
-included, or TIFF where values are floats. The same file gives the same bytes as long as Pillow is the same.
+JPEG stays JPEG and lossy WebP becomes it (quality 95, colours at full resolution); everything else, lossless WebP too,
+becomes PNG, 16 bits and transparency included, or TIFF where values are floats. The same file gives the same bytes as
+long as Pillow and `ENCODING` are the same.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from orchestrator.datasets.checks.signature import DEEP, TURNS
 
 MAX: Literal["max"] = "max"
 QUALITY = 95
+ENCODING = 2  # changes with the bytes that the same file becomes
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
 
@@ -153,7 +155,8 @@ def _converted(
     picture = _brightest(image, pages) if merge else _plain(image)
     if shrink:
         picture = _resized(picture, longer)
-    return _encoded(picture, image.info.get("icc_profile"), lossy=image.format in _LOSSY)
+    lossy = image.format in _LOSSY and not merge and not _is_lossless_webp(data)
+    return _encoded(picture, image.info.get("icc_profile"), lossy=lossy)
 
 
 def _refused(pixels: int, pages: int) -> Unusable:
@@ -204,6 +207,18 @@ def _resized(image: Image.Image, longer: int) -> Image.Image:
     return Image.fromarray(
         np.clip(np.rint(np.asarray(smooth)), values.min(), values.max()).astype(values.dtype)
     )
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    """By its chunks, of which those with the metadata may come first; Pillow does not tell."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return False
+    at = 12
+    while at < len(data) and data[at : at + 4] not in (b"VP8 ", b"VP8L"):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        is_frame = data[at : at + 4] == b"ANMF"  # whose picture is a chunk inside, after 16 bytes of its own
+        at += 8 + (16 if is_frame else size + size % 2)
+    return data[at : at + 4] == b"VP8L"
 
 
 def _encoded(image: Image.Image, profile: bytes | None, *, lossy: bool) -> bytes:

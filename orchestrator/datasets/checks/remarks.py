@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from operator import methodcaller
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
 
 from orchestrator.datasets.checks import findings
 from orchestrator.datasets.checks.check import Outcome
-from orchestrator.datasets.columns.rows import column
-from orchestrator.datasets.folder.names import MODERN
+from orchestrator.datasets.checks.checked import Images
 from orchestrator.datasets.folder.scan import Scan
 from orchestrator.datasets.publishing.plan import Plan
 from orchestrator.datasets.splits import grouping
 from remote.contract.wording import count
+
+_FORMATS = {
+    "jpg": ("JPEG", (b"jpg", b"jpeg", b"jpe", b"jfif")),
+    "png": ("PNG", (b"png",)),
+    "tif": ("TIFF", (b"tif", b"tiff")),
+}  # that images are converted to, with the endings that say so
 
 
 def remarks(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
@@ -25,9 +33,26 @@ def remarks(scan: Scan, outcome: Outcome, planned: Plan) -> list[str]:
         said.append(
             f"Kept, although this folder lacks them: {count(len(planned.kept), 'image')} that the store has"
         )
-    lowered = map(str.lower, column(images, "path"))
-    if modern := sum(map(methodcaller("endswith", MODERN), lowered)):
-        said.append(f"Sent as JPEG, and downloaded as such: {count(modern, 'HEIC or AVIF image')}")
+    said += _in_other_formats(outcome.images)
     if planned.manifest.split_source == "hash" and any(image.split == "val" for image in images):
         said.append("No val folder: a fifth of each class, chosen by content, is val and stays val")
     return said
+
+
+def _in_other_formats(images: Images) -> Iterator[str]:
+    """Of images that were converted, those whose names say another format than they travel in."""
+    codes, sizes = images.verdicts.codes("size")  # 0: not converted
+    converted = np.flatnonzero(np.array(sizes, dtype=np.int64)[codes])
+    paths, extensions = images.files.picked(converted, "path"), images.verdicts.picked(converted, "extension")
+    found = Counter(
+        (extension, path.rpartition(b".")[2].lower())
+        for (path,), (extension,) in zip(paths, extensions, strict=True)
+    )
+    for extension, (form, usual) in _FORMATS.items():
+        named = [
+            f"{count(number, 'image')} named .{ending.decode()}"
+            for (into, ending), number in sorted(found.items())
+            if into == extension and ending not in usual
+        ]
+        if named:
+            yield f"Sent as {form}, and downloaded as such: {', '.join(named)}"
