@@ -6,11 +6,9 @@ QUEUED ─▶ STARTING (fetch) ─▶ RUNNING (train, then publish) ─▶ SUCCE
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,16 +17,16 @@ from remote.contract.attempts import Attempts
 from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_spec import RunSpec
-from remote.contract.run_status import PUBLISHING, ResultManifest, State
 from remote.job import line, training_process
 from remote.job.again import Again
 from remote.job.asked import environment, forget_environment, read_asked
 from remote.job.beside import beside
 from remote.job.claim import Superseded
+from remote.job.ending import Ending
 from remote.job.fetch import fetch
 from remote.job.follow import read_status
 from remote.job.news import LogMarks, News
-from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped, without_result
+from remote.job.outcome import EXIT_CODES, Outcome, Stopped, judged, stopped
 from remote.job.passes import Foresight
 from remote.job.publish import Publisher, now
 from remote.job.reasons import Reasons, cancel_mark
@@ -140,22 +138,21 @@ class _Job:
             position=lambda: (self._news.step, self._news.epoch),
         )
         reasons.publisher = self._publisher
+        self._ending = Ending(
+            spec, folder, record, self._publisher, reasons, limits, alive=self._show_that_we_live
+        )
         self._works_since = self._told_at = time.monotonic()
 
     def carry_out(self) -> int:
         self._publisher.start()
         try:
-            return EXIT_CODES[self._end(self._attempt())]
+            outcome = self._attempt()
+            self._read_news()
+            return EXIT_CODES[self._ending.come_to(outcome)]
         except Superseded as superseded:
-            return EXIT_CODES[self._stand_back(str(superseded))]
+            return EXIT_CODES[self._ending.stand_back(str(superseded))]
         except BaseException as error:
-            last = "".join(traceback.format_exception(error)).splitlines()[-training_process.TAIL_LINES :]
-            broke = Outcome("FAILED", f"The supervisor broke: {error!r}", log_tail=last)
-            self._decide(self._record.supervisor.outcome or broke)
-            self._record.state("FAILED", broke.message)
-            self._record.close("FAILED", finished=now(), log_tail=last)
-            if self._publisher.stop(patience_s=self._limits.grace_s):
-                self._publisher.send(patience_s=self._limits.grace_s)
+            self._ending.break_down(error)
             raise
 
     def _attempt(self) -> Outcome:
@@ -278,72 +275,6 @@ class _Job:
         if end.why in ("cancelled", "interrupted", "superseded") and outcome.state != "SUCCEEDED":
             return stopped(end.why, self._reasons.text, end.exit_code)
         return outcome
-
-    def _end(self, outcome: Outcome) -> State:
-        """Publish what there is and say how it ended; the state that it really came to."""
-        self._read_news()
-        if self._publisher.superseded:
-            return self._stand_back(self._publisher.superseded)
-        if outcome.state == "INTERRUPTED":
-            return self._interrupt(outcome)
-        self._decide(outcome)
-        if outcome.state == "SUCCEEDED":
-            self._record.save(message=PUBLISHING)
-        self._record.say(outcome.state, outcome.message)
-        manifest = beside(
-            lambda: self._publish(outcome.state), self._show_that_we_live, poll_s=self._limits.poll_s
-        )
-        if manifest is None and self._reasons.why() == "interrupted":
-            return self._interrupt(dataclasses.replace(outcome, message="interrupted while publishing"))
-        self._record.close(
-            outcome.state,
-            message=without_result(outcome.message) if manifest is None else outcome.message,
-            finished=now(),
-            exit_code=outcome.exit_code,
-            log_tail=outcome.log_tail,
-            published=manifest is not None,
-        )
-        self._publisher.send_status(patience_s=self._limits.grace_s)
-        return outcome.state
-
-    def _publish(self, state: State) -> ResultManifest | None:
-        manifest = self._publisher.finish(
-            state,
-            with_result=state == "SUCCEEDED",
-            patience_s=self._limits.publish_s,
-            wanted=lambda: self._reasons.why() != "interrupted",
-            tell=lambda files, size: self._record.events.emit("published", files=files, bytes=size),
-        )
-        if manifest is not None:
-            self._forget_checkpoints()
-        return manifest
-
-    def _decide(self, outcome: Outcome) -> None:
-        """Whatever happens from here on, the run is never trained again; so it needs no secrets, published or not."""
-        forget_environment(self._folder)
-        self._record.remember(dataclasses.replace(self._record.supervisor, outcome=outcome))
-
-    def _forget_checkpoints(self) -> None:
-        """Only a run that goes on needs them."""
-        try:
-            self._publisher.forget_checkpoints()
-        except StoreError as error:  # the store's own rule takes them after some days
-            print(f"The checkpoints of {self._spec.run_id} stay in the store: {error}", file=sys.stderr)
-
-    def _interrupt(self, outcome: Outcome) -> State:
-        self._record.state("INTERRUPTED", outcome.message)
-        self._record.close("INTERRUPTED", exit_code=outcome.exit_code)
-        if self._publisher.stop(patience_s=self._limits.grace_s):
-            self._publisher.send(patience_s=self._reasons.patience_s())
-        return "INTERRUPTED"
-
-    def _stand_back(self, why: str) -> State:
-        """Another attempt speaks for this run: nothing of this one may reach the store any more."""
-        self._publisher.stop(patience_s=self._limits.grace_s)
-        self._record.state("CANCELLED", why)
-        self._record.close("CANCELLED", finished=now(), published=True)
-        forget_environment(self._folder)
-        return "CANCELLED"
 
     def _read_news(self) -> None:
         self._news.read()
