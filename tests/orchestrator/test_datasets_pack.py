@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -19,7 +20,7 @@ from orchestrator.datasets.checks.judge import Verdict
 from orchestrator.datasets.folder.scan import Labelled
 from orchestrator.datasets.packs import pack
 from orchestrator.datasets.packs.member import header
-from orchestrator.datasets.packs.scratch import scratch
+from orchestrator.datasets.packs.scratch import scratch, spool
 from orchestrator.errors import CloudError
 
 files = st.lists(st.binary(max_size=1500), min_size=1, max_size=12)
@@ -137,3 +138,20 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
     with pytest.raises(CloudError, match="The disk is full"), scratch() as folder:
         (folder / "pack.part").symlink_to("/dev/full")
         pack.write(images, tmp_path, folder)
+
+
+def test_what_is_not_the_fault_of_the_folder_is_not_blamed_on_it(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), spool(tmp_path / "cache"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    with pytest.raises(PermissionError), spool(tmp_path / "cache"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "photos/1.png"))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_is_its_fault_names_it(tmp_path: Path) -> None:
+    with pytest.raises(CloudError, match="cache can't be used") as error, spool(tmp_path / "cache") as folder:
+        (folder / "missing/pack").open("wb")
+    assert error.value.detail == "No such file or directory"
+    (tmp_path / "file").touch()
+    with pytest.raises(CloudError, match="file/cache can't be used"), spool(tmp_path / "file/cache"):
+        pass

@@ -8,30 +8,45 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from orchestrator.errors import CloudError
 
 _LOCK = "lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
     """For small files, and one pack at a time. CloudError when what is written there does not fit."""
-    place = Path(tempfile.gettempdir())
-    with _refused(place, "TMPDIR names another place."), _folder(place, "tlvm-scratch-") as folder:
+    with _held(Path(tempfile.gettempdir()), "tlvm-scratch-", "TMPDIR names another place.") as folder:
         yield folder
 
 
 @contextmanager
 def spool(parent: Path) -> Iterator[Path]:
     """For packs on their way: a folder below `parent`."""
-    with _refused(parent, "So many may wait there at a time as are being sent."):
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _folder(parent, "packs-") as folder:
+    with _held(parent, "packs-", "So many may wait there at a time as are being sent.") as folder:
+        yield folder
+
+
+@contextmanager
+def _held(parent: Path, prefix: str, hint: str) -> Iterator[Path]:
+    """What goes wrong inside is translated only where it is this folder's fault."""
+    with ExitStack() as ends:
+        try:
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = ends.enter_context(_folder(parent, prefix))
+        except OSError as error:
+            raise _refused(parent, error, hint) from None
+        try:
             yield folder
+        except OSError as error:
+            if not _is_of(folder, error):
+                raise
+            raise _refused(parent, error, hint) from None
 
 
 @contextmanager
@@ -73,14 +88,18 @@ def _sweep(parent: Path, prefix: str) -> None:
                 folder.rmdir()
 
 
-@contextmanager
-def _refused(place: Path, hint: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise CloudError(
-            f"The disk is full: {place}" if full else f"The folder {place} can't be used",
-            detail=str(error.strerror or error),
-            next=f"A pack takes about 64 MiB there. {hint} Then run it again: it goes on.",
-        ) from None
+def _is_of(folder: Path, error: OSError) -> bool:
+    """Whether it tells of a file in this folder. Of what is written to an open one it names no file."""
+    if error.filename is None:
+        return error.errno in _FULL
+    named = error.filename
+    return isinstance(named, str | bytes | os.PathLike) and Path(os.fsdecode(named)).is_relative_to(folder)
+
+
+def _refused(place: Path, error: OSError, hint: str) -> CloudError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return CloudError(
+        f"The disk is full: {place}" if full else f"The folder {place} can't be used",
+        detail=str(error.strerror or error),
+        next=f"A pack takes about 64 MiB there. {hint} Then run it again: it goes on.",
+    )
