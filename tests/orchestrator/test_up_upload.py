@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import load
-from orchestrator.errors import CapacityError, DataError, Interruption, NotFoundError
+from orchestrator.errors import CapacityError, ConfigError, DataError, Interruption, NotFoundError
 from orchestrator.providers.base import MachineSpec
 from orchestrator.workflows.data.datasets import resolve
 from orchestrator.workflows.data.up_upload import Stored, up_and_upload
-from orchestrator.workflows.data.upload import UploadResult
+from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.machines.up import UpResult
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import StoreRef
@@ -66,6 +66,19 @@ def test_images_that_can_not_be_used_say_that_the_machine_is_up(tmp_path: Path, 
     with pytest.raises(DataError, match="one class only") as error:
         up_and_upload(workspace, fill(tmp_path / "poor", {"ants": 3}), bring_up=lambda _: ready())
     assert error.value.detail == "The machine is up; tlvm down ends it."
+
+
+def test_an_option_that_only_upload_has_is_named_with_that_command(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    folder = fill(tmp_path / "my bugs", BUGS)
+    upload(workspace, folder, group_by=r"/(\d+)\.")
+    with pytest.raises(ConfigError, match="was made with groups") as error:
+        up_and_upload(workspace, folder, bring_up=lambda _: ready())
+    assert error.value.next == (
+        f"Upload it first: tlvm upload '{folder}' takes what up does not, then tlvm up goes on without --upload. "
+        "Give --group-by as before; or --group-by none, if they no longer count."
+    )
 
 
 def test_no_machine_is_asked_for_where_there_is_no_folder(tmp_path: Path, workspace: Workspace) -> None:

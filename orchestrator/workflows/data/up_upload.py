@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from orchestrator.workflows.workspace import Workspace
 
 PATIENCE_S = 2.0  # with an upload that was told to stop; what is on a slow line is not waited for
 AHEAD_S = 5.0  # until the machine has the last packs; with a large dataset that was stored before, a run need not wait
+_OPTION = re.compile(r"--[a-z]")
 
 Stored = Callable[[str], None]  # told each pack that the store has
 Send = Callable[[Workspace, Path, Stored], list[UploadResult]]
@@ -60,7 +62,7 @@ def up_and_upload(
         try:
             uploaded = uploading.result()
         except TlvmError as error:
-            raise _with(error, f"{machine}; tlvm down ends it.") from error
+            raise _with(_by_itself(error, folder), f"{machine}; tlvm down ends it.") from error
         ahead.end(ahead_s)
     except KeyboardInterrupt as error:
         asked = error.what if isinstance(error, Interruption) else "No machine was asked for"
@@ -123,6 +125,15 @@ class _Uploading:
             self._future.set_result(send(workspace, folder, stored))
         except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
             self._future.set_exception(error)
+
+
+def _by_itself(error: TlvmError, folder: Path) -> TlvmError:
+    """What helps may be an option that `up` does not have."""
+    if not _OPTION.search(error.next) or "tlvm " in error.next:
+        return error
+    alone = f"tlvm upload {shlex.quote(str(folder))}"
+    next = f"Upload it first: {alone} takes what up does not, then tlvm up goes on without --upload. {error.next}"
+    return type(error)(error.what, detail=error.detail, next=next)
 
 
 def _with(error: TlvmError, line: str) -> TlvmError:
