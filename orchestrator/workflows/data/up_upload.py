@@ -22,7 +22,7 @@ from orchestrator.workflows.workspace import Workspace
 
 PATIENCE_S = 2.0  # with an upload that was told to stop; what is on a slow line is not waited for
 AHEAD_S = 5.0  # until the machine has the last packs; with a large dataset that was stored before, a run need not wait
-_OPTION = re.compile(r"--[a-z]")
+_OPTION = re.compile(r"--(allow-shrink|dataset|group-by|labels|page|replace)\b")  # that only upload has
 
 Stored = Callable[[str], None]  # told each pack that the store has
 Send = Callable[[Workspace, Path, Stored], list[UploadResult]]
