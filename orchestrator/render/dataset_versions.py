@@ -93,7 +93,7 @@ def collected(screen: Screen, result: Collected) -> None:
         what = f"of {one.dataset} {done}; version {one.before[:12]} goes later"
         _packs(screen, "packed", one.packs, what)
     for name in result.replaced:
-        screen.line(labelled("deleted", f"{_short(name)}: a newer version has the same images"))
+        screen.line(labelled("deleted", f"{_short(name)}: another version is in its place"))
     if result.wasteful:
         dead = sum(use.size - use.live_bytes for use in result.wasteful)
         held = "kept for older versions and for runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from orchestrator.errors import (
 )
 from orchestrator.stores import open_store
 from orchestrator.stores.base import Blob, Store
-from orchestrator.workflows.data.datasets import datasets, load_manifest, resolve
+from orchestrator.workflows.data.datasets import datasets, load_manifest, resolve, versions_of
+from orchestrator.workflows.data.gc import gc
 from orchestrator.workflows.data.upload import UploadResult, require_all, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import layout
@@ -206,6 +208,32 @@ def test_overtaken_by_the_same_it_changed_nothing(tmp_path: Path, folder: Path) 
     theirs = fill(tmp_path / "two/bugs", BUGS)
     result = one(overtaken(tmp_path, theirs), folder)
     assert (result.unchanged, result.images) == (True, 11)
+
+
+def test_a_version_that_was_overtaken_goes_with_gc(tmp_path: Path, folder: Path) -> None:
+    theirs = fill(fill(tmp_path / "two/bugs", BUGS), {"train/bees": 1}, start=800)
+    fill(folder, {"train/ants": 1}, start=900)
+    workspace = overtaken(tmp_path, theirs)
+    newest = one(workspace, folder).version
+    (before,) = {layout.manifest_of(key)[1] for key in uploaded_manifests(workspace)} - {newest}
+    assert len(versions_of(workspace, "bugs")[0]) == 3  # theirs, ours before we knew of it, and both together
+    assert gc(workspace, grace_hours=0).replaced == [f"bugs@{before}"]
+    assert len(versions_of(workspace, "bugs")[0]) == 2
+    assert one(workspace, folder).version == newest
+
+
+def test_what_was_published_by_somebody_else_meanwhile_stays_a_version(tmp_path: Path, folder: Path) -> None:
+    workspace = overtaken(tmp_path, shutil.copytree(folder, tmp_path / "two/bugs"))
+    same = one(workspace, folder).version
+    fill(folder, {"train/ants": 1}, start=900)
+    newest = one(workspace, folder).version
+    assert gc(workspace, grace_hours=0).replaced == []
+    assert sorted(versions_of(workspace, "bugs")[0]) == sorted([same, newest])
+
+
+def uploaded_manifests(workspace: Workspace) -> list[str]:
+    assert isinstance(workspace.store, Overtaken)
+    return [key for key in workspace.store.uploads if layout.is_manifest_key(key)]
 
 
 def test_overtaken_by_another_dataset_of_that_name_it_is_a_conflict(tmp_path: Path, folder: Path) -> None:

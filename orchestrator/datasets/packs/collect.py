@@ -40,7 +40,9 @@ class Collected:
     condemned: list[PackUse]  # named by no version; deleted by a later gc
     wasteful: list[PackUse]  # more than half dead, but other versions or runs need them as they are
     repacked: list[Repacked]
-    replaced: list[str]  # NAME@VERSION, deleted: a newer one has the same images in other packs
+    replaced: list[
+        str
+    ]  # NAME@VERSION, deleted: another one was published with the same images, or instead of it
     dry_run: bool
 
 
@@ -184,7 +186,7 @@ def _repack(
 
 
 def _delete_replaced(store: Store, before: float, named_by_runs: NamedByRuns) -> list[str]:
-    """Delete the versions that `repack` has replaced long enough ago, and that no run names."""
+    """Delete the versions that were replaced, or overtaken, long enough ago, and that no run names."""
     list_, _ = condemned.load(store)
     due = _due(list_.manifests, before)
     if not due:

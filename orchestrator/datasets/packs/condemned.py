@@ -1,4 +1,5 @@
-"""Packs that no version names, and versions that `repack` has replaced, on their way out: a list in the store.
+"""Packs that no version names, and versions that `repack` has replaced or that were overtaken before they were the
+newest, on their way out: a list in the store.
 
     packs/CONDEMNED.json    by pack, or by the key of a manifest: the generation that was seen, since when, and whether
                             it is being deleted now

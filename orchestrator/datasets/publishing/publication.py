@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import operator
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from orchestrator.datasets.folder.names import decode as decode_name
 from orchestrator.datasets.folder.names import encode as encode_name
 from orchestrator.datasets.folder.remembered import Remembered
 from orchestrator.datasets.folder.scan import Scan
-from orchestrator.datasets.packs import pack
+from orchestrator.datasets.packs import condemned, pack
 from orchestrator.datasets.packs.packing import Packer
 from orchestrator.datasets.packs.small import mergeable
 from orchestrator.datasets.publishing import versions
@@ -115,6 +116,7 @@ class Publication:
         self._sums = remembered.sums()
         self._packs_sent: set[str] = set()
         self._bytes_sent = 0
+        self._overtaken = ""  # the version whose manifest was sent, when somebody else's became the newest
         self._lock = threading.Lock()
         self._head = Head("", 0)
         self._base: Base | None = None
@@ -153,6 +155,7 @@ class Publication:
             if published := self._try(planned):
                 return published
             self._head = self._read_head(None)
+            self._disown()
             self._base = self._based(self._head.version)
             planned = self._plan(self._base)
         raise ConflictError(
@@ -197,10 +200,18 @@ class Publication:
             try:
                 head = versions.move_head(self._store, self._scan.name, version, head=self._head)
             except ConflictError:
+                self._overtaken = version if sent else ""
                 return None
         if self._find_lost(planned.manifest, looking.result()):
             return None
         return self._published(head, planned, unchanged=False)
+
+    def _disown(self) -> None:
+        """What never was the newest version is none, and would count as one: `gc` deletes it, unless it becomes one."""
+        if self._overtaken not in ("", self._head.version):
+            key = layout.manifest_key(self._scan.name, self._overtaken)
+            condemned.condemn_manifests(self._store, [key], time.time())
+        self._overtaken = ""
 
     def _read_head(self, known: Head | None) -> Head:
         head = versions.read_head(
