@@ -245,6 +245,24 @@ def test_a_folder_that_can_not_be_listed_is_refused_and_named(place: str) -> Non
     assert error.value.detail == f"{place}: can't be listed (Permission denied)"
 
 
+@pytest.mark.parametrize("place", ["train/bees", "train"])
+def test_a_folder_whose_files_can_be_named_but_not_looked_at_is_refused(place: str) -> None:
+    with for_all() as root:
+        folder = fill(root / "bugs", SPLIT)
+        (folder / "notes").mkdir()
+        (folder / "notes/of-mine.txt").touch()
+        (folder / "notes").chmod(0o444)  # holds nothing that could be an image
+        (folder / place).chmod(0o444)
+        with as_nobody(), pytest.raises(DataError, match=r"1 folder in .*bugs can't be looked into") as error:
+            survey(folder)
+        (folder / place).chmod(0o755)
+        with as_nobody():
+            (found,) = survey(folder).datasets
+        (folder / "notes").chmod(0o755)
+    assert error.value.detail == f"{place}: what it holds can't be looked at (Permission denied)"
+    assert [item.path for item in found.set_aside] == ["notes/of-mine.txt"]
+
+
 def test_a_folder_that_is_none_of_the_users_is_set_aside() -> None:
     with for_all() as root:
         folder = fill(root / "bugs", SPLIT)

@@ -6,6 +6,7 @@ levels), and never into a folder that holds the link.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -101,7 +102,11 @@ def _add(
     try:
         seen = entry.stat()
     except OSError as error:
-        return f"a link that leads nowhere ({error.strerror})" if entry.is_symlink() else str(error.strerror)
+        if entry.is_symlink():
+            return f"a link that leads nowhere ({error.strerror})"
+        if error.errno != errno.ENOENT and not _is_hidden(path):
+            _say_closed(folder, entry, str(error.strerror))
+        return str(error.strerror)
     if stat.S_ISDIR(seen.st_mode):
         return _add_folder(folder, entry, path, seen.st_mtime_ns, (*above, (seen.st_dev, seen.st_ino)))
     if not stat.S_ISREG(seen.st_mode):
@@ -132,7 +137,7 @@ def _add_folder(
         entries = _entries(entry.path)
     except OSError as error:
         reason = f"can't be listed ({error.strerror})"
-        if b"/." in b"/" + path:
+        if _is_hidden(path):
             return reason
         parent.unlisted.append(SetAside(encode(path), reason))
         return None
@@ -140,6 +145,18 @@ def _add_folder(
     _fill(folder, entries, line)
     parent.folders.append(folder)
     return None
+
+
+def _say_closed(folder: Folder, entry: os.DirEntry[bytes], why: str) -> None:
+    """Its names can be listed, but not what they stand for: it may hold images."""
+    if not folder.unlisted and (entry.is_dir() or _foreign(entry.name) is None):
+        folder.unlisted.append(
+            SetAside(encode(folder.path or b"."), f"what it holds can't be looked at ({why})")
+        )
+
+
+def _is_hidden(path: bytes) -> bool:
+    return b"/." in b"/" + path
 
 
 def _foreign(name: bytes) -> str | None:
