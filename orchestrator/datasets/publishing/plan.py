@@ -83,6 +83,7 @@ def plan(
     places          what is in packs of the store already
     classes_found   that have files, usable or not
     near            which of `checked` look the same
+    missed          files of which is not known what they hold now: see `recalled`
     DataError       the images can't be used; ConflictError: see `merge`
     """
     read = Images.of(checked)
@@ -115,10 +116,9 @@ def plan(
     if not wishes.allow_shrink:
         require_no_loss(images, before, gone, name)
     window = findings.window(usable, sides)
+    # Of images that were kept, whose files are not here or can't be read:
     if newest and DEEP & set((images if window is None else known.verdicts).columns["mode"]):
-        window = (
-            newest.intensity_window
-        )  # of images that were kept, whose files are not here or can't be read
+        window = newest.intensity_window
     manifest = DatasetManifest(
         dataset=name,
         classes=sorted(classes),
