@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -106,6 +108,37 @@ def test_what_the_real_service_would_refuse(server: GcsServer) -> None:
         answer = session.get(objects, params={"fields": "items(name,size)"})
         assert answer.json() == {"items": [{"name": "a", "size": "5"}]}
     assert len(server.errors) == 3  # what a client of ours must never send is kept for the test to see
+
+
+def test_what_came_of_a_client_that_left_is_kept(server: GcsServer) -> None:
+    """Resumable uploads keep whole units of 256 KiB, and tell a client that asks where to go on."""
+    unit, size = 256 * 1024, 1_000_000
+    start = requests.post(
+        f"{server.endpoint}/upload/storage/v1/b/trees/o",
+        params={"uploadType": "resumable"},
+        json={"name": "a"},
+        headers={"Connection": "close"},  # or we are a client that stays
+        timeout=60,
+    )
+    address = start.headers["Location"]
+    head = f"PUT {address.removeprefix(server.endpoint)} HTTP/1.1\r\nHost: {server.endpoint[7:]}\r\n"
+    head += f"Content-Length: {size}\r\nContent-Range: bytes 0-{size - 1}/{size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", urlsplit(server.endpoint).port or 0)) as client:
+        client.sendall(head.encode() + bytes(2 * unit + 1000))
+    server.wait_until_left()
+    asked = requests.put(
+        address, headers={"Content-Range": f"bytes */{size}"}, timeout=60, allow_redirects=False
+    )
+    assert (asked.status_code, asked.headers["Range"]) == (308, f"bytes=0-{2 * unit - 1}")
+    assert server.received["objects.insert.chunk"] == 2 * unit + 1000
+    rest = requests.put(
+        address,
+        bytes(size - 2 * unit),
+        headers={"Content-Range": f"bytes {2 * unit}-{size - 1}/{size}"},
+        timeout=60,
+    )
+    assert rest.json()["size"] == str(size)
+    assert server.errors == []
 
 
 def test_an_upload_whose_content_is_not_what_it_should_be_is_refused(

@@ -23,7 +23,7 @@ from tests.fakes.discovery import Unexpected
 from tests.fakes.gcs_api import Api, Request
 from tests.fakes.gcs_buckets import Refused
 from tests.fakes.gcs_faults import Fault, Faults, Kind, answer, bent, misnamed
-from tests.fakes.http_service import Answer, Connection, HttpService
+from tests.fakes.http_service import Answer, Connection, HttpService, Left
 
 _AREAS = {
     "/storage/v1/": "json",
@@ -85,6 +85,10 @@ class GcsServer:
         self.api.buckets.create(name)
         return f"gs://{name}"
 
+    def wait_until_left(self) -> None:
+        """Until every client has left and its requests have had their effect. For clients that were killed."""
+        self._service.wait_until_left()
+
     def fail(self, kind: Kind, *, on: str = "*", path: str = "*", times: int = 1) -> None:
         """The next `times` requests whose call matches `on` ("objects.insert*") and whose decoded path matches `path`."""
         self.faults.add(Fault(kind, on, path, times))
@@ -131,9 +135,9 @@ class GcsServer:
                 body = bent(body)
             if self.latency_s:
                 time.sleep(self.latency_s)
-            self.count(call_name)
             if breaks:
                 self.api.keep(call, body)
+            self.count(call_name)  # from here on it shows
             if fault == "reset" or (fault == "cut" and breaks):
                 return connection.reset()
             if fault == "stall" or (fault == "stall halfway" and breaks):
@@ -145,6 +149,10 @@ class GcsServer:
             if not self.is_current(connection.headers.get("Authorization", "")):
                 raise answer("401", call_name)
             result = self.api.perform(call, dataclasses.replace(request, body=body))
+        except Left as left:
+            self.weigh(call_name, received=len(left.came))
+            self.api.keep(call, left.came)
+            raise
         except Refused as refused:
             result = _refusal(refused.code, refused.reason, refused.message, call_name)
         except Unexpected as unexpected:

@@ -33,6 +33,14 @@ class Drop(Exception):
     """Raised instead of an answer: "reset", or "stall" to keep silent until somebody gives up."""
 
 
+class Left(Exception):
+    """The client went away in the middle of its request, of whose body `came` has arrived."""
+
+    def __init__(self, came: bytes) -> None:
+        super().__init__(f"the client left after {len(came)} bytes of a body")
+        self.came = came
+
+
 class HttpService:
     """Running while it is entered as a context.
 
@@ -77,6 +85,11 @@ class HttpService:
     def url_at(self, address: str) -> str:
         return f"http://{address}:{self.port}"
 
+    def wait_until_left(self, *, timeout_s: float = 60.0) -> None:
+        """Until every client has left and its requests have had their effect. For clients that were killed."""
+        for server in self._servers:
+            server.wait_until_left(timeout_s)
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
@@ -84,22 +97,33 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], service: HttpService) -> None:
         self.service = service
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, Any] = {}  # and the addresses of their clients
+        self._changed = threading.Condition()
         super().__init__(address, Connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            self._connections.add(request)
+        with self._changed:
+            self._connections[request] = client_address
+            self._changed.notify_all()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._connections.discard(request)
+        with self._changed:
+            self._connections.pop(request, None)
+            self._changed.notify_all()
         super().shutdown_request(request)
 
+    def wait_until_left(self, timeout_s: float) -> None:
+        """What waits to be accepted comes before a connection of our own."""
+        with socket.create_connection(self.socket.getsockname()) as last, self._changed:
+            ours = last.getsockname()
+            self._changed.wait_for(lambda: ours in self._connections.values(), timeout_s)
+            others = {one for one, client in self._connections.items() if client != ours}
+            if not self._changed.wait_for(lambda: others.isdisjoint(self._connections), timeout_s):
+                raise TimeoutError(f"clients are still connected after {timeout_s:.0f} s")
+
     def end_connections(self) -> None:
-        with self._lock:
+        with self._changed:
             for connection in self._connections:
                 try:
                     connection.shutdown(socket.SHUT_RDWR)
@@ -107,7 +131,7 @@ class _Server(ThreadingHTTPServer):
                     continue
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        if not isinstance(sys.exc_info()[1], ConnectionError | Left):
             self.service.errors.append(traceback.format_exc())
 
 
@@ -126,9 +150,13 @@ class Connection(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
     def read_body(self, share: float = 1.0) -> bytes:
-        """The body, or the first part of it."""
+        """The body, or the first part of it. Left"""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(int(self.headers.get("Content-Length", 0)) * share))
+            size = int(int(self.headers.get("Content-Length", 0)) * share)
+            came = self.rfile.read(size)
+            if len(came) < size:
+                raise Left(came)
+            return came
         body = b""
         while size := int(self.rfile.readline().split(b";")[0], 16):
             body += self.rfile.read(size)
