@@ -30,7 +30,7 @@ def put_few(
     chosen = dataclasses.replace(manifest, images=images, pack_bytes={}, pack_crc32c={})
     with scratch() as fetched, scratch() as folder:
         written = write_members(sorted(members_of(source, chosen, packs, fetched)), folder)
-        versions.put_pack(target, written.path, written.sha256, versions.find_pack(target, written.sha256))
+        versions.put_pack(target, written.path, written.sha256)
     moved = [
         dataclasses.replace(image, pack=written.sha256, offset=written.offsets[image.sha256])
         for image in images

@@ -16,7 +16,7 @@ from .store import Begun
 _KEPT = re.compile(r"bytes=0-([0-9]+)")
 _UNFINISHED = 308
 _GONE = frozenset({404, 410})
-_BLOCK_BYTES = 64 * 1024
+_BLOCK_BYTES = 128 * 1024
 
 
 class Answer(Protocol):
@@ -83,7 +83,10 @@ def _kept(answer: Answer) -> int:
 
 
 class _Rest:
-    """The bytes of a file from where it stands on, of a known number: what `requests` needs of a body."""
+    """The bytes of a file from where it stands on, of a known number: what `requests` needs of a body.
+
+    It has no `read`, of which the layers below would ask for small pieces.
+    """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -94,12 +97,8 @@ class _Rest:
 
     def __iter__(self) -> Iterator[bytes]:
         while self._left:
-            yield self.read(_BLOCK_BYTES)
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = self._file.read(wanted)
-        if wanted and not data:
-            raise ValueError(f"the file is {self._left} bytes shorter than it was")
-        self._left -= len(data)
-        return data
+            data = self._file.read(min(_BLOCK_BYTES, self._left))
+            if not data:
+                raise ValueError(f"the file is {self._left} bytes shorter than it was")
+            self._left -= len(data)
+            yield data

@@ -37,6 +37,13 @@ class Begun:
             self.keep(session)
 
 
+Gate = Callable[[], None]  # called before the first byte travels; what it raises ends the upload
+
+
+def open_gate() -> None:
+    """Nothing is waited for."""
+
+
 class Begin(Protocol):
     """Where an upload may go on that was begun before."""
 
@@ -62,11 +69,15 @@ class Store(Protocol):
         `prefix` is empty or ends with "/". What lies below is not looked at, so this is quick where `blobs` is not.
         """
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
+    ) -> Blob:
         """Copy a file into the store: all of it, checksum verified, or nothing.
 
         if_generation   0: only if there is no such blob; N: only if it still is generation N. Else the half's error
                         for a conflict.
+        gate            called when the way is made and before the first byte travels, in each try: what it waits for
+                        costs no time twice, and what it raises ends the upload
         """
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
@@ -97,7 +108,13 @@ class Resumable(Protocol):
     def folders(self, prefix: str) -> Iterator[str]: ...
 
     def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+        self,
+        path: Path,
+        key: str,
+        *,
+        if_generation: int | None = None,
+        gate: Gate = open_gate,
+        begun: Begun | None = None,
     ) -> Blob: ...
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None: ...
@@ -153,7 +170,9 @@ class Retrying:
     def folders(self, prefix: str) -> Iterator[str]:
         yield from self._attempts.call(lambda: list(self._store.folders(prefix)))
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
+    ) -> Blob:
         """A try that failed may have been accepted all the same: then the next one meets our own blob, a success.
 
         "Our own" means the same size and checksum: what two writers must not both win has to differ in content.
@@ -163,7 +182,7 @@ class Retrying:
         def attempt(begun: Begun) -> Blob:
             nonlocal failed
             try:
-                return self._store.upload(path, key, if_generation=if_generation, begun=begun)
+                return self._store.upload(path, key, if_generation=if_generation, gate=gate, begun=begun)
             except self._changed:
                 ours = self._same(path, key) if failed else None
                 if ours is None or ours.generation == if_generation:

@@ -13,7 +13,7 @@ import google_crc32c
 
 from remote.contract.document import ContractError
 from remote.contract.folder import Changed, Damaged, Folder, Missing
-from remote.contract.store import Begun, Blob
+from remote.contract.store import Begun, Blob, Gate, open_gate
 
 from .disk import opened, refused
 from .faults import Fault, Kind, Say, changed, missing, no_key
@@ -46,8 +46,15 @@ class DirectoryStore:
             yield from self._folder.folders(prefix)
 
     def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+        self,
+        path: Path,
+        key: str,
+        *,
+        if_generation: int | None = None,
+        gate: Gate = open_gate,
+        begun: Begun | None = None,
     ) -> Blob:
+        gate()
         with opened(path, self._say) as source, self._told(key):
             return self._folder.put(source, key, if_generation)
 

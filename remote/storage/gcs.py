@@ -30,7 +30,7 @@ from remote.contract.folder import crc32c_of, replacing
 from remote.contract.keys import checked_key, fits, glob_of, is_key, pattern_of
 from remote.contract.resumable import send
 from remote.contract.run_spec import StoreRef
-from remote.contract.store import Begun, Blob
+from remote.contract.store import Begun, Blob, Gate, open_gate
 
 from .disk import checksum_of, opened, refused
 from .faults import Fault, Kind, Say, no_key
@@ -129,15 +129,22 @@ class GcsStore:
                 yield from (name for name in names if is_key(name))
 
     def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+        self,
+        path: Path,
+        key: str,
+        *,
+        if_generation: int | None = None,
+        gate: Gate = open_gate,
+        begun: Begun | None = None,
     ) -> Blob:
         size, checksum = checksum_of(path, self._say)
         with opened(path, self._say) as file, self._told(key, path.parent):
             blob = self._bucket.blob(self._name(key))
             blob.crc32c = checksum  # sent along: the service refuses content that does not fit
             if size > AT_ONCE_BYTES:
-                sent = self._stream(blob, file, key, size, if_generation, begun or Begun())
+                sent = self._stream(blob, file, key, size, if_generation, gate, begun or Begun())
             else:
+                gate()
                 blob.upload_from_file(
                     file,
                     size=size,
@@ -201,6 +208,7 @@ class GcsStore:
         key: str,
         size: int,
         if_generation: int | None,
+        gate: Gate,
         begun: Begun,
     ) -> Blob:
         """Go on with the session that a try before has begun, else begin one."""
@@ -215,6 +223,7 @@ class GcsStore:
                 timeout=self._timeout_s,
             )
             begun.go_on_at(session)
+        gate()
         answer = send(self._session, begun, file, size, fresh=fresh, timeout_s=self._timeout_s)
         if not answer.ok:
             if answer.status_code < 500 and answer.status_code not in (408, 429):

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.datasets.publishing import versions
 from orchestrator.errors import DataError
 from orchestrator.stores import checksum_of, open_store
-from orchestrator.stores.base import Begun, Blob, Store
+from orchestrator.stores.base import Begun, Blob, Gate, Store, open_gate
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, encode
 from remote.contract.run_spec import StoreRef
@@ -39,12 +39,17 @@ class Overtaken:
     def folders(self, prefix: str) -> Iterator[str]:
         return self._store.folders(prefix)
 
-    def upload(self, path: Path, key: str, *, if_generation: int | None = None) -> Blob:
-        act, self.act = self.act, None
-        if act is not None:
-            act()
-        self.conditions.append(if_generation)
-        return self._store.upload(path, key, if_generation=if_generation)
+    def upload(
+        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
+    ) -> Blob:
+        def overtaken() -> None:
+            gate()
+            act, self.act = self.act, None
+            if act is not None:
+                act()
+            self.conditions.append(if_generation)
+
+        return self._store.upload(path, key, if_generation=if_generation, gate=overtaken)
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self._store.download(key, path, start=start, begun=begun)
@@ -82,9 +87,7 @@ def test_a_pack_is_written_only_where_there_is_none(here: Place) -> None:
     key = layout.pack_key(PACK)
     theirs: list[Blob] = []
     here.store.act = lambda: theirs.append(here.put(key, CONTENT))
-    _, was_sent = versions.put_pack(
-        here.store, here.file(CONTENT), PACK, versions.find_pack(here.store, PACK)
-    )
+    _, was_sent = versions.put_pack(here.store, here.file(CONTENT), PACK)
     assert (was_sent, here.store.conditions) == (False, [0])
     assert here.plain.get(key) == theirs[0]  # with its generation: it was not written a second time
 
@@ -94,9 +97,7 @@ def test_a_damaged_pack_is_replaced_only_as_it_was_seen(here: Place) -> None:
     bent = here.put(key, b"a pacK")
     healed: list[Blob] = []
     here.store.act = lambda: healed.append(here.put(key, CONTENT))
-    _, was_sent = versions.put_pack(
-        here.store, here.file(CONTENT), PACK, versions.find_pack(here.store, PACK)
-    )
+    _, was_sent = versions.put_pack(here.store, here.file(CONTENT), PACK)
     assert (was_sent, here.store.conditions) == (False, [bent.generation])
     assert here.plain.get(key) == healed[0]
 

@@ -12,7 +12,7 @@ import pytest
 from remote.contract import document, layout
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_status import AttemptTimes, RunStatus
-from remote.contract.store import Begun, Blob
+from remote.contract.store import Begun, Blob, Gate, open_gate
 from remote.contract.stored_checkpoints import LatestCheckpoints
 from remote.job.checkpoint_copies import CheckpointCopies
 from remote.job.claim import Claim, Superseded
@@ -37,14 +37,20 @@ class Watched(DirectoryStore):
         self.gate.set()
 
     def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+        self,
+        path: Path,
+        key: str,
+        *,
+        if_generation: int | None = None,
+        gate: Gate = open_gate,
+        begun: Begun | None = None,
     ) -> Blob:
         if key.endswith(".pt"):
             self.given.append(key.removeprefix(layout.checkpoints_prefix(RUN)))
             self.gate.wait(20)
             if self.error:
                 raise self.error
-        return super().upload(path, key, if_generation=if_generation)
+        return super().upload(path, key, if_generation=if_generation, gate=gate)
 
 
 @pytest.fixture
@@ -191,12 +197,18 @@ class SlowStatus(DirectoryStore):
         self.reached, self.ended = threading.Event(), threading.Event()
 
     def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+        self,
+        path: Path,
+        key: str,
+        *,
+        if_generation: int | None = None,
+        gate: Gate = open_gate,
+        begun: Begun | None = None,
     ) -> Blob:
         if key.endswith("/status.json"):
             self.reached.set()
             self.ended.wait(60)
-        return super().upload(path, key, if_generation=if_generation)
+        return super().upload(path, key, if_generation=if_generation, gate=gate)
 
 
 def test_what_a_run_said_up_to_its_checkpoint_is_there_before_the_checkpoint_counts(

@@ -13,7 +13,7 @@ import pytest
 
 from remote.contract import layout
 from remote.contract.layout import MachineHome, RunFolder
-from remote.contract.store import Begun, Blob
+from remote.contract.store import Begun, Blob, Gate, open_gate
 from remote.job.pace import PACE
 from remote.job.publish import Publisher
 from remote.storage.directory import DirectoryStore
@@ -32,7 +32,13 @@ class Refusing(DirectoryStore):
         self.asked = 0
 
     def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+        self,
+        path: Path,
+        key: str,
+        *,
+        if_generation: int | None = None,
+        gate: Gate = open_gate,
+        begun: Begun | None = None,
     ) -> Blob:
         self.asked += 1
         raise self.error
@@ -46,11 +52,17 @@ class Slow(DirectoryStore):
         self._meanwhile = meanwhile
 
     def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, begun: Begun | None = None
+        self,
+        path: Path,
+        key: str,
+        *,
+        if_generation: int | None = None,
+        gate: Gate = open_gate,
+        begun: Begun | None = None,
     ) -> Blob:
         if key.endswith("metrics.json"):
             self._meanwhile()
-        return super().upload(path, key, if_generation=if_generation, begun=begun)
+        return super().upload(path, key, if_generation=if_generation, gate=gate, begun=begun)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from orchestrator.datasets.folder.reading import Missed, read
 from orchestrator.datasets.packs.member import HEADER_BYTES, Member, cost, laid
 
 PACK_BYTES = 64 * 1024**2
-_LEAST_BYTES = 16 * 1024**2
+_LEAST_BYTES = 8 * 1024**2
 _PACKS_MIN = 4
 _CHUNK_BYTES = 1024**2
 _END = bytes(1024)

@@ -24,10 +24,15 @@ from orchestrator.datasets.packs.member import HASH_BYTES, Members
 from orchestrator.datasets.packs.pack import PACK_BYTES, Laid, Pack, room, write_laid
 from orchestrator.datasets.packs.taken import Taken
 from orchestrator.errors import TlvmError
+from orchestrator.stores.base import Gate
 from remote.contract.dataset_manifest import Image
 
 SENDERS = 4
 ON_DISK = 8  # packs that are being written, sent, or wait for that
+
+
+class _Stopped(Exception):
+    """Nothing more is sent."""
 
 
 class Packer:
@@ -36,7 +41,7 @@ class Packer:
     folder          for packs until they are sent
     there           contents that need no packing
     before          the images of the version before
-    send            looks whether the store has a pack; what it returns brings it there
+    send            brings a pack into the store; calls what it is given before the first byte travels
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class Packer:
         folder: Path,
         there: Places,
         before: Rows[Image],
-        send: Callable[[Pack], Callable[[], None]],
+        send: Callable[[Pack, Gate], None],
         *,
         limit: int = PACK_BYTES,
     ) -> None:
@@ -155,18 +160,24 @@ class Packer:
                 self._written = self._written.joined(pack.places)
             finally:
                 self._writing.release()
-            bring = self._send(pack)
-            if last:
-                self._released.wait()
             with self._sending:
-                if not self._stopped:
-                    bring()
+                self._send(pack, self._until_released if last else self._unless_stopped)
             pack.path.unlink()
             self._gone += 1
+        except _Stopped:
+            pass  # the folder of all packs goes now
         except (TlvmError, OSError) as error:
             self._error = self._error or error
         finally:
             self._on_disk.release()
+
+    def _until_released(self) -> None:
+        self._released.wait()
+        self._unless_stopped()
+
+    def _unless_stopped(self) -> None:
+        if self._stopped:
+            raise _Stopped
 
     def _raise(self) -> None:
         if self._error is not None:

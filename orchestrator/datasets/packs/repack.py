@@ -135,7 +135,7 @@ def _packed(
 
         def send(members: list[Member]) -> None:
             written = write_members(sorted(members), folder)
-            versions.put_pack(store, written.path, written.sha256, versions.find_pack(store, written.sha256))
+            versions.put_pack(store, written.path, written.sha256)
             places.update((located.sha256, located) for located in written.places)
             sums[written.sha256] = (written.size, written.crc32c)
             written.path.unlink()

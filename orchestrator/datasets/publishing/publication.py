@@ -6,7 +6,6 @@ Full packs travel while the check goes on; the last one, the manifest and HEAD o
 from __future__ import annotations
 
 import dataclasses
-import functools
 import operator
 import threading
 import time
@@ -38,7 +37,7 @@ from orchestrator.datasets.publishing.plan import Base, Plan, Wishes, plan
 from orchestrator.datasets.publishing.versions import Head
 from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
 from orchestrator.progress import Progress
-from orchestrator.stores.base import Blob, Store
+from orchestrator.stores.base import Blob, Gate, Store, open_gate
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, encode, values
 from remote.contract.wording import count, listed_in_lines
@@ -134,7 +133,7 @@ class Publication:
         there = self._there(self._base)
         before = IMAGES.rows(self._base.newest.images if self._base else ())
         there = there.without_contents(mergeable(self._scan, before))
-        packer = self._packer = Packer(self._spool, there, before, self._met, limit=self._pack_bytes)
+        packer = self._packer = Packer(self._spool, there, before, self._bring, limit=self._pack_bytes)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
         self._placed = packer.end()
         self._written |= packer.sums
@@ -314,19 +313,15 @@ class Publication:
                 written, gone = pack.write(group, self._scan.root, self._spool, self._wishes.conversion)
                 missed += gone
                 if written is not None:
-                    self._met(written)()
+                    self._bring(written, open_gate)
                     self._place(written)
                     written.path.unlink()
                 bar.advance(sum(image.size for image in group))
         return missed
 
-    def _met(self, written: pack.Pack) -> Callable[[], None]:
-        """What brings a pack into the store, which is asked for it now. May be called by several threads."""
-        there = versions.find_pack(self._store, written.sha256)
-        return functools.partial(self._put, written, there)
-
-    def _put(self, written: pack.Pack, there: Blob | None) -> None:
-        blob, was_sent = versions.put_pack(self._store, written.path, written.sha256, there)
+    def _bring(self, written: pack.Pack, gate: Gate) -> None:
+        """Into the store. May be called by several threads."""
+        blob, was_sent = versions.put_pack(self._store, written.path, written.sha256, gate=gate)
         with self._lock:
             self._sums[written.sha256] = (blob.size, blob.crc32c)
             self._lost.discard(written.sha256)
