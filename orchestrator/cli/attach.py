@@ -117,18 +117,16 @@ def logs(
     startup says what it does, also before anybody can come in.
     """
     from orchestrator.workflows.machines.machine_log import machine_log
-    from orchestrator.workflows.runs.logs import logs
+    from orchestrator.workflows.runs.logs import logs, without_result
 
     if run is None and common.machine is None:
         raise ConfigError(
             "Nothing says whose log", next="Name a run (tlvm runs lists them), or tlvm logs --machine."
         )
+    whose = common if run is not None else dataclasses.replace(common, machine=common.machine or None)
+    workspace, screen = whose.workspace(), common.screen
     lines: Iterable[str]
-    if run is None:
-        lines = machine_log(dataclasses.replace(common, machine=common.machine or None).workspace())
-    else:
-        lines = logs(common.workspace(), run, follow=follow, since=since)
-    screen = common.screen
+    lines = machine_log(workspace) if run is None else logs(workspace, run, follow=follow, since=since)
     for line in lines:
         if common.json:
             screen.event({"schema": 1, "command": "logs", "line": line})
@@ -137,6 +135,8 @@ def logs(
         if follow:
             screen.flush()
     screen.flush()
+    if run is not None and (ended := without_result(workspace, run)):
+        screen.progress.say("state", ended)
 
 
 def spelled_out(argv: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.app import main
 from orchestrator.errors import ConfigError
 from orchestrator.progress import Silent
 from orchestrator.providers.local_folder import MachineFolder
@@ -23,7 +24,8 @@ from orchestrator.workflows.runs.logs import logs
 from orchestrator.workflows.runs.run import RunResult
 from orchestrator.workflows.runs.stored_streams import stored_bytes
 from orchestrator.workflows.workspace import Workspace
-from remote.contract import layout
+from remote.contract import document, layout
+from remote.contract.run_status import RunStatus, State
 from tests.orchestrator import finished_runs
 from tests.orchestrator.test_run import go, long_run, opened, project
 from tests.processes import living
@@ -152,6 +154,23 @@ def test_since_shows_what_came_after(tmp_path: Path) -> None:
     assert list(logs(workspace, run_id, since="10m")) == []
     with pytest.raises(ConfigError, match="--since 'yesterday' is no time"):
         logs(workspace, run_id, since="yesterday")
+
+
+@pytest.mark.parametrize("state", ["FAILED", "SUCCEEDED"])
+def test_the_log_of_a_run_without_a_result_ends_with_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: State
+) -> None:
+    workspace = finished_runs.opened(tmp_path)
+    run_id = marked(workspace, [])
+    why = "Stopped after its max_hours of 2, before there was a result: tlvm run --spec k3qz --max-hours 3"
+    status = document.encode(RunStatus(run_id, state, "now", message=why)).encode()
+    finished_runs.put(workspace, layout.run_key(run_id, "status.json"), status)
+    monkeypatch.setenv("TLVM_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["logs", "k3qz"])
+    assert not ended.value.code
+    assert capsys.readouterr() == ("a\nb\nc\n", f"state   failed: {why}\n" if state == "FAILED" else "")
 
 
 def test_a_stream_in_segments_is_read_from_any_byte(tmp_path: Path) -> None:

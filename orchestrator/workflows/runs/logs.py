@@ -23,6 +23,7 @@ from orchestrator.workflows.runs.overview import find
 from orchestrator.workflows.runs.stored_streams import follow_stored, stored_bytes
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import events, layout
+from remote.contract.run_status import FINAL
 
 LINE_CHARACTERS_MAX = 10_000
 FILES = {"log": "log.txt", "events": "events.jsonl"}  # on a machine
@@ -42,6 +43,14 @@ def logs(workspace: Workspace, run: str, *, follow: bool = False, since: str | N
     run_id = find(workspace, run)
     stored = required_run(workspace.store, run_id)
     return _lines(_bytes(where(workspace, stored), stored, follow, asked))
+
+
+def without_result(workspace: Workspace, run: str) -> str:
+    """How a run ended that came to none, and why, which its log need not tell; "" of any other. Hostile text, too."""
+    status = required_run(workspace.store, find(workspace, run)).status
+    if status is None or status.state not in FINAL or status.state == "SUCCEEDED":
+        return ""
+    return f"{status.state.lower()}: {status.message}" if status.message else status.state.lower()
 
 
 class _Since:
