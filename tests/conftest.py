@@ -8,12 +8,12 @@ Which files stay together where several processes run is said in `tests/together
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,21 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
     """A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that: some tests press it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _is_worker():
-        _have_a_temporary_folder(config)
+        _have_a_temporary_folder()
 
 
 def _is_worker() -> bool:
     return "PYTEST_XDIST_WORKER" in os.environ
 
 
-def _have_a_temporary_folder(config: pytest.Config) -> None:
+def _have_a_temporary_folder() -> None:
     """For this process and all that it starts, other users included. Its name is short: sockets have their paths in it."""
     os.environ.setdefault(
         "PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir()
     )  # of pytest's own, which outlive a failure
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t-")
     Path(tempfile.tempdir).chmod(0o1777)
-    config.add_cleanup(partial(shutil.rmtree, tempfile.tempdir, ignore_errors=True))
+    # After multiprocessing has cleaned up in it, which was imported later.
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,7 @@ def _watched() -> Iterator[Mapping[str, int]]:
             look()
 
     def look() -> None:
-        children = [tasks.read_text().split() for tasks in Path("/proc/self/task").glob("*/children")]
-        for process in ("self", *itertools.chain.from_iterable(children)):
+        for process in ("self", *_below("self")):
             peaks[process] = max(peaks.get(process, 0), _peak_bytes(process))
 
     watcher = threading.Thread(target=watch)
@@ -66,6 +64,15 @@ def _watched() -> Iterator[Mapping[str, int]]:
         done.set()
         watcher.join()
         look()
+
+
+def _below(process: str) -> Iterator[str]:
+    """The processes that this one has begun, and those that they have."""
+    for tasks in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # it has ended
+            for child in tasks.read_text().split():
+                yield child
+                yield from _below(child)
 
 
 def _peak_bytes(process: str) -> int:

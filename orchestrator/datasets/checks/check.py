@@ -24,7 +24,7 @@ from orchestrator.datasets.checks.confirm import near_copies
 from orchestrator.datasets.checks.convert import Conversion
 from orchestrator.datasets.checks.judge import Unusable, Verdict
 from orchestrator.datasets.checks.near import NOTHING, Near
-from orchestrator.datasets.checks.workers import cores, in_processes
+from orchestrator.datasets.checks.workers import cores, in_processes, load_ahead
 from orchestrator.datasets.columns.column import Indices
 from orchestrator.datasets.columns.hashes import Digests
 from orchestrator.datasets.columns.numbers import Numbers
@@ -64,6 +64,12 @@ class Packing(Protocol):
 
     def add(self, members: Members) -> None:
         """Those that are in no pack yet."""
+
+
+def prepare(scan: Scan, cache: Cache) -> None:
+    """Begin what takes a moment where a folder is new, as soon as it is clear that `check` will be called."""
+    if len(scan.files) > _INLINE_FILES and not snapshot.is_kept(cache.folder, scan.root, cache.form):
+        load_ahead()
 
 
 def check(

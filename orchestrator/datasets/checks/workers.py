@@ -10,12 +10,15 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +32,17 @@ if TYPE_CHECKING:
 
 _PAGES_BYTES = 8 * 1024**2
 _AHEAD = 2  # batches on their way for each worker
+_LOADED_BY_WORKERS = ("concurrent.futures.process", "multiprocessing.spawn", "PIL.JpegImagePlugin")
 
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_ahead() -> None:
+    """Begin to load what workers need, where that is done once for all of them. Does not wait for it."""
+    if _context().get_start_method() == "forkserver":
+        forkserver.ensure_running()
 
 
 def in_processes(
@@ -102,16 +112,26 @@ def _one_by_one(root: bytes, at: Indices, batch: Batch, cache: Cache) -> Iterato
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """`spawn` on every system: a fork would copy the threads' locks of a process that has threads."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_prepare_worker)
     try:
         yield pool
     except BaseException:
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown(wait=False)  # they have nothing left to do, and need not be waited for
+
+
+@functools.cache
+def _context() -> BaseContext:
+    """Not a fork of this process, which would copy the locks that its threads hold.
+
+    On Linux one that has no threads loads what workers need, once, and they are its copies.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *_LOADED_BY_WORKERS])
+    return context
 
 
 def _prepare_worker() -> None:

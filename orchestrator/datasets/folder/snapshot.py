@@ -81,6 +81,12 @@ class Snapshot:
 NOTHING = Snapshot(_STATS.rows(), VERDICTS.rows(), _REFUSED.rows())
 
 
+def is_kept(folder: Path | None, root: Path, form: str) -> bool:
+    """Whether anything may be remembered of the files below `root`."""
+    place = _place(folder, root, form)
+    return place is not None and place.exists()
+
+
 def load(folder: Path | None, root: Path, form: str) -> Snapshot:
     """What is remembered of the files below `root`.
 

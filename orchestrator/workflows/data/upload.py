@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from orchestrator.datasets.checks.cache import Cache
-from orchestrator.datasets.checks.check import Outcome, check
+from orchestrator.datasets.checks.check import Outcome, check, prepare
 from orchestrator.datasets.checks.convert import AS_IT_IS, Conversion
 from orchestrator.datasets.checks.leaks import leaks, require_none
 from orchestrator.datasets.checks.offer import Offer
@@ -233,6 +233,7 @@ class _Upload:
         self._plan: Plan | None = None
 
     def take_in(self, cache: Cache, processes: int | None) -> None:
+        prepare(self._scan, cache)
         head = self._publication.find_head()
         last = self._remembered.last()
         known = last is not None and last.head == head and last.fingerprint == self._fingerprint != ""
