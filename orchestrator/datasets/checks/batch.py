@@ -16,7 +16,7 @@ from orchestrator.datasets.packs.member import HASH_BYTES, Member, Members, memb
 _FILES_MAX = 512
 _BYTES = 4 * 1024**2
 _FILES_MIN = 16
-_BATCHES_EACH = 4  # at least, for every worker, where there are so many files
+_BATCHES_EACH = 16  # at least, for every worker, where there are so many files
 
 Said = Unusable | Missed
 

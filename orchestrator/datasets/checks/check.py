@@ -40,7 +40,8 @@ from orchestrator.progress import Progress
 _INLINE_FILES = 64  # so few are judged sooner than a process starts
 _INLINE_S = 0.6  # what reading without decoding may take here, before processes are worth their start
 _NOISY = (b".tif", b".tiff")  # libtiff writes to stderr by itself, so it is kept in a process without one
-_KEPT_AT_ONCE = 4000  # files
+_KEPT_AT_ONCE = 20_000  # files: verdicts are written by their hash, all over the cache
+_KEPT_EVERY_S = 5.0  # so much work a kill may cost
 
 T = TypeVar("T")
 
@@ -64,6 +65,9 @@ class Packing(Protocol):
 
     def add(self, members: Members) -> None:
         """Those that are in no pack yet."""
+
+    def close(self) -> None:
+        """No image comes any more."""
 
 
 def prepare(scan: Scan, cache: Cache) -> None:
@@ -96,14 +100,18 @@ def check(
             bar.advance(len(scan.files) - len(found.todo))
         try:
             new: list[tuple[str, Verdict | Unusable]] = []
+            due = time.monotonic() + _KEPT_EVERY_S
             for at, answers in _answers(scan, found, cache, packing, processes):
                 new += found.take(at, answers)
                 if packing is not None:
                     packing.add(answers.members)
                 bar.advance(len(at), int(sizes[at].sum()))
-                if len(new) >= _KEPT_AT_ONCE:
+                if len(new) >= _KEPT_AT_ONCE or time.monotonic() > due:
                     cache.keep(new)
                     new.clear()
+                    due = time.monotonic() + _KEPT_EVERY_S
+            if packing is not None:
+                packing.close()
         finally:
             cache.keep(new)
             images = found.images()

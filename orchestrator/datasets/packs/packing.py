@@ -105,11 +105,14 @@ class Packer:
             start = end
         return found
 
-    def end(self) -> Places:
-        """No image comes any more: where they are, now that every pack is written. The last one waits for `release`."""
+    def close(self) -> None:
+        """No image comes any more: the last pack is written, and waits for `release`."""
         self._taken = Taken()
         if self._gathered:
             self._seal(last=True)
+
+    def places(self) -> Places:
+        """Where the images are, once every pack is written."""
         with self._writing:
             self._raise()
         return Places(self._written)

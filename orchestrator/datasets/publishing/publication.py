@@ -135,7 +135,7 @@ class Publication:
         there = there.without_contents(mergeable(self._scan, before))
         packer = self._packer = Packer(self._spool, there, before, self._bring, limit=self._pack_bytes)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
-        self._placed = packer.end()
+        self._placed = packer.places()
         self._written |= packer.sums
         outcome = dataclasses.replace(outcome, images=outcome.images.without_fingerprints())
         self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
