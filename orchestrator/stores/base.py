@@ -6,6 +6,6 @@ no such blob; the ones worth another try are TransientError.
 
 from __future__ import annotations
 
-from remote.contract.store import Begun, Blob, Gate, Store, open_gate
+from remote.contract.store import FREE, Begun, Blob, Store, Way
 
-__all__ = ["Begun", "Blob", "Gate", "Store", "open_gate"]
+__all__ = ["FREE", "Begun", "Blob", "Store", "Way"]

@@ -8,7 +8,7 @@ library begins anew unless it may retry by itself, and holds each piece in memor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, BinaryIO, Protocol
 
 from .store import Begun
@@ -41,9 +41,19 @@ class Http(Protocol):
     ) -> Answer: ...
 
 
-def send(http: Http, begun: Begun, file: BinaryIO, size: int, *, fresh: bool, timeout_s: float) -> Answer:
+def send(
+    http: Http,
+    begun: Begun,
+    file: BinaryIO,
+    size: int,
+    passed: Callable[[int], None],
+    *,
+    fresh: bool,
+    timeout_s: float,
+) -> Answer:
     """Bring the rest of a file into the session `begun.session`; the answer that ends it, whatever it is.
 
+    passed          told how many bytes of the file have travelled
     fresh           the session has nothing yet
     ConnectionError when the session is not known any more, or took nothing: another try makes a new one
     ValueError      when the file has become shorter
@@ -56,7 +66,7 @@ def send(http: Http, begun: Begun, file: BinaryIO, size: int, *, fresh: bool, ti
         at = _kept(answer)
     while True:
         file.seek(at)
-        answer = _put(http, begun, _Rest(file, size - at), f"bytes {at}-{size - 1}/{size}", timeout_s)
+        answer = _put(http, begun, _Rest(file, at, size, passed), f"bytes {at}-{size - 1}/{size}", timeout_s)
         if answer.status_code != _UNFINISHED:
             return answer
         before, at = at, _kept(answer)  # it may keep a part only
@@ -83,22 +93,24 @@ def _kept(answer: Answer) -> int:
 
 
 class _Rest:
-    """The bytes of a file from where it stands on, of a known number: what `requests` needs of a body.
+    """The bytes of a file from `at` on, where it stands, to `size`: what `requests` needs of a body.
 
     It has no `read`, of which the layers below would ask for small pieces.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, at: int, size: int, passed: Callable[[int], None]) -> None:
         self._file = file
-        self._left = size
+        self._at, self._size = at, size
+        self._passed = passed
 
     def __len__(self) -> int:
-        return self._left
+        return self._size - self._at
 
     def __iter__(self) -> Iterator[bytes]:
-        while self._left:
-            data = self._file.read(min(_BLOCK_BYTES, self._left))
+        while self._at < self._size:
+            data = self._file.read(min(_BLOCK_BYTES, len(self)))
             if not data:
-                raise ValueError(f"the file is {self._left} bytes shorter than it was")
-            self._left -= len(data)
+                raise ValueError(f"the file is {len(self)} bytes shorter than it was")
             yield data
+            self._at += len(data)
+            self._passed(self._at)

@@ -37,11 +37,19 @@ class Begun:
             self.keep(session)
 
 
-Gate = Callable[[], None]  # called before the first byte travels; what it raises ends the upload
+@dataclass(frozen=True)
+class Way:
+    """Of an upload: who is asked before it, and told on it."""
+
+    gate: Callable[[], None] = lambda: (
+        None
+    )  # called in each try when all is ready; what it raises ends the upload
+    passed: Callable[[int], None] = lambda count: (
+        None
+    )  # told how many bytes of the file have travelled, of large ones
 
 
-def open_gate() -> None:
-    """Nothing is waited for."""
+FREE = Way()
 
 
 class Begin(Protocol):
@@ -69,15 +77,12 @@ class Store(Protocol):
         `prefix` is empty or ends with "/". What lies below is not looked at, so this is quick where `blobs` is not.
         """
 
-    def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
-    ) -> Blob:
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
         """Copy a file into the store: all of it, checksum verified, or nothing.
 
         if_generation   0: only if there is no such blob; N: only if it still is generation N. Else the half's error
                         for a conflict.
-        gate            called when the way is made and before the first byte travels, in each try: what it waits for
-                        costs no time twice, and what it raises ends the upload
+        way             its gate is passed before the first byte travels
         """
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
@@ -113,7 +118,7 @@ class Resumable(Protocol):
         key: str,
         *,
         if_generation: int | None = None,
-        gate: Gate = open_gate,
+        way: Way = FREE,
         begun: Begun | None = None,
     ) -> Blob: ...
 
@@ -170,9 +175,7 @@ class Retrying:
     def folders(self, prefix: str) -> Iterator[str]:
         yield from self._attempts.call(lambda: list(self._store.folders(prefix)))
 
-    def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
-    ) -> Blob:
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
         """A try that failed may have been accepted all the same: then the next one meets our own blob, a success.
 
         "Our own" means the same size and checksum: what two writers must not both win has to differ in content.
@@ -182,7 +185,7 @@ class Retrying:
         def attempt(begun: Begun) -> Blob:
             nonlocal failed
             try:
-                return self._store.upload(path, key, if_generation=if_generation, gate=gate, begun=begun)
+                return self._store.upload(path, key, if_generation=if_generation, way=way, begun=begun)
             except self._changed:
                 ours = self._same(path, key) if failed else None
                 if ours is None or ours.generation == if_generation:

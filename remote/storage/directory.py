@@ -13,7 +13,7 @@ import google_crc32c
 
 from remote.contract.document import ContractError
 from remote.contract.folder import Changed, Damaged, Folder, Missing
-from remote.contract.store import Begun, Blob, Gate, open_gate
+from remote.contract.store import FREE, Begun, Blob, Way
 
 from .disk import opened, refused
 from .faults import Fault, Kind, Say, changed, missing, no_key
@@ -51,10 +51,10 @@ class DirectoryStore:
         key: str,
         *,
         if_generation: int | None = None,
-        gate: Gate = open_gate,
+        way: Way = FREE,
         begun: Begun | None = None,
     ) -> Blob:
-        gate()
+        way.gate()
         with opened(path, self._say) as source, self._told(key):
             return self._folder.put(source, key, if_generation)
 

@@ -30,7 +30,7 @@ from remote.contract.folder import crc32c_of, replacing
 from remote.contract.keys import checked_key, fits, glob_of, is_key, pattern_of
 from remote.contract.resumable import send
 from remote.contract.run_spec import StoreRef
-from remote.contract.store import Begun, Blob, Gate, open_gate
+from remote.contract.store import FREE, Begun, Blob, Way
 
 from .disk import checksum_of, opened, refused
 from .faults import Fault, Kind, Say, no_key
@@ -134,7 +134,7 @@ class GcsStore:
         key: str,
         *,
         if_generation: int | None = None,
-        gate: Gate = open_gate,
+        way: Way = FREE,
         begun: Begun | None = None,
     ) -> Blob:
         size, checksum = checksum_of(path, self._say)
@@ -142,9 +142,9 @@ class GcsStore:
             blob = self._bucket.blob(self._name(key))
             blob.crc32c = checksum  # sent along: the service refuses content that does not fit
             if size > AT_ONCE_BYTES:
-                sent = self._stream(blob, file, key, size, if_generation, gate, begun or Begun())
+                sent = self._stream(blob, file, key, size, if_generation, way, begun or Begun())
             else:
-                gate()
+                way.gate()
                 blob.upload_from_file(
                     file,
                     size=size,
@@ -208,7 +208,7 @@ class GcsStore:
         key: str,
         size: int,
         if_generation: int | None,
-        gate: Gate,
+        way: Way,
         begun: Begun,
     ) -> Blob:
         """Go on with the session that a try before has begun, else begin one."""
@@ -223,8 +223,8 @@ class GcsStore:
                 timeout=self._timeout_s,
             )
             begun.go_on_at(session)
-        gate()
-        answer = send(self._session, begun, file, size, fresh=fresh, timeout_s=self._timeout_s)
+        way.gate()
+        answer = send(self._session, begun, file, size, way.passed, fresh=fresh, timeout_s=self._timeout_s)
         if not answer.ok:
             if answer.status_code < 500 and answer.status_code not in (408, 429):
                 begun.go_on_at("")  # refused for good: content that does not fit, another generation

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.errors import AuthError
 from remote.contract.attempts import Attempts
+from remote.contract.store import Way
 from tests.conformance.stores import CASES, IMPATIENT_GCS, LAPTOP, RETRYING_GCS, Case, Place, place
 from tests.fakes.gcs_faults import Kind
 from tests.fakes.gcs_server import GcsServer
@@ -193,6 +194,23 @@ def test_a_large_upload_goes_on_where_it_broke(here: Place, kind: Kind) -> None:
     # What a cut does not lose is not sent again; where nothing is kept, as after a refusal, there is no other way.
     twice = {"cut": 2 * UNIT, "503": 2 * len(content), "reset": 2 * len(content)}.get(kind, 0)
     assert len(content) <= server.received["objects.insert.chunk"] <= len(content) + twice
+
+
+def test_a_large_upload_tells_how_far_it_is(here: Place) -> None:
+    content = hashlib.shake_128(b"large").digest(9_000_000)
+    _server(here).fail("cut", on="objects.insert.chunk")
+    tries: list[list[int]] = []
+
+    def passed(count: int) -> None:
+        tries[-1].append(count)
+
+    way = Way(gate=lambda: tries.append([]), passed=passed)
+    here.store.upload(here.file(content), "a", way=way)
+    assert here.read("a") == content
+    first, second = tries
+    assert 1 < len(first) < len(second) + len(first)
+    assert all(told == sorted(set(told)) for told in tries)
+    assert second[-1] == len(content)
 
 
 def test_an_upload_that_the_service_has_forgotten_begins_anew(here: Place) -> None:

@@ -13,7 +13,7 @@ from orchestrator.datasets.packs import condemned
 from orchestrator.datasets.packs.collect import Collected, collect
 from orchestrator.errors import ConflictError, DataError, NotFoundError
 from orchestrator.stores import open_store
-from orchestrator.stores.base import Begun, Blob, Gate, Store, open_gate
+from orchestrator.stores.base import FREE, Begun, Blob, Store, Way
 from orchestrator.workflows.data.datasets import datasets, resolve
 from orchestrator.workflows.data.diff import diff
 from orchestrator.workflows.data.gc import gc
@@ -55,10 +55,8 @@ class Paused:
     def folders(self, prefix: str) -> Iterator[str]:
         return iter(list(self._step().folders(prefix)))
 
-    def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
-    ) -> Blob:
-        return self._step().upload(path, key, if_generation=if_generation, gate=gate)
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
+        return self._step().upload(path, key, if_generation=if_generation, way=way)
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self._step().download(key, path, start=start, begun=begun)

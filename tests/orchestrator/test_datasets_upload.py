@@ -20,7 +20,7 @@ from orchestrator.errors import (
     TransientError,
 )
 from orchestrator.stores import open_store
-from orchestrator.stores.base import Blob, Gate, Store, open_gate
+from orchestrator.stores.base import FREE, Blob, Store, Way
 from orchestrator.workflows.data.datasets import datasets, load_manifest, resolve, versions_of
 from orchestrator.workflows.data.gc import gc
 from orchestrator.workflows.data.upload import UploadResult, require_all, upload
@@ -182,13 +182,11 @@ class Overtaken(Recorded):
         super().__init__(store)
         self._others: list[tuple[Workspace, Path]] = [(workspace, folder)]
 
-    def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
-    ) -> Blob:
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
         if key.endswith("HEAD") and self._others:
             workspace, folder = self._others.pop()
             upload(workspace, folder)
-        return super().upload(path, key, if_generation=if_generation, gate=gate)
+        return super().upload(path, key, if_generation=if_generation, way=way)
 
 
 def overtaken(tmp_path: Path, theirs: Path) -> Workspace:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from orchestrator.datasets.checks.convert import Conversion
+from orchestrator.datasets.packs import packing
 from orchestrator.errors import DataError, NotFoundError
+from orchestrator.progress import Bar, Silent
 from orchestrator.render.console import Screen
 from orchestrator.render.dataset_versions import collected, compared, shown
 from orchestrator.render.datasets import uploaded
+from orchestrator.stores import open_store
+from orchestrator.stores.base import FREE, Blob, Store, Way
 from orchestrator.workflows.data.datasets import resolve
 from orchestrator.workflows.data.diff import diff
 from orchestrator.workflows.data.download import download
@@ -20,8 +28,9 @@ from orchestrator.workflows.data.gc import gc
 from orchestrator.workflows.data.show import show
 from orchestrator.workflows.data.upload import UploadResult, upload
 from remote.contract import layout
+from remote.contract.run_spec import StoreRef
 from tests.orchestrator.pictures import fill, picture
-from tests.orchestrator.uploading import BUGS, one, place
+from tests.orchestrator.uploading import BUGS, Recorded, one, place
 
 
 def drawn(result: UploadResult) -> str:
@@ -189,3 +198,54 @@ def test_a_linked_folder_has_the_name_of_the_link_with_a_table_too(tmp_path: Pat
     labels = table(tmp_path / "a.csv", folder, ("ants", "bees"), "0000 0001")
     (by_table,) = upload(workspace, tmp_path / "bugs", labels=labels, check_only=True)
     assert by_table.name == one(workspace, tmp_path / "bugs", check_only=True).name == "bugs"
+
+
+class Slow(Recorded):
+    """Packs stay on their way until somebody looks how far they are."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.looked = threading.Event()
+
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
+        def on_its_way() -> None:
+            way.gate()
+            assert self.looked.wait(60)
+            way.passed(1000)
+
+        held = replace(way, gate=on_its_way) if key.startswith(layout.PACKS) else way
+        return super().upload(path, key, if_generation=if_generation, way=held)
+
+
+class Watching(Silent):
+    """Somebody who looks at the bar of what is sent."""
+
+    def __init__(self, looked: threading.Event) -> None:
+        self.totals: list[tuple[int, str]] = []
+        self.came: list[int] = []
+        self._looked = looked
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+        if label != "send":
+            yield self
+            return
+        self.totals.append((total, unit))
+        self._looked.set()
+        yield self
+
+    def advance(self, amount: int = 1, size_bytes: int = 0) -> None:
+        if self._looked.is_set() and amount:
+            self.came.append(amount)
+
+
+def test_who_waits_for_packs_sees_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_UNSEEN_S", 0.0)
+    workspace, _ = place(tmp_path)
+    workspace.store = store = Slow(open_store(StoreRef(str(tmp_path / "store"))))
+    workspace.progress = progress = Watching(store.looked)
+    result = one(workspace, fill(tmp_path / "bugs", BUGS))
+    (pack,) = (blob for blob in store.blobs(layout.PACKS) if blob.key.endswith(".tar"))
+    assert result.packs_sent == 1
+    assert progress.totals == [(pack.size, "bytes")]
+    assert progress.came == [1000, pack.size - 1000]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from orchestrator.datasets.publishing import versions
 from orchestrator.errors import DataError
 from orchestrator.stores import checksum_of, open_store
-from orchestrator.stores.base import Begun, Blob, Gate, Store, open_gate
+from orchestrator.stores.base import FREE, Begun, Blob, Store, Way
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, encode
 from remote.contract.run_spec import StoreRef
@@ -39,17 +40,15 @@ class Overtaken:
     def folders(self, prefix: str) -> Iterator[str]:
         return self._store.folders(prefix)
 
-    def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
-    ) -> Blob:
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
         def overtaken() -> None:
-            gate()
+            way.gate()
             act, self.act = self.act, None
             if act is not None:
                 act()
             self.conditions.append(if_generation)
 
-        return self._store.upload(path, key, if_generation=if_generation, gate=overtaken)
+        return self._store.upload(path, key, if_generation=if_generation, way=replace(way, gate=overtaken))
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self._store.download(key, path, start=start, begun=begun)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.config import load
 from orchestrator.errors import TransientError
 from orchestrator.stores import open_store
-from orchestrator.stores.base import Begun, Blob, Gate, Store, open_gate
+from orchestrator.stores.base import FREE, Begun, Blob, Store, Way
 from orchestrator.workflows.data.upload import UploadResult, upload
 from orchestrator.workflows.workspace import Workspace
 from remote.contract.run_spec import StoreRef
@@ -38,16 +39,14 @@ class Recorded:
         self.reads.append(prefix)
         return self._store.folders(prefix)
 
-    def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
-    ) -> Blob:
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
         def sends() -> None:
-            gate()
+            way.gate()
             if len(self.uploads) == self.break_before:
                 raise TransientError("the wire broke")
             self.uploads.append(key)
 
-        return self._store.upload(path, key, if_generation=if_generation, gate=sends)
+        return self._store.upload(path, key, if_generation=if_generation, way=replace(way, gate=sends))
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self.reads.append(key)

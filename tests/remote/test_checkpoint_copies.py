@@ -12,7 +12,7 @@ import pytest
 from remote.contract import document, layout
 from remote.contract.layout import MachineHome, RunFolder
 from remote.contract.run_status import AttemptTimes, RunStatus
-from remote.contract.store import Begun, Blob, Gate, open_gate
+from remote.contract.store import FREE, Begun, Blob, Way
 from remote.contract.stored_checkpoints import LatestCheckpoints
 from remote.job.checkpoint_copies import CheckpointCopies
 from remote.job.claim import Claim, Superseded
@@ -42,7 +42,7 @@ class Watched(DirectoryStore):
         key: str,
         *,
         if_generation: int | None = None,
-        gate: Gate = open_gate,
+        way: Way = FREE,
         begun: Begun | None = None,
     ) -> Blob:
         if key.endswith(".pt"):
@@ -50,7 +50,7 @@ class Watched(DirectoryStore):
             self.gate.wait(20)
             if self.error:
                 raise self.error
-        return super().upload(path, key, if_generation=if_generation, gate=gate)
+        return super().upload(path, key, if_generation=if_generation, way=way)
 
 
 @pytest.fixture
@@ -202,13 +202,13 @@ class SlowStatus(DirectoryStore):
         key: str,
         *,
         if_generation: int | None = None,
-        gate: Gate = open_gate,
+        way: Way = FREE,
         begun: Begun | None = None,
     ) -> Blob:
         if key.endswith("/status.json"):
             self.reached.set()
             self.ended.wait(60)
-        return super().upload(path, key, if_generation=if_generation, gate=gate)
+        return super().upload(path, key, if_generation=if_generation, way=way)
 
 
 def test_what_a_run_said_up_to_its_checkpoint_is_there_before_the_checkpoint_counts(

@@ -23,7 +23,7 @@ from remote.contract.document import ContractError
 from remote.contract.layout import MachineHome
 from remote.contract.run_spec import DatasetRef, RunSpec, StoreRef
 from remote.contract.run_status import RunStatus, State
-from remote.contract.store import Begun, Gate, Retrying, open_gate
+from remote.contract.store import FREE, Begun, Retrying, Way
 from remote.errors import CannotRun
 from remote.images.data import Packs
 from remote.job.evict import make_room
@@ -54,10 +54,8 @@ class Counted:
     def folders(self, prefix: str) -> Iterator[str]:
         return self._store.folders(prefix)
 
-    def upload(
-        self, path: Path, key: str, *, if_generation: int | None = None, gate: Gate = open_gate
-    ) -> Blob:
-        return self._store.upload(path, key, if_generation=if_generation, gate=gate)
+    def upload(self, path: Path, key: str, *, if_generation: int | None = None, way: Way = FREE) -> Blob:
+        return self._store.upload(path, key, if_generation=if_generation, way=way)
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self.downloads.append(key)

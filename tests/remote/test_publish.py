@@ -13,7 +13,7 @@ import pytest
 
 from remote.contract import layout
 from remote.contract.layout import MachineHome, RunFolder
-from remote.contract.store import Begun, Blob, Gate, open_gate
+from remote.contract.store import FREE, Begun, Blob, Way
 from remote.job.pace import PACE
 from remote.job.publish import Publisher
 from remote.storage.directory import DirectoryStore
@@ -37,7 +37,7 @@ class Refusing(DirectoryStore):
         key: str,
         *,
         if_generation: int | None = None,
-        gate: Gate = open_gate,
+        way: Way = FREE,
         begun: Begun | None = None,
     ) -> Blob:
         self.asked += 1
@@ -57,12 +57,12 @@ class Slow(DirectoryStore):
         key: str,
         *,
         if_generation: int | None = None,
-        gate: Gate = open_gate,
+        way: Way = FREE,
         begun: Begun | None = None,
     ) -> Blob:
         if key.endswith("metrics.json"):
             self._meanwhile()
-        return super().upload(path, key, if_generation=if_generation, gate=gate, begun=begun)
+        return super().upload(path, key, if_generation=if_generation, way=way, begun=begun)
 
 
 @pytest.fixture

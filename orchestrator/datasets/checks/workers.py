@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from orchestrator.datasets.checks.batch import Answers, Batch, answer
 from orchestrator.datasets.checks.cache import Cache
 from orchestrator.datasets.checks.judge import Unusable
 from orchestrator.datasets.packs.member import members
+from orchestrator.datasets.packs.scratch import adopt
 
 if TYPE_CHECKING:
     from orchestrator.datasets.columns.column import Indices  # loads numpy, which a worker seldom needs
@@ -43,12 +44,19 @@ def load_ahead() -> None:
     """Begin to load what workers need, where that is done once for all of them. Does not wait for it."""
     if _context().get_start_method() == "forkserver":
         forkserver.ensure_running()
+        _adopt_its_folder()
+
+
+@functools.cache
+def _adopt_its_folder() -> None:
+    adopt(Path(util.get_temp_dir()))
 
 
 def in_processes(
     root: bytes, asked: Iterable[tuple[Indices, Batch]], workers: int, cache: Cache
 ) -> Iterator[tuple[Indices, Answers]]:
     """The answers, batch by batch. No more than a few batches are on their way."""
+    load_ahead()
     todo = iter(asked)
     more = True
     while more:

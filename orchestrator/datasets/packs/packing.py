@@ -8,7 +8,9 @@ packed already, so an upload that is done again makes the same packs.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -22,13 +24,16 @@ from orchestrator.datasets.columns.rows import Rows
 from orchestrator.datasets.folder.names import encode
 from orchestrator.datasets.packs.member import HASH_BYTES, Members
 from orchestrator.datasets.packs.pack import PACK_BYTES, Laid, Pack, room, write_laid
+from orchestrator.datasets.packs.sending import Sending
 from orchestrator.datasets.packs.taken import Taken
 from orchestrator.errors import TlvmError
-from orchestrator.stores.base import Gate
+from orchestrator.progress import Progress
+from orchestrator.stores.base import Way
 from remote.contract.dataset_manifest import Image
 
 SENDERS = 4
 ON_DISK = 8  # packs that are being written, sent, or wait for that
+_UNSEEN_S = 1.0  # a wait so short is not worth a line
 
 
 class _Stopped(Exception):
@@ -41,7 +46,7 @@ class Packer:
     folder          for packs until they are sent
     there           contents that need no packing
     before          the images of the version before
-    send            brings a pack into the store; calls what it is given before the first byte travels
+    send            brings a pack into the store
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Packer:
         folder: Path,
         there: Places,
         before: Rows[Image],
-        send: Callable[[Pack, Gate], None],
+        send: Callable[[Pack, Way], None],
         *,
         limit: int = PACK_BYTES,
     ) -> None:
@@ -64,6 +69,7 @@ class Packer:
         self._gathered: list[Laid] = []
         self._room = 0
         self._threads: list[threading.Thread] = []
+        self._travelling = Sending()
         self._gone = 0
         self._error: Exception | None = None
         self._on_disk = threading.BoundedSemaphore(ON_DISK)
@@ -121,10 +127,15 @@ class Packer:
         """The check has passed: the last pack may go."""
         self._released.set()
 
-    def finish(self) -> None:
-        """Wait until every pack was sent; they are released."""
+    def finish(self, progress: Progress) -> None:
+        """Wait until every pack was sent; they are released. Where that takes a moment, a bar shows how far they are."""
+        soon = time.monotonic() + _UNSEEN_S
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, soon - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            with self._travelling.shown(progress):
+                for thread in self._threads:
+                    thread.join()
         self._raise()
         if self._gone < len(self._threads):
             raise RuntimeError("a thread that sends packs died")  # and has shown why
@@ -163,8 +174,14 @@ class Packer:
                 self._written = self._written.joined(pack.places)
             finally:
                 self._writing.release()
+            left = partial(self._travelling.left, pack.sha256)
+            left(pack.size)
+            way = Way(
+                self._until_released if last else self._unless_stopped, lambda came: left(pack.size - came)
+            )
             with self._sending:
-                self._send(pack, self._until_released if last else self._unless_stopped)
+                self._send(pack, way)
+            left(0)
             pack.path.unlink()
             self._gone += 1
         except _Stopped:

@@ -15,14 +15,23 @@ from typing import TextIO
 from orchestrator.errors import CloudError
 
 _LOCK = "lock"
+_ADOPTED, _ADOPTED_LOCK = "pymp-*", "of-tlvm"  # temporary folders of multiprocessing, and what tells ours
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
     """For small files, and one pack at a time. CloudError when what is written there does not fit."""
-    with _held(Path(tempfile.gettempdir()), "tlvm-scratch-", "TMPDIR names another place.") as folder:
+    parent = Path(tempfile.gettempdir())
+    _sweep_adopted(parent)
+    with _held(parent, "tlvm-scratch-", "TMPDIR names another place.") as folder:
         yield folder
+
+
+def adopt(folder: Path) -> None:
+    """Have multiprocessing's folder, which it removes at the end, removed by the next `scratch` if we are killed."""
+    lock = os.open(folder / _ADOPTED_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as long as this process lives
 
 
 @contextmanager
@@ -78,14 +87,25 @@ def _locked(parent: Path, prefix: str) -> tuple[Path, TextIO]:
 def _sweep(parent: Path, prefix: str) -> None:
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
-            if folder.lstat().st_uid != os.getuid():  # in /tmp of another user
-                continue
             try:
-                with (folder / _LOCK).open("r+") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held: its owner lives
-                    shutil.rmtree(folder)
+                _remove_unless_held(folder / _LOCK)
             except FileNotFoundError:  # it was killed before it came so far, or is about to
                 folder.rmdir()
+
+
+def _sweep_adopted(parent: Path) -> None:
+    for lock in parent.glob(f"{_ADOPTED}/{_ADOPTED_LOCK}"):
+        with suppress(OSError):
+            _remove_unless_held(lock)
+
+
+def _remove_unless_held(path: Path) -> None:
+    """The folder of a lock. OSError when its owner lives, or it belongs to another user."""
+    if path.parent.lstat().st_uid != os.getuid():  # in /tmp
+        raise PermissionError
+    with path.open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path.parent)
 
 
 def _is_of(folder: Path, error: OSError) -> bool:

@@ -6,11 +6,9 @@ Full packs travel while the check goes on; the last one, the manifest and HEAD o
 from __future__ import annotations
 
 import dataclasses
-import operator
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,17 +30,17 @@ from orchestrator.datasets.packs import condemned, pack
 from orchestrator.datasets.packs.packing import Packer
 from orchestrator.datasets.packs.small import mergeable
 from orchestrator.datasets.publishing import versions
-from orchestrator.datasets.publishing.merge import Held, same_images
+from orchestrator.datasets.publishing.basis import Basis, Seen
 from orchestrator.datasets.publishing.plan import Base, Plan, Wishes, plan
+from orchestrator.datasets.publishing.stock import Found, Stock
 from orchestrator.datasets.publishing.versions import Head
-from orchestrator.errors import CloudError, ConflictError, DataError, NotFoundError
+from orchestrator.errors import CloudError, ConflictError
 from orchestrator.progress import Progress
-from orchestrator.stores.base import Blob, Gate, Store, open_gate
+from orchestrator.stores.base import Store
 from remote.contract import layout
-from remote.contract.dataset_manifest import DatasetManifest, encode, values
+from remote.contract.dataset_manifest import encode, values
 from remote.contract.wording import count, listed_in_lines
 
-_Found = Mapping[str, Blob | None]  # by key: what the store has of some
 _TRIES = 3  # against others who publish the same dataset at the same time
 
 
@@ -59,14 +57,6 @@ class Published:
     @property
     def version(self) -> str:
         return self.head.version
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What this folder held when it was last uploaded."""
-
-    version: str
-    differing: Mapping[str, str | None]  # by path: the hash of what it held instead
 
 
 def first_plan(scan: Scan, outcome: Outcome, wishes: Wishes) -> Plan:
@@ -98,45 +88,36 @@ class Publication:
         self._store = store
         self._scan = scan
         self._wishes = wishes
-        self._seen = seen
         self._remembered = remembered
         self._progress = progress
         self._spool = spool
         self._pack_bytes = pack.limit_for(int(scan.files.numbers("size").sum()), pack_bytes)
         self._verify = verify or wishes.replace
-        self._stored = stored
+        self._basis = Basis(store, scan.name, seen, remembered, progress, replace=wishes.replace)
+        self._stock = Stock(store, remembered.sums(), progress, read=self._verify, stored=stored)
+        self._manifest_bytes = 0  # that were sent
         self._images = Images.of([])
         self._missed: list[SetAside] = []
         self._near = NOTHING
-        self._placed = NOWHERE  # by this upload
-        self._written: dict[str, tuple[int, str]] = {}  # size and checksum of packs, by this upload
-        self._verified: set[str] = set()
-        self._lost: set[str] = set()  # packs that a version names and the store does not have
-        self._sums = remembered.sums()
-        self._packs_sent: set[str] = set()
-        self._bytes_sent = 0
         self._overtaken = ""  # the version whose manifest was sent, when somebody else's became the newest
-        self._lock = threading.Lock()
         self._head = Head("", 0)
         self._base: Base | None = None
         self._packer: Packer | None = None
 
     def find_head(self) -> Head:
         """One request where nobody published since."""
-        known = self._remembered.last()
-        self._head = self._read_head(known.head if known else None)
+        self._head = self._basis.remembered_head()
         return self._head
 
     def take_in(self, cache: Cache, *, processes: int | None = None) -> Outcome:
         """Check every file, and pack on the way what the newest version lacks."""
-        self._base = self._based(self._head.version)
+        self._base = self._basis.base(self._head.version)
         there = self._there(self._base)
         before = IMAGES.rows(self._base.newest.images if self._base else ())
         there = there.without_contents(mergeable(self._scan, before))
-        packer = self._packer = Packer(self._spool, there, before, self._bring, limit=self._pack_bytes)
+        packer = self._packer = Packer(self._spool, there, before, self._stock.bring, limit=self._pack_bytes)
         outcome = check(self._scan, self._progress, processes=processes, cache=cache, packing=packer)
-        self._placed = packer.places()
-        self._written |= packer.sums
+        self._stock.add(packer.places(), packer.sums)
         outcome = dataclasses.replace(outcome, images=outcome.images.without_fingerprints())
         self._images, self._missed, self._near = outcome.images, list(outcome.missed), outcome.near
         return outcome
@@ -153,9 +134,9 @@ class Publication:
         for _ in range(_TRIES):
             if published := self._try(planned):
                 return published
-            self._head = self._read_head(None)
+            self._head = self._basis.head()
             self._disown()
-            self._base = self._based(self._head.version)
+            self._base = self._basis.base(self._head.version)
             planned = self._plan(self._base)
         raise ConflictError(
             f"The dataset {self._scan.name} kept changing in {self._store.url}",
@@ -172,13 +153,13 @@ class Publication:
         assert self._packer is not None
         self._packer.release()
         data, version = encode(planned.manifest) if not planned.to_pack else (b"", "")
-        found: _Found = {}
+        found: Found = {}
         if version not in ("", self._head.version):
-            older = sorted(planned.manifest.packs() - self._written.keys())
+            older = sorted(planned.manifest.packs() - self._stock.written.keys())
             manifest_key = layout.manifest_key(self._scan.name, version)
             found = versions.find_all(self._store, [manifest_key, *map(layout.pack_key, older)])
-        self._packer.finish()  # the last pack was on its way meanwhile
-        met = planned.manifest.packs() <= self._sums.keys()  # else another computer sent them: look once
+        self._packer.finish(self._progress)  # the last pack was on its way meanwhile
+        met = self._stock.has_met(planned.manifest.packs())  # else another computer sent them: look once
         if version and version == self._head.version and met and not self._verify:
             return self._published(self._head, planned, unchanged=True)
         whole = self._with_packs(planned, found)
@@ -188,9 +169,9 @@ class Publication:
         key = layout.manifest_key(self._scan.name, version)
         there = found[key] if key in found else self._store.get(key)
         sent = versions.put_encoded(self._store, self._scan.name, version, data, there)
-        self._bytes_sent += sent
+        self._manifest_bytes += sent
         if version == self._head.version:  # only looked after, or repaired
-            unchanged = not sent and not self._packs_sent
+            unchanged = not sent and not self._stock.sent
             return self._published(self._head, planned, unchanged=unchanged)
         with ThreadPoolExecutor(1, thread_name_prefix="packs") as beside:
             # From the manifest on they are kept: whether all are there may be asked while HEAD moves.
@@ -201,7 +182,7 @@ class Publication:
             except ConflictError:
                 self._overtaken = version if sent else ""
                 return None
-        if self._find_lost(planned.manifest, looking.result()):
+        if self._stock.find_lost(planned.manifest, looking.result()):
             return None
         return self._published(head, planned, unchanged=False)
 
@@ -212,61 +193,20 @@ class Publication:
             condemned.condemn_manifests(self._store, [key], time.time())
         self._overtaken = ""
 
-    def _read_head(self, known: Head | None) -> Head:
-        head = versions.read_head(
-            self._store, self._scan.name, known=known, may_be_damaged=self._wishes.replace
-        )
-        if head.is_damaged:
-            self._progress.warn(
-                f"HEAD of {self._scan.name} can't be read: replaced by what this folder holds"
-            )
-        return head
-
-    def _based(self, version: str) -> Base | None:
-        if not version:
-            return None
-        try:
-            newest = self._load(version)
-        except (DataError, NotFoundError) as error:
-            if not self._wishes.replace:
-                raise
-            self._progress.warn(f"{error.what}: replaced by what this folder holds")
-            return None
-        if self._seen is None:
-            return Base(newest, None, moved=True)
-        if self._seen.version == version:
-            return Base(newest, Held(IMAGES.rows(newest.images), self._seen.differing), moved=False)
-        try:
-            before = self._load(self._seen.version)
-        except (DataError, NotFoundError):  # that version is gone: this folder is a stranger
-            return Base(newest, None, moved=True)
-        held = Held(IMAGES.rows(before.images), self._seen.differing)
-        return Base(newest, held, moved=not same_images(before, newest))
-
-    def _load(self, version: str) -> DatasetManifest:
-        """From the copy that is here, else from the store."""
-        copy = self._remembered.manifest(version)
-        if copy is not None:
-            return copy
-        found = versions.load_manifest(self._store, self._scan.name, version)
-        in_order = sorted(found.images, key=operator.attrgetter("path"))
-        return dataclasses.replace(found, images=IMAGES.rows(in_order))
-
     def _there(self, base: Base | None) -> Places:
         """What need not be packed, by content hash."""
-        return self._placed.before(base.places if base else NOWHERE).without(self._lost)
+        return self._stock.places(base.places if base else NOWHERE)
 
     def _plan(self, base: Base | None) -> Plan:
         there = self._there(base)
         planned = _planned(self._scan, self._images, there, base, self._wishes, self._near, self._missed)
-        known = (base.newest.sums() if base else {}) | self._written
+        known = (base.newest.sums() if base else {}) | self._stock.written
         return dataclasses.replace(planned, manifest=versions.with_sums(planned.manifest, known))
 
-    def _with_packs(self, planned: Plan, found: _Found) -> Plan:
+    def _with_packs(self, planned: Plan, found: Found) -> Plan:
         """Every pack of the plan that comes back is in the store, as far as can be told without reading it."""
-        if self._find_lost(
-            planned.manifest, found, but=self._packs_sent
-        ):  # those were verified as they were sent
+        # Those that were sent were verified then.
+        if self._stock.find_lost(planned.manifest, found, but=self._stock.sent):
             planned = self._plan(self._base)
         while planned.to_pack:
             gone = self._send([image for group in planned.to_pack for image in group])
@@ -285,21 +225,6 @@ class Publication:
             )
         return planned
 
-    def _find_lost(
-        self, manifest: DatasetManifest, found: _Found, *, but: Set[str] = frozenset()
-    ) -> set[str]:
-        least = {pack: size for pack, size in manifest.least_bytes().items() if pack and pack not in but}
-        sums = manifest.sums() | self._sums
-        if self._verify:
-            sums |= versions.sums_by_reading(self._store, least.keys() - sums.keys())
-        lost = versions.lost_packs(self._store, least, sums, found)
-        self._sums |= {pack: sums[pack] for pack in least if pack in sums and pack not in lost}
-        self._verified |= (least.keys() & sums.keys()) - lost
-        for lost_pack in sorted(lost - self._lost):
-            self._progress.warn(f"Pack {lost_pack[:12]} is missing or damaged in the store: sent again")
-        self._lost |= lost
-        return lost
-
     def _send(self, images: Sequence[Checked]) -> list[SetAside]:
         """Write and send packs one after the other: lost ones as they were, then what is new. What was missed."""
         missed = []
@@ -313,34 +238,20 @@ class Publication:
                 written, gone = pack.write(group, self._scan.root, self._spool, self._wishes.conversion)
                 missed += gone
                 if written is not None:
-                    self._bring(written, open_gate)
-                    self._place(written)
+                    self._stock.bring(written)
+                    self._stock.add(Places(written.places), {written.sha256: (written.size, written.crc32c)})
                     written.path.unlink()
                 bar.advance(sum(image.size for image in group))
         return missed
 
-    def _bring(self, written: pack.Pack, gate: Gate) -> None:
-        """Into the store. May be called by several threads."""
-        blob, was_sent = versions.put_pack(self._store, written.path, written.sha256, gate=gate)
-        with self._lock:
-            self._sums[written.sha256] = (blob.size, blob.crc32c)
-            self._lost.discard(written.sha256)
-            if was_sent:
-                self._packs_sent.add(written.sha256)
-                self._bytes_sent += written.size
-        if self._stored is not None:
-            self._stored(written.sha256)
-
-    def _place(self, written: pack.Pack) -> None:
-        self._written[written.sha256] = (written.size, written.crc32c)
-        self._placed = Places(written.places).before(self._placed)
-
     def _published(self, head: Head, planned: Plan, *, unchanged: bool) -> Published:
         self._remembered.keep_manifest(planned.manifest, head.version)
         named = planned.manifest.packs()
-        self._remembered.keep_sums({name: sums for name, sums in self._sums.items() if name in named})
-        verified = (self._verified & named) - self._packs_sent
-        return Published(head, planned, unchanged, self._missed, self._packs_sent, verified, self._bytes_sent)
+        self._remembered.keep_sums(self._stock.sums(named))
+        sent = self._stock.sent
+        verified = (self._stock.verified & named) - sent
+        bytes_sent = self._stock.bytes_sent + self._manifest_bytes
+        return Published(head, planned, unchanged, self._missed, sent, verified, bytes_sent)
 
 
 def _planned(

@@ -13,7 +13,7 @@ from orchestrator.datasets.packs.condemned import renew
 from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.errors import ConflictError, DataError, NotFoundError
 from orchestrator.stores import checksum_of
-from orchestrator.stores.base import Blob, Gate, Store, open_gate
+from orchestrator.stores.base import FREE, Blob, Store, Way
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, decode_manifest, encode
 from remote.contract.document import ContractError
@@ -130,12 +130,12 @@ class _ItIsThere(Exception):
     """A pack need not travel."""
 
 
-def put_pack(store: Store, path: Path, pack: str, *, gate: Gate = open_gate) -> tuple[Blob, bool]:
+def put_pack(store: Store, path: Path, pack: str, way: Way = FREE) -> tuple[Blob, bool]:
     """Send a pack, unless the store has these very bytes; a damaged one is replaced. The blob, and whether it was sent.
 
     The store is asked for it while the way is made on which it may travel: one request less in a row.
 
-    gate            called before its first byte travels; what it raises ends this
+    way             its gate is passed before the first byte travels
     """
     key = layout.pack_key(pack)
     with ThreadPoolExecutor(1, thread_name_prefix="pack") as beside:
@@ -144,21 +144,21 @@ def put_pack(store: Store, path: Path, pack: str, *, gate: Gate = open_gate) -> 
         def unless_there() -> None:
             if looking.exception() or looking.result():
                 raise _ItIsThere
-            gate()
+            way.gate()
 
         try:
-            return _sent(store, path, key, 0, unless_there)
+            return _sent(store, path, key, 0, dataclasses.replace(way, gate=unless_there))
         except _ItIsThere:
             there = looking.result()
-    gate()
+    way.gate()
     if there is not None and (there.size, there.crc32c) == checksum_of(path):
         return renew(store, key, path, there)  # else gc might be about to delete it
-    return _sent(store, path, key, there.generation if there else 0, open_gate)
+    return _sent(store, path, key, there.generation if there else 0, way)
 
 
-def _sent(store: Store, path: Path, key: str, generation: int, gate: Gate) -> tuple[Blob, bool]:
+def _sent(store: Store, path: Path, key: str, generation: int, way: Way) -> tuple[Blob, bool]:
     try:
-        return store.upload(path, key, if_generation=generation, gate=gate), True
+        return store.upload(path, key, if_generation=generation, way=way), True
     except ConflictError:  # somebody else sent the same pack at the same time
         size, crc32c = checksum_of(path)
         return Blob(key, size, crc32c, 1), False

@@ -30,8 +30,9 @@ from orchestrator.datasets.folder.remembered import Last, Remembered, fingerprin
 from orchestrator.datasets.folder.scan import LABELLED, Scan, Survey, survey
 from orchestrator.datasets.packs.pack import PACK_BYTES
 from orchestrator.datasets.packs.scratch import spool
+from orchestrator.datasets.publishing.basis import Seen
 from orchestrator.datasets.publishing.plan import Plan, Wishes
-from orchestrator.datasets.publishing.publication import Publication, Seen, first_plan
+from orchestrator.datasets.publishing.publication import Publication, first_plan
 from orchestrator.datasets.splits.grouping import grouped
 from orchestrator.errors import ConfigError, PartialError, TlvmError
 from orchestrator.records import SeenRecord
