@@ -37,16 +37,24 @@ class Begun:
             self.keep(session)
 
 
+def _ask_nobody() -> None:
+    pass
+
+
+def _tell_nobody(count: int) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Way:
-    """Of an upload: who is asked before it, and told on it."""
+    """Of an upload: who is asked before it, and told on it.
 
-    gate: Callable[[], None] = lambda: (
-        None
-    )  # called in each try when all is ready; what it raises ends the upload
-    passed: Callable[[int], None] = lambda count: (
-        None
-    )  # told how many bytes of the file have travelled, of large ones
+    gate            called in each try when all is ready, before the first byte; what it raises ends the upload
+    passed          told how many bytes of the file have travelled; only of one that is sent in a stream
+    """
+
+    gate: Callable[[], None] = _ask_nobody
+    passed: Callable[[int], None] = _tell_nobody
 
 
 FREE = Way()

@@ -174,14 +174,13 @@ class Packer:
                 self._written = self._written.joined(pack.places)
             finally:
                 self._writing.release()
-            left = partial(self._travelling.left, pack.sha256)
-            left(pack.size)
+            self._travelling.passed(pack, 0)
             way = Way(
-                self._until_released if last else self._unless_stopped, lambda came: left(pack.size - came)
+                self._until_released if last else self._unless_stopped, partial(self._travelling.passed, pack)
             )
             with self._sending:
                 self._send(pack, way)
-            left(0)
+            self._travelling.passed(pack, pack.size)
             pack.path.unlink()
             self._gone += 1
         except _Stopped:

@@ -6,25 +6,29 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from orchestrator.datasets.packs.pack import Pack
 from orchestrator.progress import Bar, Progress
 
 
 class Sending:
-    """Bytes by pack. Any thread may call it, but for `shown`."""
+    """Any thread may say what has passed."""
 
     def __init__(self) -> None:
-        self._left: dict[str, int] = {}
+        self._left: dict[str, int] = {}  # bytes by pack
         self._bar: Bar | None = None
         self._lock = threading.Lock()
 
-    def left(self, pack: str, size: int) -> None:
-        """So many bytes of a pack have not travelled yet. When a try begins anew, nothing is shown until it is further."""
+    def passed(self, pack: Pack, count: int) -> None:
+        """So many bytes of a pack have travelled; 0: it is about to. A try that begins anew shows nothing until it is
+        further than the one before.
+        """
+        left = pack.size - count
         with self._lock:
-            came = self._left.get(pack, size) - size
+            came = self._left.get(pack.sha256, left) - left
             if came >= 0:
-                self._left[pack] = size
-                if self._bar is not None and came:
-                    self._bar.advance(came)
+                self._left[pack.sha256] = left
+            if self._bar is not None and came > 0:
+                self._bar.advance(came)
 
     @contextmanager
     def shown(self, progress: Progress) -> Iterator[None]:
@@ -34,7 +38,7 @@ class Sending:
         with progress.bar("send", whole, "bytes") as bar:
             with self._lock:
                 self._bar = bar
-                bar.advance(whole - sum(self._left.values()))  # since it was summed
+                bar.advance(whole - sum(self._left.values()))  # what came since it was summed
             yield
             with self._lock:
                 self._bar = None
