@@ -127,8 +127,8 @@ def _exit_code(argv: list[str]) -> int:
     _write_anywhere()
     try:
         code = application()(args=argv, prog_name=PROGRAM, standalone_mode=False)
-    except SystemExit as exit:  # of the shell's completion
-        code = exit.code
+    except SystemExit as exit:  # of the shell's completion, and where typer finds that nobody reads
+        code = nobody_reads() if isinstance(exit.__context__, BrokenPipeError) else exit.code
     except typer.Abort:
         print("\nInterrupted at the question.", file=sys.stderr)
         return INTERRUPTED

@@ -125,8 +125,15 @@ def _whole(text: str) -> str:
     return text if text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text) else printable(text)
 
 
+class _Piped(Console):
+    """Rich would end with 1 when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console(stream: IO[str]) -> Console:
-    return Console(
+    return _Piped(
         file=stream,
         markup=False,
         highlight=False,

@@ -468,6 +468,22 @@ def test_a_reader_that_goes_away_is_no_error_message(process: Process, words: st
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("words", ["datasets", "datasets --json", "status", "--version", "--help"])
+def test_a_reader_that_has_gone_ends_a_command_as_it_ends_others(process: Process, words: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words.split()],
+        cwd=process.folder,
+        env=process.environment,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize(
     "words", ["datasets", "datasets --json", "--help", "--version", "pull nothing --json", "nonsense --json"]
 )
