@@ -10,6 +10,7 @@ Python finds `remote/` and the unpacked wheels through PYTHONPATH, and its own t
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -173,14 +174,24 @@ def command(bundle: str, *arguments: str) -> str:
     return f'cd "{home}" && PYTHONPATH={python_path} exec python3 -m remote {shlex.join(arguments)}'
 
 
+def require_modules_here() -> None:
+    """What a machine of the provider "local" will find, before one is made. ConfigError"""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise _lacks_here(missing, sys.executable)
+
+
+def _lacks_here(modules: Sequence[str], executable: str) -> ConfigError:
+    return ConfigError(
+        f"This computer's Python can't train: {', '.join(modules)} is missing",
+        detail=f"It is {executable}.",
+        next=f"{_TRAIN_HINT}, or another provider (--provider docker).",
+    )
+
+
 def _check(about: MachinePython, provider: str) -> None:
     missing = [name for name in NEEDED if name not in about.modules]
     if missing and provider == "local":
-        raise ConfigError(
-            f"This computer's Python can't train: {', '.join(missing)} is missing",
-            detail=f"It is {about.executable}.",
-            next=f"{_TRAIN_HINT}, or another provider (--provider docker).",
-        )
+        raise _lacks_here(missing, about.executable)
     if missing:
         raise CloudError(
             f"The machine's python3 lacks {', '.join(missing)}",

@@ -89,8 +89,8 @@ RESULTS: Mapping[str, object] = {
 _HEAD = f"""# What `--json` prints
 
 One JSON object on stdout, whatever the command; progress stays on stderr. Each has `"schema": {SCHEMA}` and `"command"`,
-and then the fields below; lists stand under `"items"`. Fields may be added within a schema; none is renamed, removed or
-changes its meaning. Times are ISO 8601 in UTC, paths are text.
+and then the fields below; a list by itself stands under `"items"`. Fields may be added within a schema; none is
+renamed, removed or changes its meaning. Times are ISO 8601 in UTC, paths are text.
 
 An error is `{{"schema": {SCHEMA}, "command": ..., "error": {{"class", "exit_code", "what", "detail", "next"}}}}`, and the
 process ends with that exit code (`tlvm COMMAND --help` lists them). `tlvm logs --json` prints an object a line,

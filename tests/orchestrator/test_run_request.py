@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from orchestrator.config import load
 from orchestrator.errors import ConfigError
 from orchestrator.progress import Silent
 from orchestrator.workflows.runs.request import Request, fulfil, in_earnest
-from orchestrator.workflows.runs.wish import dataset_of
+from orchestrator.workflows.runs.wish import data_and_weights, dataset_of
 from orchestrator.workflows.workspace import Workspace
 from tests.orchestrator.pictures import fill
 
@@ -96,3 +97,21 @@ def test_nothing_is_uploaded_for_a_run_that_can_not_be(
     with pytest.raises(ConfigError, match=said):
         fulfil(workspace, Request(scenarios=scenarios, data=folder, parameters=parameters))
     assert list(workspace.store.blobs("")) == []
+
+
+def test_a_computer_that_can_not_train_says_so_before_anything_is_uploaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fill(tmp_path / "bugs", {"train/ants": 2, "train/bees": 2, "val/ants": 1, "val/bees": 1})
+    settings = {"store.url": str(tmp_path / "store")}
+    workspace = Workspace(load(settings, environ={"TLVM_DATA_DIR": str(tmp_path / "d")}, folder=tmp_path))
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ConfigError, match=r"can't train: torchvision is missing\n"):
+        data_and_weights(workspace, folder, lambda: None)
+    assert not (tmp_path / "store").exists()
+    elsewhere = Workspace(
+        load(
+            settings | {"provider": "docker"}, environ={"TLVM_DATA_DIR": str(tmp_path / "d")}, folder=tmp_path
+        )
+    )
+    assert data_and_weights(elsewhere, folder, lambda: None)[0].name == "bugs"

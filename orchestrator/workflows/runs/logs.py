@@ -50,7 +50,8 @@ def without_result(workspace: Workspace, run: str) -> str:
     status = required_run(workspace.store, find(workspace, run)).status
     if status is None or status.state not in FINAL or status.state == "SUCCEEDED":
         return ""
-    return f"{status.state.lower()}: {status.message}" if status.message else status.state.lower()
+    state = status.state.lower()
+    return f"{state}: {status.message}" if status.message not in ("", state) else state
 
 
 class _Since:

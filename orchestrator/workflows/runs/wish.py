@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator import resources, weights
+from orchestrator import bundle, resources, weights
 from orchestrator.config import RunSettings
 from orchestrator.datasets.folder.names import printable
 from orchestrator.datasets.publishing.versions import load_manifest
@@ -109,6 +109,8 @@ def data_and_weights(
         return dataset_of(workspace, None), weights()
     if not data.is_dir():
         raise NotFoundError(f"There is no folder {printable(str(data))}", next="Check the path.")
+    if workspace.settings.provider == "local":
+        bundle.require_modules_here()
     found = weights()
     return dataset_of(workspace, data), found
 
