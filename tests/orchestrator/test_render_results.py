@@ -1,4 +1,4 @@
-"""What reaches the screen: no escape sequence, markup or control character of somebody else's, and true sentences."""
+"""How results look: true sentences, lines that fit, and at the end what to do next."""
 
 from __future__ import annotations
 
@@ -14,16 +14,11 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
 
-from orchestrator.datasets.folder.names import decode, printable
-from orchestrator.errors import NotFoundError
+from orchestrator.datasets.folder.names import printable
 from orchestrator.providers.base import Machine, MachineState
-from orchestrator.render import datasets, figures, machines, problem, pulled, runs, setup
+from orchestrator.render import datasets, figures, machines, pulled, runs, setup
 from orchestrator.render.console import Screen
-from orchestrator.render.events import Events
-from orchestrator.render.progress import Plain, Terminal
-from orchestrator.render.text import clean, columns, duration, folded, price, size
 from orchestrator.workflows.data.datasets import DatasetSummary
 from orchestrator.workflows.machines.down import DownResult
 from orchestrator.workflows.machines.status import MachineLine, RunLine, StatusResult
@@ -34,274 +29,10 @@ from orchestrator.workflows.runs.run import RunResult
 from orchestrator.workflows.setup.doctor import DoctorResult, Finding
 from remote.contract.metrics import ClassFigures, Counters, Evaluation, Frozen, Metrics
 from remote.contract.run_spec import StoreRef
+from tests.orchestrator.screens import Terminalish, screen
 
 RUN = "fixed-extractor-20260807-142530-k3qz"
 NOW = datetime(2026, 8, 7, 14, 25, tzinfo=UTC)
-HOSTILE = [
-    "\x1b[31mred\x1b[0m",
-    "\x1b]0;title\x07after",
-    "\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\",
-    "\x1b]52;c;cm0gLXJm\x07",
-    "\x9b2Jcleared",
-    "\x1bPq#0;2;0;0;0\x1b\\sixel",
-    "over\rwritten",
-    "back\b\b\b\bspace",
-    "bell\x07",
-    "\u202egnp.exe",
-    "zero\u200bwidth",
-    "\x00nul",
-    "[bold red]markup[/bold red]",
-    "[link=http://evil]click[/link]",
-    ":skull:",
-    "two\nlines",
-    "lone \ud800 surrogate",
-    "\x1b[",
-    "\x1b]never closed",
-]
-_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-class Terminalish(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def screen() -> tuple[Screen, io.StringIO, io.StringIO]:
-    out, err = io.StringIO(), io.StringIO()
-    return Screen(out, err), out, err
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_clean_leaves_one_harmless_line(text: str) -> None:
-    found = clean(text)
-    assert not _FORBIDDEN.search(found)
-    assert "\n" not in found and "\t" not in found
-    assert "evil\x1b" not in found
-
-
-def test_clean_keeps_what_people_write() -> None:
-    for text in ("Größe 3 µm", "日本語 ラベル", "عربي", "a [bold] b", "naïve – “quoted”", "🌳"):
-        assert clean(text) == text
-
-
-def test_clean_bounds_its_length() -> None:
-    assert len(clean("x" * 1_000_000)) < 5_000
-    assert len(clean("\u00e9" * 1_000_000)) < 5_000
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_hostile_reaches_either_stream(text: str) -> None:
-    to, out, err = screen()
-    to.line(text)
-    to.log(text)
-    to.note(text)
-    to.next(text)
-    to.progress.say(text, text)
-    to.progress.warn(text)
-    with to.progress.bar(text, 3, text) as bar:
-        bar.advance(3)
-    problem.show(NotFoundError(text, detail=text, next=text), err)
-    with Events(to.progress) as events:
-        for event in hostile_events(text):
-            events.show(event)
-    for stream in (out, err):
-        assert not _FORBIDDEN.search(stream.getvalue())
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_on_a_terminal_only_our_own_escapes_are_written(text: str) -> None:
-    stream = Terminalish()
-    terminal = Terminal(Console(file=stream, force_terminal=True, width=80, markup=False, highlight=False))
-    terminal.say("label", text)
-    terminal.warn(text)
-    with terminal.bar(text, 3, "images") as bar:
-        bar.advance(3)
-    written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
-    assert not _FORBIDDEN.search(written.replace("\r", ""))
-    for word in ("title", "evil", "cm0gLXJm", "sixel"):
-        assert f"\x1b]{word}" not in stream.getvalue() and f";{word}" not in stream.getvalue()
-
-
-def hostile_events(text: str) -> list[dict[str, Any]]:
-    return [
-        {"type": "state", "state": text, "message": text},
-        {"type": "step", "number": text, "name": text, "text": text},
-        {
-            "type": "network",
-            "stages": [{"name": text, "shape": text, "parameters": text, "frozen": text}, text, 3],
-        },
-        {"type": "network", "stages": text},
-        {"type": "progress", "step": text, "done": 1, "total": 2, "unit": text},
-        {"type": "progress", "step": "x", "done": 1e308, "total": -5, "unit": None},
-        {"type": "epoch", "epoch": text, "of": [], "train_loss": text, "seconds": text},
-        {"type": "log", "level": text, "text": text},
-        {"type": "published", "files": text, "bytes": text},
-        {"type": text},
-        {"type": "metrics", "accuracy": text},
-        {},
-    ]
-
-
-@pytest.mark.parametrize("number", [float("inf"), float("nan"), -float("inf"), 10**4000, -1, True, "1"])
-def test_numbers_that_are_none_break_nothing(number: object) -> None:
-    to, _, _ = screen()
-    with Events(to.progress) as events:
-        events.show(
-            {"type": "epoch", "epoch": number, "of": number, "held_out_accuracy": number, "seconds": number}
-        )
-        events.show({"type": "progress", "step": "x", "done": number, "total": number, "unit": "images"})
-        events.show({"type": "network", "stages": [{"shape": [number] * 9, "parameters": number}]})
-
-
-@pytest.mark.parametrize(
-    ("done", "total"), [(0, -1), (-3, 5), (7, 5), (float("nan"), 5), (5, float("inf")), ("1", "2"), (None, 3)]
-)
-def test_counts_that_are_none_are_passed_over(done: object, total: object) -> None:
-    to, _, err = screen()
-    with Events(to.progress) as events:
-        events.show({"type": "progress", "step": "x", "done": done, "total": total, "unit": "images"})
-    assert err.getvalue() == ""
-
-
-@pytest.mark.parametrize(
-    "event", [{"type": "epoch", "epoch": -1, "of": -1}, {"type": "published", "files": -2}]
-)
-def test_nothing_is_counted_below_zero(event: dict[str, Any]) -> None:
-    to, _, err = screen()
-    with Events(to.progress) as events:
-        events.show(event)
-    assert err.getvalue() == ""
-
-
-def test_a_run_is_told_step_by_step() -> None:
-    to, _, err = screen()
-    with Events(to.progress) as events:
-        events.show({"type": "step", "number": 3, "name": "freeze", "text": "11,176,512 parameters"})
-        stage = {"name": "layer1", "shape": [64, 56, 56], "parameters": 147968, "frozen": True}
-        events.show({"type": "network", "stages": [stage]})
-        for done in (1, 450, 900):
-            events.show({"type": "progress", "step": "extract", "done": done, "total": 900, "unit": "images"})
-        events.show(
-            {
-                "type": "epoch",
-                "epoch": 7,
-                "of": 20,
-                "train_loss": 0.5,
-                "held_out_accuracy": 0.956,
-                "seconds": 2.0,
-            }
-        )
-    text = err.getvalue()
-    assert re.search(r"3/8 +freeze +11,176,512 parameters", text)
-    assert re.search(r"layer1 +64 × 56 × 56 +147,968 +frozen", text)
-    assert "900 images in" in text
-    assert "epoch 7 of 20 · train loss 0.500 · held-out accuracy 0.956 · 2.0 s" in text
-
-
-def test_plain_bars_say_where_they_are_now_and_then() -> None:
-    seconds = [0.0]
-    stream = io.StringIO()
-    plain = Plain(stream, clock=lambda: seconds[0])
-    with plain.bar("send", 100, "files") as bar:
-        for _ in range(100):
-            seconds[0] += 0.25
-            bar.advance()
-    lines = stream.getvalue().splitlines()
-    assert lines == ["send    40 of 100 files", "send    80 of 100 files", "send    100 files in 25 s"]
-
-
-def test_a_plain_bar_says_only_once_that_all_is_done() -> None:
-    seconds = [0.0]
-    stream = io.StringIO()
-    with Plain(stream, clock=lambda: seconds[0]).bar("extract", 397, "images") as bar:
-        bar.advance(300)
-        seconds[0] += 15
-        bar.advance(97)
-    assert stream.getvalue().splitlines() == ["extract 397 images in 15 s"]
-
-
-@pytest.mark.parametrize(
-    ("unit", "said"),
-    [
-        ("images", "check   10 of 60 images, 25 MB, 2.5 MB/s"),
-        ("bytes", "check   25 MB of 60 MB, 2.5 MB/s"),
-    ],
-)
-def test_a_bar_tells_bytes_and_their_rate_on_the_way(unit: str, said: str) -> None:
-    seconds = [0.0]
-    stream = io.StringIO()
-    with Plain(stream, clock=lambda: seconds[0]).bar(
-        "check", 60 if unit == "images" else 60_000_000, unit
-    ) as bar:
-        for _ in range(10):
-            seconds[0] += 1
-            bar.advance(*((1, 2_500_000) if unit == "images" else (2_500_000,)))
-    assert stream.getvalue().splitlines()[0] == said
-
-
-@pytest.mark.parametrize(
-    ("done", "total", "unit", "said"),
-    [
-        (1, 1, "files", "1 file in"),
-        (2, 2, "files", "2 files in"),
-        (0, 1, "images", "0 of 1 image in"),
-        (1, 3, "images", "1 of 3 images in"),
-        (1, 1, "penalties", "1 penalty in"),
-        (1, 1, "bytes", "1 B in"),
-    ],
-)
-def test_what_a_bar_has_come_to_is_counted_as_people_count(
-    done: int, total: int, unit: str, said: str
-) -> None:
-    stream = io.StringIO()
-    with Plain(stream).bar("fetch", total, unit) as bar:
-        bar.advance(done)
-    assert stream.getvalue().startswith(f"fetch   {said} ")
-
-
-@pytest.mark.parametrize(("files", "said"), [(1, "1 file is"), (2, "2 files are")])
-def test_files_that_reached_the_store_are_counted(files: int, said: str) -> None:
-    to, _, err = screen()
-    with Events(to.progress) as events:
-        events.show({"type": "published", "files": files, "bytes": 3})
-    assert f"{said} in the store" in err.getvalue()
-
-
-def test_a_bar_that_is_cut_short_does_not_say_done() -> None:
-    stream = io.StringIO()
-    with pytest.raises(RuntimeError), Plain(stream).bar("send", 100, "files"):
-        raise RuntimeError
-    assert stream.getvalue() == ""
-
-
-@pytest.mark.parametrize(
-    ("function", "value", "expected"),
-    [
-        (duration, 0.44, "0.4 s"),
-        (duration, 9.97, "10 s"),
-        (duration, 59.7, "1 min"),
-        (duration, 91, "1 min 31 s"),
-        (duration, 3600 * 3 + 58 * 60, "3 h 58 min"),
-        (duration, 168 * 3600, "7 d 0 h"),
-        (duration, -3, "0.0 s"),
-        (size, 999, "999 B"),
-        (size, 68_400_000, "68 MB"),
-        (size, 2_100_000_000, "2.1 GB"),
-        (size, 999_600, "1.0 MB"),
-        (price, 0, "free"),
-        (price, 0.001, "under $0.01"),
-        (price, 0.3, "$0.30"),
-    ],
-)
-def test_numbers_are_written_as_people_do(
-    function: Callable[[float], str], value: float, expected: str
-) -> None:
-    assert function(value) == expected
-
-
-def test_columns_align_wide_characters() -> None:
-    assert columns([("日本", "1"), ("oak", "2")]) == ["日本  1", "oak   2"]
-    assert columns([]) == []
 
 
 def runs_of_three() -> RunsResult:
@@ -346,12 +77,6 @@ def test_beyond_a_terminal_a_run_is_one_whole_line(monkeypatch: pytest.MonkeyPat
     done, lost, wide, _ = out.getvalue().splitlines()
     assert "what I showed to the group, and why" in done and "its machine is gone" in lost
     assert "x" * 300 in wide and "y" * 90 in wide
-
-
-def test_what_fits_is_a_table_also_on_a_terminal() -> None:
-    assert folded([("a", "b"), ("long", "")], 80) == [["a     b"], ["long"]]
-    assert folded([("one", "two three")], 10) == [["one", "    two", "    three"]]
-    assert folded([], 10) == []
 
 
 def metrics(**more: Any) -> Metrics:
@@ -463,28 +188,6 @@ def test_predictions_are_csv_in_which_no_name_steers_a_terminal() -> None:
         ["path", "class", "probability", "p_50 %", "p_b%1B[31m"],
         ['caf%E9 é%1B[2J, "x"%25%0A.jpg', "50 %", "0.750000", "0.750000", "0.250000"],
     ]
-
-
-def test_names_that_are_not_utf8_are_whole_in_json_and_can_be_had_back() -> None:
-    raw = b"caf\xe9%\x1b.jpg"
-    text = raw.decode("utf-8", "surrogateescape")
-    assert decode(printable(text)) == raw
-    to, out, _ = screen()
-    to.document("predict", {"a": text, text: Path(text), "lone": "\ud800"})
-    assert "\\ud" not in out.getvalue()
-    assert json.loads(out.getvalue())["a"] == "caf%E9%25%1B.jpg"
-
-
-def test_figures_that_are_no_numbers_are_null_for_strict_readers_of_json() -> None:
-    to, out, _ = screen()
-    to.document(
-        "attach", {"metrics": {"temperature": float("nan"), "seconds": [float("inf"), -float("inf"), 2.5]}}
-    )
-    to.event({"done": float("inf")})
-    assert "NaN" not in out.getvalue() and "Infinity" not in out.getvalue()
-    first, second = out.getvalue().rsplit("\n{", 1)
-    assert json.loads(first)["metrics"] == {"temperature": None, "seconds": [None, None, 2.5]}
-    assert json.loads("{" + second) == {"done": None}
 
 
 def test_pull_ends_with_the_short_name_of_the_run() -> None:
@@ -623,9 +326,3 @@ def test_json_is_one_object_with_schema_and_command() -> None:
     to, out, _ = screen()
     to.document("datasets", [])
     assert json.loads(out.getvalue())["items"] == []
-
-
-def test_an_error_has_three_parts() -> None:
-    stream = io.StringIO()
-    problem.show(NotFoundError("No machine m", detail="one\ntwo", next="tlvm up"), stream)
-    assert stream.getvalue() == "error   No machine m\n        one\n        two\nnext    tlvm up\n"
