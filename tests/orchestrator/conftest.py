@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from orchestrator.workflows.workspace import Workspace
 from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
+from tests.orchestrator.scripted_provider import settings
 
 
 @pytest.fixture
@@ -18,3 +21,14 @@ def server() -> Iterator[ComputeServer]:
         yield running
         assert running.errors == []
         assert running.faults.unused() == []
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Workspace]:
+    """With the real provider `local`. Its machines end with the test."""
+    workspace = Workspace(settings(tmp_path))
+    try:
+        yield workspace
+    finally:
+        for machine in workspace.provider.machines():
+            workspace.provider.delete(machine.name)

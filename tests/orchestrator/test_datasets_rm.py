@@ -19,7 +19,7 @@ from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef
 from remote.contract.run_status import RunStatus
 from tests.orchestrator.finished_runs import image, opened, put, put_dataset, put_run
-from tests.orchestrator.test_up_down import Scripted, machine_of
+from tests.orchestrator.scripted_provider import Scripted, machine_of
 
 _BEFORE = datetime(2026, 8, 7, tzinfo=UTC)  # their runs are of a day in August
 SHARES = [[0.9, 0.1], [0.2, 0.8]]

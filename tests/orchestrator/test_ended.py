@@ -23,7 +23,8 @@ from orchestrator.workflows.runs.tag import tag
 from orchestrator.workflows.workspace import Workspace
 from remote.contract import document
 from remote.contract.run_status import RunStatus
-from tests.orchestrator.test_up_down import RUN, FakeTime, Scripted, machine_of, put, put_run, scripted
+from tests.orchestrator.scripted_provider import FakeTime, Scripted, machine_of, scripted
+from tests.orchestrator.stored_runs import RUN, put, put_run
 
 LOST = MachineLost("Its machine is gone", how="gone")
 

@@ -32,7 +32,8 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, frames
 from remote.contract.run_attempt import Attempt
 from remote.contract.run_status import PUBLISHES_SILENTLY, PUBLISHING, AttemptTimes, RunStatus
-from tests.orchestrator.test_up_down import RUN, FakeTime, Scripted, machine_of, put, put_run, scripted
+from tests.orchestrator.scripted_provider import FakeTime, Scripted, machine_of, scripted
+from tests.orchestrator.stored_runs import RUN, put, put_run
 
 CREATED = "2026-08-07T14:25:30+00:00"
 

@@ -16,7 +16,7 @@ from tests.fakes.compute_hardware import NoHardware
 from tests.fakes.compute_server import PROJECT, ComputeServer
 from tests.orchestrator.gce_cloud import OFFER, gce, wanted
 from tests.orchestrator.gce_workspace import Told
-from tests.orchestrator.test_up_down import Scripted, machine_of, scripted
+from tests.orchestrator.scripted_provider import Scripted, machine_of, scripted
 
 NAME = "tlvm-ana-default"
 NOISE = [f"[  {number}.0] kernel: line {number}" for number in range(100)]

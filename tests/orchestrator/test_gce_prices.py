@@ -20,7 +20,7 @@ from tests.fakes.compute_cloud import Clock
 from tests.fakes.compute_server import ComputeServer
 from tests.orchestrator.gce_cloud import gce_settings, wanted
 from tests.orchestrator.gce_project import text
-from tests.orchestrator.test_up_down import machine_of
+from tests.orchestrator.scripted_provider import machine_of
 
 DAY_S = 24 * 3600
 

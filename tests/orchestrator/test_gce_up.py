@@ -30,7 +30,7 @@ from tests.fakes.http_service import Answer, HttpService, whole
 from tests.needs import need
 from tests.orchestrator.gce_project import text
 from tests.orchestrator.gce_workspace import asked, bring_up, instances, told, waiting, workspace
-from tests.orchestrator.test_up_down import machine_of
+from tests.orchestrator.scripted_provider import machine_of
 from tests.processes import living_with
 
 # What a crash leaves

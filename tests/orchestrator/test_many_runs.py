@@ -31,7 +31,7 @@ from remote.contract.run_spec import RunSpec, StoreRef
 from remote.contract.run_status import RunStatus
 from tests.benchmarks.status_runs import documents
 from tests.fakes.gcs_server import GcsServer
-from tests.orchestrator.test_up_down import Scripted, machine_of
+from tests.orchestrator.scripted_provider import Scripted, machine_of
 
 COUNT = 40
 OLD = 3  # the run that is not over

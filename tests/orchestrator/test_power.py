@@ -19,7 +19,7 @@ from tests.fakes.compute_server import ComputeServer
 from tests.needs import need
 from tests.orchestrator.gce_cloud import OFFER, PUBLIC_KEY, wanted
 from tests.orchestrator.gce_workspace import waiting, workspace
-from tests.orchestrator.test_up_down import RUN, put_run
+from tests.orchestrator.stored_runs import RUN, put_run
 
 NAME = "tlvm-ana-default"
 

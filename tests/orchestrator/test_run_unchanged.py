@@ -29,9 +29,9 @@ from remote.contract import document, layout
 from remote.contract.run_spec import DatasetRef, WeightsRef
 from remote.contract.run_status import RunStatus
 from tests.orchestrator.finished_runs import image, opened, put, put_dataset, put_run
+from tests.orchestrator.scripted_provider import Scripted
 from tests.orchestrator.test_run import go, long_run, project
 from tests.orchestrator.test_run import opened as on_machine
-from tests.orchestrator.test_up_down import Scripted
 
 __all__ = ["long_run", "project"]  # the machine of the runs' tests
 

@@ -23,8 +23,8 @@ from remote.contract.run_spec import DatasetRef, RunSpec, WeightsRef
 from remote.contract.run_status import RunStatus, State
 from tests.orchestrator.finished_runs import image, opened, put, put_dataset, put_run
 from tests.orchestrator.gce_workspace import Told
+from tests.orchestrator.scripted_provider import Scripted, machine_of
 from tests.orchestrator.test_datasets_rm import still_at_work
-from tests.orchestrator.test_up_down import Scripted, machine_of
 
 IMAGES = [image("1.jpg", "birch"), image("2.jpg", "oak")]
 RIGHT, WRONG = [[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.8, 0.2]]

@@ -22,8 +22,8 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout, run_attempt
 from remote.contract.document import ContractError
 from tests.orchestrator import finished_runs
+from tests.orchestrator.scripted_provider import machine_of, settings
 from tests.orchestrator.test_run import go, long_run, opened, project
-from tests.orchestrator.test_up_down import machine_of, settings
 
 __all__ = ["long_run", "project"]  # the machine of the runs' tests
 

@@ -33,8 +33,9 @@ from orchestrator.workflows.workspace import Workspace
 from remote.contract import document, layout
 from remote.contract.run_attempt import Attempt
 from remote.contract.run_status import RunStatus
+from tests.orchestrator.scripted_provider import Scripted, machine_of, scripted
+from tests.orchestrator.stored_runs import RUN, put, put_run
 from tests.orchestrator.test_run import go, opened, project
-from tests.orchestrator.test_up_down import RUN, Scripted, machine_of, put, put_run, scripted
 from tests.remote.machine import eventually
 
 __all__ = ["project"]  # the machine of the runs' tests
