@@ -17,6 +17,10 @@ from remote.contract.run_spec import StoreRef
 BUGS = {"train/ants": 4, "train/bees": 3, "val/ants": 2, "val/bees": 2}
 
 
+class _Broke(Exception):
+    """The wire."""
+
+
 class Recorded:
     """A store that counts uploads, and breaks before the one it is told to."""
 
@@ -43,10 +47,13 @@ class Recorded:
         def sends() -> None:
             way.gate()
             if len(self.uploads) == self.break_before:
-                raise TransientError("the wire broke")
+                raise _Broke
             self.uploads.append(key)
 
-        return self._store.upload(path, key, if_generation=if_generation, way=replace(way, gate=sends))
+        try:
+            return self._store.upload(path, key, if_generation=if_generation, way=replace(way, gate=sends))
+        except _Broke:  # here, where it is not tried again
+            raise TransientError("the wire broke") from None
 
     def download(self, key: str, path: Path, *, start: int = 0, begun: Begun | None = None) -> None:
         self.reads.append(key)
