@@ -146,6 +146,8 @@ def _write_anywhere() -> None:
 
     A stream that was closed before the start, of which Python makes None, takes everything and shows nothing.
     """
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115  # until the end
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # until the end

@@ -50,6 +50,10 @@ class Sessions:
             known = address if address.startswith(self._service) else ""
             yield Begun(session=known, keep=lambda session: _write(file, session))
             place.unlink(missing_ok=True)
+        except BaseException:
+            if not os.fstat(file).st_size:  # there is nothing to go on with
+                place.unlink(missing_ok=True)
+            raise
         finally:
             os.close(file)
 

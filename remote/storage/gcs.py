@@ -223,7 +223,12 @@ class GcsStore:
                 timeout=self._timeout_s,
             )
             begun.go_on_at(session)
-        way.gate()
+        try:
+            way.gate()
+        except BaseException:
+            if fresh:
+                begun.go_on_at("")  # nobody will
+            raise
         answer = send(self._session, begun, file, size, way.passed, fresh=fresh, timeout_s=self._timeout_s)
         if not answer.ok:
             if answer.status_code < 500 and answer.status_code not in (408, 429):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -214,6 +215,38 @@ def test_where_it_can_not_go_on_a_large_pack_is_sent_anew(
     url = "gs://others" if damage == "another store" else "gs://bugs"
     assert once(folder, tmp_path / "data", url, server.endpoint, pack_bytes=2**26).images == 20
     assert server.requests["objects.insert.start"] == 2
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_store(tmp_path: Path, server: GcsServer) -> None:
+    server.fail("stall", on="objects.get", path="*/packs/*.tar")
+    process = typed(large(tmp_path / "bugs"), tmp_path / "data", server)
+    while process.poll() is None and server.faults.unused():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=50)  # the store is given up after 60 s
+    assert process.returncode == 130, output.decode()
+    assert b"Interrupted" in output and b"Traceback" not in output
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_large_pack_that_another_dataset_has_is_taken_or_healed(
+    tmp_path: Path, server: GcsServer, damaged: bool
+) -> None:
+    first = typed(large(tmp_path / "bugs"), tmp_path / "one", server)
+    assert (first.communicate(), first.returncode)[1] == 0
+    (pack,) = (blob for blob in held(server) if blob.key.startswith("packs/"))
+    if damaged:
+        (tmp_path / "zeros").write_bytes(bytes(pack.size))
+        open_store(StoreRef("gs://bugs", server.endpoint)).upload(tmp_path / "zeros", pack.key)
+    came = server.received["objects.insert.chunk"]
+    other = typed(large(tmp_path / "more/others"), tmp_path / "two", server)
+    output, _ = other.communicate()
+    assert other.returncode == 0, output.decode()
+    whole(server)
+    (now,) = (blob for blob in held(server) if blob.key.startswith("packs/"))
+    assert (now.size, now.crc32c) == (pack.size, pack.crc32c)
+    assert server.received["objects.insert.chunk"] - came == (pack.size if damaged else 0)
+    assert not list((tmp_path / "two/records/cache/sessions").iterdir())
 
 
 def test_two_that_send_the_same_large_pack_do_not_share_what_was_begun(

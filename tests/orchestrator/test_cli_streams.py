@@ -194,6 +194,14 @@ def test_output_that_is_closed_is_no_bug(process: Process, words: str) -> None:
     assert subprocess.run(["bash", "-c", script], cwd=process.folder, env=process.environment).returncode == 0
 
 
+def test_input_that_is_closed_asks_nothing(process: Process) -> None:
+    script = f"{sys.executable} -m orchestrator datasets gc <&-"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=process.folder, env=process.environment, capture_output=True, text=True
+    )
+    assert (done.returncode, "bug" in done.stderr) == (0, False)
+
+
 def test_a_terminal_that_knows_little_still_gets_an_answer(process: Process) -> None:
     for words in ((), ("run", "--help"), ("status",)):
         answer = process(*words, PYTHONIOENCODING="ascii")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.datasets.checks.cache import FILE, Cache
 from orchestrator.datasets.checks.check import Outcome, check
 from orchestrator.datasets.checks.checked import Checked
 from orchestrator.datasets.checks.findings import window
@@ -232,6 +234,65 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     while living().keys() & workers:
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
+
+
+def test_what_was_found_is_kept_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill costs a few seconds of work."""
+    monkeypatch.setattr("orchestrator.datasets.checks.check._KEPT_AT_ONCE", 1)
+    fill(tmp_path / "bugs", {"ants": 200, "bees": 200})
+    (found,) = survey(tmp_path / "bugs").datasets
+    kept: list[int] = []
+
+    def look() -> None:
+        with closing(sqlite3.connect(tmp_path / FILE)) as database:
+            kept.extend(count for (count,) in database.execute("SELECT count(*) FROM verdicts"))
+
+    with closing(Cache(tmp_path)) as cache:
+        check(found, Advancing(look), processes=0, cache=cache)
+    assert kept == sorted(kept) and kept[0] == 0 < kept[1] < 400
+
+
+_CHECKED = """
+import sys
+from pathlib import Path
+from orchestrator.datasets.checks import workers
+from orchestrator.datasets.checks.check import check
+from orchestrator.datasets.folder.scan import survey
+from orchestrator.errors import CloudError
+from orchestrator.progress import Silent
+
+workers._LOADED_BY_WORKERS = tuple(sys.argv[2:])
+try:
+    print(len(check(survey(Path(sys.argv[1])).datasets[0], Silent(), processes=2).images))
+except CloudError as error:
+    print(error.what)
+"""
+
+
+def checked(folder: Path, *loaded: str, temporary: Path) -> str:
+    """What a process of its own says, whose workers load this."""
+    words = [sys.executable, "-c", _CHECKED, str(folder), *loaded]
+    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": os.getcwd()}  # noqa: PTH109
+    return subprocess.run(
+        words, env=environment, cwd=temporary, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout
+
+
+@pytest.mark.parametrize("length", [10, 120])
+def test_any_temporary_folder_will_do(tmp_path: Path, length: int) -> None:
+    """Paths of sockets are short."""
+    temporary = tmp_path / ("t" * length)
+    temporary.mkdir()
+    fill(tmp_path / "bugs", {"ants": 50, "bees": 50})
+    assert checked(tmp_path / "bugs", temporary=temporary) == "100\n"
+    assert list(temporary.iterdir()) == []
+
+
+def test_workers_that_end_as_they_begin_are_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    fill(tmp_path / "bugs", {"ants": 50, "bees": 50})
+    said = checked(tmp_path / "bugs", "unittest.__main__", temporary=tmp_path / "t")
+    assert said == "The processes that look at images can't be started\n"
 
 
 def test_files_that_change_or_vanish_are_named(tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.datasets.checks.convert import Conversion
+from orchestrator.datasets.columns.places import LOCATED
 from orchestrator.datasets.packs import packing
+from orchestrator.datasets.packs.pack import Pack
+from orchestrator.datasets.packs.sending import Sending
 from orchestrator.errors import DataError, NotFoundError
 from orchestrator.progress import Bar, Silent
 from orchestrator.render.console import Screen
@@ -249,3 +252,16 @@ def test_who_waits_for_packs_sees_how_far_they_are(tmp_path: Path, monkeypatch: 
     assert result.packs_sent == 1
     assert progress.totals == [(pack.size, "bytes")]
     assert progress.came == [1000, pack.size - 1000]
+
+
+def test_a_try_that_begins_anew_shows_nothing_until_it_is_further(tmp_path: Path) -> None:
+    pack = Pack("a" * 64, tmp_path / "pack", 1000, "", LOCATED.rows())
+    progress = Watching(threading.Event())
+    sending = Sending()
+    sending.passed(pack, 0)
+    sending.passed(pack, 200)
+    with sending.shown(progress):
+        for count in (500, 0, 400, 600, 1000):
+            sending.passed(pack, count)
+    assert progress.totals == [(800, "bytes")]
+    assert progress.came == [300, 100, 400]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.datasets.packs import condemned
+from orchestrator.datasets.packs.condemned import Entry
 from orchestrator.datasets.publishing import versions
 from orchestrator.errors import DataError
 from orchestrator.stores import checksum_of, open_store
@@ -16,10 +18,16 @@ from orchestrator.stores.base import FREE, Begun, Blob, Store, Way
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, encode
 from remote.contract.run_spec import StoreRef
+from remote.storage import gcs
+from tests.fakes.gcs_server import GcsServer
 
 CONTENT = b"a pack"
 PACK = hashlib.sha256(CONTENT).hexdigest()
 MANIFEST = DatasetManifest("bugs", [], "folders", "none", None, [])
+
+
+class Closed(Exception):
+    """A gate."""
 
 
 class Overtaken:
@@ -58,8 +66,8 @@ class Overtaken:
 
 
 class Place:
-    def __init__(self, tmp_path: Path) -> None:
-        self.plain = open_store(StoreRef(str(tmp_path / "store")))
+    def __init__(self, tmp_path: Path, ref: StoreRef) -> None:
+        self.plain = open_store(ref)
         self.store = Overtaken(self.plain)
         self._folder = tmp_path
 
@@ -72,9 +80,16 @@ class Place:
         return path
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+@pytest.fixture(params=["folder", "bucket"])
+def here(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """In the bucket all is sent as large packs are: the service knows before the first byte whether it is wanted."""
+    if request.param == "folder":
+        yield Place(tmp_path, StoreRef(str(tmp_path / "store")))
+        return
+    monkeypatch.setattr(gcs, "AT_ONCE_BYTES", 1)
+    with GcsServer() as server:
+        yield Place(tmp_path, StoreRef(server.create_bucket("bugs"), server.endpoint))
+    assert server.errors == []
 
 
 def put(store: Store, version: str, data: bytes) -> int:
@@ -99,6 +114,31 @@ def test_a_damaged_pack_is_replaced_only_as_it_was_seen(here: Place) -> None:
     _, was_sent = versions.put_pack(here.store, here.file(CONTENT), PACK)
     assert (was_sent, here.store.conditions) == (False, [bent.generation])
     assert here.plain.get(key) == healed[0]
+
+
+def test_a_pack_that_is_there_stays(here: Place) -> None:
+    """`gc` was about to delete it."""
+    there = here.put(layout.pack_key(PACK), CONTENT)
+    entry = Entry(str(there.generation), 0.0)
+    condemned.change(here.plain, lambda list_: replace(list_, packs={PACK: entry}))
+    assert versions.put_pack(here.store, here.file(CONTENT), PACK) == (there, False)
+    assert condemned.load(here.plain)[0].packs == {}
+
+
+@pytest.mark.parametrize("content", [None, b"a pacK", CONTENT])
+def test_no_byte_of_a_pack_travels_before_its_gate(here: Place, content: bytes | None) -> None:
+    key = layout.pack_key(PACK)
+    there = here.put(key, content) if content else None
+    asked: list[str] = []
+
+    def closed() -> None:
+        asked.append("may it go?")
+        raise Closed
+
+    with pytest.raises(Closed):
+        versions.put_pack(here.plain, here.file(CONTENT), PACK, Way(gate=closed))
+    assert asked == ["may it go?"]
+    assert here.plain.get(key) == there
 
 
 def test_a_manifest_is_written_only_where_there_is_none(here: Place) -> None:

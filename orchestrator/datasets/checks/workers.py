@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, util
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -27,6 +27,7 @@ from orchestrator.datasets.checks.cache import Cache
 from orchestrator.datasets.checks.judge import Unusable
 from orchestrator.datasets.packs.member import members
 from orchestrator.datasets.packs.scratch import adopt
+from orchestrator.errors import CloudError
 
 if TYPE_CHECKING:
     from orchestrator.datasets.columns.column import Indices  # loads numpy, which a worker seldom needs
@@ -42,14 +43,7 @@ def cores() -> int:
 
 def load_ahead() -> None:
     """Begin to load what workers need, where that is done once for all of them. Does not wait for it."""
-    if _context().get_start_method() == "forkserver":
-        forkserver.ensure_running()
-        _adopt_its_folder()
-
-
-@functools.cache
-def _adopt_its_folder() -> None:
-    adopt(Path(util.get_temp_dir()))
+    _context()
 
 
 def in_processes(
@@ -81,11 +75,25 @@ def in_processes(
 
 def _submit(pool: ProcessPoolExecutor, root: bytes, batch: Batch, cache: Cache) -> Future[Answers]:
     try:
-        return pool.submit(_answer, root, batch, cache.folder, cache.how)
+        return _begun(pool, root, batch, cache)
     except BrokenProcessPool as error:  # it counts when its turn comes
         failed: Future[Answers] = Future()
         failed.set_exception(error)
         return failed
+
+
+def _begun(pool: ProcessPoolExecutor, root: bytes, batch: Batch, cache: Cache) -> Future[Answers]:
+    try:
+        return pool.submit(_answer, root, batch, cache.folder, cache.how)
+    except (
+        EOFError,
+        OSError,
+    ) as error:  # which elsewhere would tell of the terminal, or of a reader that has gone
+        raise CloudError(
+            "The processes that look at images can't be started",
+            detail=str(error) or "they ended at once",
+            next="Look for limits on processes, memory and open files (ulimit -a); then run it again.",
+        ) from error
 
 
 def _first(flying: deque[tuple[Indices, Batch, Future[Answers]]]) -> tuple[Indices, Answers]:
@@ -110,7 +118,7 @@ def _one_by_one(root: bytes, at: Indices, batch: Batch, cache: Cache) -> Iterato
             try:
                 while left:
                     place, one = left[0]
-                    yield place, pool.submit(_answer, root, one, cache.folder, cache.how).result()
+                    yield place, _begun(pool, root, one, cache).result()
                     left.popleft()
             except BrokenProcessPool:
                 place, _ = left.popleft()
@@ -135,11 +143,14 @@ def _context() -> BaseContext:
 
     On Linux one that has no threads loads what workers need, once, and they are its copies.
     """
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_LOADED_BY_WORKERS])
-    return context
+    if sys.platform == "linux":
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, *_LOADED_BY_WORKERS])
+        with suppress(OSError):  # its socket finds no place, or TMPDIR is too long for the path of one
+            forkserver.ensure_running()
+            adopt(Path(util.get_temp_dir()))
+            return context
+    return multiprocessing.get_context("spawn")
 
 
 def _prepare_worker() -> None:

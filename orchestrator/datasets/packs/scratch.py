@@ -31,7 +31,8 @@ def scratch() -> Iterator[Path]:
 def adopt(folder: Path) -> None:
     """Have multiprocessing's folder, which it removes at the end, removed by the next `scratch` if we are killed."""
     lock = os.open(folder / _ADOPTED_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # as long as this process lives
+    with suppress(BlockingIOError):  # another of our threads was first
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as this process lives
 
 
 @contextmanager

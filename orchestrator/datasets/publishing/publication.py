@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from orchestrator.datasets.publishing.versions import Head
 from orchestrator.errors import CloudError, ConflictError
 from orchestrator.progress import Progress
 from orchestrator.stores.base import Store
+from orchestrator.stores.beside import begun
 from remote.contract import layout
 from remote.contract.dataset_manifest import encode, values
 from remote.contract.wording import count, listed_in_lines
@@ -173,15 +173,14 @@ class Publication:
         if version == self._head.version:  # only looked after, or repaired
             unchanged = not sent and not self._stock.sent
             return self._published(self._head, planned, unchanged=unchanged)
-        with ThreadPoolExecutor(1, thread_name_prefix="packs") as beside:
-            # From the manifest on they are kept: whether all are there may be asked while HEAD moves.
-            packs = [layout.pack_key(name) for name in sorted(planned.manifest.packs())]
-            looking = beside.submit(versions.find_all, self._store, packs)
-            try:
-                head = versions.move_head(self._store, self._scan.name, version, head=self._head)
-            except ConflictError:
-                self._overtaken = version if sent else ""
-                return None
+        # From the manifest on they are kept: whether all are there may be asked while HEAD moves.
+        packs = [layout.pack_key(name) for name in sorted(planned.manifest.packs())]
+        looking = begun(lambda: versions.find_all(self._store, packs), name="packs")
+        try:
+            head = versions.move_head(self._store, self._scan.name, version, head=self._head)
+        except ConflictError:
+            self._overtaken = version if sent else ""
+            return None
         if self._stock.find_lost(planned.manifest, looking.result()):
             return None
         return self._published(head, planned, unchanged=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from orchestrator.datasets.packs.scratch import scratch
 from orchestrator.errors import ConflictError, DataError, NotFoundError
 from orchestrator.stores import checksum_of
 from orchestrator.stores.base import FREE, Blob, Store, Way
+from orchestrator.stores.beside import at_once, begun
 from remote.contract import layout
 from remote.contract.dataset_manifest import DatasetManifest, decode_manifest, encode
 from remote.contract.document import ContractError
@@ -138,27 +138,25 @@ def put_pack(store: Store, path: Path, pack: str, way: Way = FREE) -> tuple[Blob
     way             its gate is passed before the first byte travels
     """
     key = layout.pack_key(pack)
-    with ThreadPoolExecutor(1, thread_name_prefix="pack") as beside:
-        looking = beside.submit(store.get, key)
+    looking = begun(lambda: store.get(key), name="look")
 
-        def unless_there() -> None:
-            if looking.exception() or looking.result():
-                raise _ItIsThere
-            way.gate()
+    def unless_there() -> None:
+        if looking.exception() or looking.result():
+            raise _ItIsThere
+        way.gate()
 
-        try:
-            return _sent(store, path, key, 0, dataclasses.replace(way, gate=unless_there))
-        except _ItIsThere:
-            there = looking.result()
+    try:
+        return store.upload(path, key, if_generation=0, way=dataclasses.replace(way, gate=unless_there)), True
+    except (
+        _ItIsThere,
+        ConflictError,
+    ):  # the service may have seen it first, or somebody else sent it meanwhile
+        there = looking.result() or store.get(key)
     way.gate()
     if there is not None and (there.size, there.crc32c) == checksum_of(path):
         return renew(store, key, path, there)  # else gc might be about to delete it
-    return _sent(store, path, key, there.generation if there else 0, way)
-
-
-def _sent(store: Store, path: Path, key: str, generation: int, way: Way) -> tuple[Blob, bool]:
     try:
-        return store.upload(path, key, if_generation=generation, way=way), True
+        return store.upload(path, key, if_generation=there.generation if there else 0, way=way), True
     except ConflictError:  # somebody else sent the same pack at the same time
         size, crc32c = checksum_of(path)
         return Blob(key, size, crc32c, 1), False
@@ -166,8 +164,7 @@ def _sent(store: Store, path: Path, key: str, generation: int, way: Way) -> tupl
 
 def find_all(store: Store, keys: Collection[str]) -> dict[str, Blob | None]:
     """What the store has of these, asked for at once."""
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="packs") as pool:
-        return dict(zip(keys, pool.map(store.get, keys), strict=True))
+    return dict(zip(keys, at_once(store.get, keys, _THREADS, name="packs"), strict=True))
 
 
 def lost_packs(
