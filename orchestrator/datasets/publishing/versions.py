@@ -147,10 +147,8 @@ def put_pack(store: Store, path: Path, pack: str, way: Way = FREE) -> tuple[Blob
 
     try:
         return store.upload(path, key, if_generation=0, way=dataclasses.replace(way, gate=unless_there)), True
-    except (
-        _ItIsThere,
-        ConflictError,
-    ):  # the service may have seen it first, or somebody else sent it meanwhile
+    except (_ItIsThere, ConflictError):
+        # The service may see it before we do, and somebody else may have sent it meanwhile.
         there = looking.result() or store.get(key)
     way.gate()
     if there is not None and (there.size, there.crc32c) == checksum_of(path):
