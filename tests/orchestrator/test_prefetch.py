@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import load
+from orchestrator.datasets.packs import packing
 from orchestrator.errors import Interruption
 from orchestrator.progress import Silent
 from orchestrator.providers.local_folder import MachineFolder
@@ -169,7 +170,8 @@ def test_what_the_machine_refuses_is_one_line(project: Project) -> None:
     )
 
 
-def test_ctrl_c_waits_for_no_pack(project: Project) -> None:
+def test_ctrl_c_waits_for_no_pack(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_UNSEEN_S", 0.0)  # what is on its way is shown
     gone_on = threading.Event()
 
     def sent(pack: str, stored: Stored) -> None:

@@ -159,23 +159,29 @@ class _Quiet:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._stopped = threading.Event()
+        self._thread = 0  # the upload's
         self.warned: list[str] = []
 
     def stop(self) -> None:
         self._stopped.set()
 
     def say(self, label: str, text: str) -> None:
-        self.advance()
+        self._end_if_stopped()
         self._progress.say(label, text)
 
     def warn(self, text: str) -> None:
-        self.advance()
+        self._end_if_stopped()
         self.warned.append(text)
 
     def bar(self, label: str, total: int, unit: str) -> AbstractContextManager[Bar]:
-        self.advance()
+        self._end_if_stopped()
+        self._thread = threading.get_ident()
         return nullcontext(self)
 
     def advance(self, amount: int = 1, size_bytes: int = 0) -> None:
+        if threading.get_ident() == self._thread:  # those that send packs end by themselves
+            self._end_if_stopped()
+
+    def _end_if_stopped(self) -> None:
         if self._stopped.is_set():
             raise _Stopped
