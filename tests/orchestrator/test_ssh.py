@@ -314,7 +314,7 @@ def test_a_forwarded_port_leads_nowhere_but_to_the_machine_itself(connection: Co
 def test_a_command_with_our_own_pipes(connection: Connection) -> None:
     with _pipes() as (stdin, stdout, stderr):
         os.write(stdin[1], b"hello")
-        os.close(stdin[1])
+        _let_go(stdin[1])
         code = connection.interactive(
             "tr a-z A-Z; echo oops >&2; exit 9", stdin=stdin[0], stdout=stdout[1], stderr=stderr[1]
         )
@@ -330,7 +330,7 @@ def test_a_command_that_ends_before_its_input(connection: Connection) -> None:
 
 def test_a_command_whose_reader_goes_away(connection: Connection) -> None:
     with _pipes() as (stdin, stdout, stderr):
-        os.close(stdout[0])
+        _let_go(stdout[0])
         assert connection.interactive("yes", stdin=stdin[0], stdout=stdout[1], stderr=stderr[1]) != 0
     assert connection.check("echo still") == b"still\n"
 
@@ -432,7 +432,11 @@ def _pipes() -> Iterator[tuple[tuple[int, int], tuple[int, int], tuple[int, int]
         yield pairs
     finally:
         for descriptor in (end for pair in pairs for end in pair):
-            try:
-                os.close(descriptor)
-            except OSError:
-                continue  # the test closed it
+            os.close(descriptor)
+
+
+def _let_go(descriptor: int) -> None:
+    """Close this end of a pipe and keep its number, which another thread would get and `_pipes` close once more."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
